@@ -1,0 +1,131 @@
+"""The error tree.
+
+CurateError
+├── UsageError              what was asked for cannot be done; the command ends with exit status 2
+│   ├── ConfigError         a recipe, card or option is wrong; says where and what would be right
+│   └── MissingModelError   weights are not here; says the command that fetches them
+├── InputError              one input is at fault; recorded, its neighbours go on
+│   ├── EmptyFileError      zero bytes
+│   ├── NotMediaError       no demuxer reads it
+│   ├── NoVideoStreamError  media without a video stream
+│   ├── DecodeError         a stream that cannot be decoded to its end
+│   └── SourceChangedError  the file is no longer the one that was scored
+├── StorageError            a place could not be read or written
+│   └── TransientStorageError   worth another attempt (time-outs, throttling)
+├── StageError              a stage broke its contract or could not measure an item
+│   └── DependencyError     a cell that the stage reads is missing or failed
+├── CorpusError             the corpus folder does not hold what its tables say
+└── EngineError             the engine gave up (workers died, cluster too small)
+    └── WorkerDiedError     the source was in flight in two dead passes
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CurateError(Exception):
+    """Root of all errors raised on purpose.
+
+    ``subject`` is the id, path or URI concerned; ``fix`` is what the user can do.
+    ``transient`` says whether the same work may succeed when it is done again.
+    """
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, subject: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.fix = fix
+
+    def __str__(self) -> str:
+        head = f"{self.subject}: {self.message}" if self.subject else self.message
+        return f"{head}. {self.fix}" if self.fix else head
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.subject, self.fix))
+
+
+def _rebuild(cls: type[CurateError], message: str, subject: str, fix: str) -> CurateError:
+    return cls(message, subject=subject, fix=fix)
+
+
+class UsageError(CurateError):
+    """What was asked for cannot be done."""
+
+
+class ConfigError(UsageError):
+    """A recipe, card or option is wrong."""
+
+
+class MissingModelError(UsageError):
+    """Weights are not on this machine."""
+
+
+class InputError(CurateError):
+    """One input is at fault."""
+
+
+class EmptyFileError(InputError):
+    """The file has no bytes."""
+
+
+class NotMediaError(InputError):
+    """No demuxer reads the file."""
+
+
+class NoVideoStreamError(InputError):
+    """The file is media, but has no video stream."""
+
+
+class DecodeError(InputError):
+    """The video stream cannot be decoded to its end."""
+
+
+class SourceChangedError(InputError):
+    """The file is no longer the one that was scored."""
+
+
+class StorageError(CurateError):
+    """A place could not be read or written."""
+
+
+class TransientStorageError(StorageError):
+    """A place could not be read or written just now."""
+
+    transient = True
+
+
+class StageError(CurateError):
+    """A stage broke its contract or could not measure an item."""
+
+
+class DependencyError(StageError):
+    """A cell that the stage reads is missing or failed; done again once that cell is there."""
+
+    transient = True
+
+
+class CorpusError(CurateError):
+    """The corpus does not hold what its tables say."""
+
+
+class EngineError(CurateError):
+    """The engine gave up."""
+
+
+class WorkerDiedError(EngineError):
+    """The source was being read in two passes whose workers died."""
+
+
+def is_transient(class_name: str) -> bool:
+    """True when a failed cell with this error class is worth another attempt on resume."""
+    found = _by_name(CurateError, class_name)
+    return bool(found and found.transient) or class_name in {"TimeoutError", "ConnectionError", "MemoryError"}
+
+
+def _by_name(root: type[CurateError], name: str) -> type[CurateError] | None:
+    if root.__name__ == name:
+        return root
+    return next((hit for sub in root.__subclasses__() if (hit := _by_name(sub, name))), None)

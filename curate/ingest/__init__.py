@@ -1,0 +1,1 @@
+"""What lies in the buckets: listing, source lists, local copies."""

@@ -1,0 +1,296 @@
+"""What a stage is: the contract between the engine and everything that measures.
+
+A *source stage* looks at a whole source: `probe` finds its facts, `cut` its clips. A *clip stage* gets views and cells
+of one clip and gives one cell. Scorers never drop, gates and selections never compute.
+
+Lifecycle of a clip stage: constructor on the driver (light, picklable) -> ``setup`` on the worker (loads weights) ->
+``process`` (base class) -> ``score`` (the stage author's one method).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate.config import Config
+from curate.errors import CurateError, DependencyError, StageError
+from curate.records import Cell, Clip, Failure, Outcome, SourceFacts, Span
+
+DECODE_POLICY_VERSION = 1
+"""Part of every fingerprint that reads pixels: raise it when the pixels or positions of views change."""
+
+GRID_PER_S = 4
+"""View positions snap to the first frame at or after k/4 s of the stream's clock (DESIGN section 2)."""
+
+MASTER_SHORT_SIDE_PX = 540
+"""Views are taken from a grid frame reduced to this short side, so that an open clip stays small in memory."""
+
+THUMB_WIDTH_PX = 64
+"""Width of the luma thumbnail that is kept of every decoded frame, for window views."""
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One typed column of a cell. The unit is part of the name too, where it is not obvious."""
+
+    name: str
+    dtype: pa.DataType
+    unit: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one worker needs. ``pool`` asks for workers of its own instead of a place beside the decoder."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int = 256 << 20
+    batch_size: int = 1
+    pool: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """Pixels a stage asks for.
+
+    sampling: ``points`` takes the grid frame nearest to each fraction of the clip in ``points``; ``every`` takes one
+    grid frame per ``every_s`` (a multiple of 1/4 s); ``windows`` takes every frame of ``windows`` stretches of
+    ``window_s`` seconds spread evenly, as luma thumbnails of THUMB_WIDTH_PX (size and pixels do not apply).
+    Size: ``short_side_px`` keeps the displayed aspect and never enlarges; ``size_px`` = (width, height) is exact.
+    Rotation and pixel aspect are applied. RGB is full range, from the stream's own matrix.
+    """
+
+    sampling: Literal["points", "every", "windows"] = "points"
+    points: tuple[float, ...] = ()
+    every_s: float = 0.0
+    windows: int = 0
+    window_s: float = 0.0
+    short_side_px: int = 0
+    size_px: tuple[int, int] | None = None
+    pixels: Literal["rgb", "luma"] = "rgb"
+
+    def __post_init__(self) -> None:
+        ok = {
+            "points": bool(self.points) and all(0 <= p <= 1 for p in self.points),
+            "every": self.every_s > 0 and (Fraction(str(self.every_s)) * GRID_PER_S).denominator == 1,
+            "windows": self.windows > 0 and self.window_s > 0,
+        }[self.sampling]
+        sized = self.sampling == "windows" or (self.short_side_px > 0) != (self.size_px is not None)
+        small = self.short_side_px <= MASTER_SHORT_SIDE_PX
+        if not (ok and sized and small):
+            raise StageError(f"impossible view: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Sampled pixels: ``frames`` uint8 (n, height, width, 3) for RGB, (n, height, width) for luma; ``pts`` int64 (n,).
+
+    ``groups`` gives the window number of each frame for window views (zeros otherwise). ``px_scale`` is displayed
+    source pixels per view pixel along x and y.
+    """
+
+    frames: np.ndarray
+    pts: np.ndarray
+    time_base: Fraction
+    groups: np.ndarray
+    px_scale: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """float64 (n,): seconds on the stream's clock."""
+        return self.pts.astype(np.float64) * float(self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipItem:
+    """One clip on its way through the clip stages: views by name, values of the cells it reads by stage name."""
+
+    clip: Clip
+    facts: SourceFacts
+    views: Mapping[str, View]
+    cells: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Stage(ABC, Generic[ConfigT]):
+    """What source stages and clip stages share: identity, configuration, columns."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    config_type: ClassVar[type[Config]] = Config
+    columns: ClassVar[tuple[Column, ...]]
+    resources: ClassVar[Resources] = Resources()
+    reads_pixels: ClassVar[bool] = True
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            missing = [attr for attr in ("version", "columns") if not hasattr(cls, attr)]
+            twice = (
+                {c.name for c in cls.columns if [d.name for d in cls.columns].count(c.name) > 1}
+                if not missing
+                else set()
+            )
+            if missing or twice:
+                raise StageError(
+                    f"stage class lacks {missing} or repeats columns {sorted(twice)}", subject=cls.__name__
+                )
+
+    def model_digests(self) -> Mapping[str, str]:
+        """sha256 by model file; part of the fingerprint."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides this stage's values, apart from the cells it reads."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "config": self.config.model_dump(mode="json"),
+            "models": dict(self.model_digests()),
+            "decode_policy": DECODE_POLICY_VERSION if self.reads_pixels else 0,
+        }
+
+    def fingerprint(self, reads: Mapping[str, str]) -> str:
+        """Digest of the identity and of the fingerprints of the cells it reads (by stage name), 16 hex digits."""
+        text = json.dumps({**self.identity(), "reads": dict(reads)}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def setup(self) -> None:
+        """Load weights and sessions, once per worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A source lying on local disk. ``digest`` is the sha256 of its bytes."""
+
+    path: str
+    uri: str
+    digest: str
+    size_bytes: int
+
+
+class ProbeStage(Stage[ConfigT]):
+    """The source stage that reads a file's facts without decoding it."""
+
+    reads_pixels = False
+
+    @abstractmethod
+    def probe(self, source: SourceFile) -> SourceFacts:
+        """Facts of the best video stream; InputError when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb:
+    """A small picture of one frame for cut detection: uint8 (height, width, 3), Y U V, unrotated, area-averaged."""
+
+    pts: int
+    yuv: np.ndarray
+
+
+class CutDetector(Protocol):
+    """Streaming cut detection over one source. Spans come in order, never overlap, and may come late."""
+
+    def push(self, thumb: Thumb) -> list[Span]:
+        """Take the next frame in display order; give the spans that are now certain."""
+        ...
+
+    def finish(self, end_pts: int) -> list[Span]:
+        """The stream ended at ``end_pts``; give the remaining spans."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Values of the cut cell except ``n_clips``; valid after finish."""
+        ...
+
+
+class CutStage(Stage[ConfigT]):
+    """The source stage that finds a source's clips."""
+
+    thumb_width_px: int = THUMB_WIDTH_PX
+    """Width of the thumbs its detector wants."""
+
+    @abstractmethod
+    def detector(self, facts: SourceFacts) -> CutDetector:
+        """A fresh detector for one source."""
+
+    def longest_clip_s(self) -> float:
+        """Upper bound of a clip's length in seconds, for the memory check at plan time."""
+        return math.inf
+
+
+class ClipStage(Stage[ConfigT]):
+    """A stage that gives one cell per clip. Authors write ``score``; the base owns loop, timing and failures."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Names of the clip stages whose cells ``score`` sees in ``item.cells``."""
+
+    def views(self) -> Mapping[str, ViewSpec]:
+        """Views ``score`` sees in ``item.views``."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """As for any stage, with the view specifications."""
+        views = {name: asdict(spec) for name, spec in self.views().items()}
+        return {**super().identity(), "views": views, "decode_policy": DECODE_POLICY_VERSION if views else 0}
+
+    @abstractmethod
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        """Values of the declared columns for one clip. Raise CurateError where it cannot be measured."""
+
+    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
+        """Override where a batch is cheaper; an item's result must not depend on its batch-mates."""
+        return [self.score(item) for item in items]
+
+    def process(self, items: Sequence[ClipItem]) -> list[Cell]:
+        """Score items; one that fails becomes a failed cell and takes nothing else with it."""
+        began = time.perf_counter()
+        try:
+            values = [self._checked(value) for value in self.score_batch(items)]
+        except Exception as error:  # noqa: BLE001 - the one place that turns an error into a failed cell
+            if len(items) > 1:
+                return [cell for item in items for cell in self.process([item])]
+            return [failed_cell(items[0].clip.clip_id, error, time.perf_counter() - began)]
+        seconds = (time.perf_counter() - began) / len(items)
+        return [Cell(item.clip.clip_id, Outcome.OK, value, seconds) for item, value in zip(items, values, strict=True)]
+
+    def _checked(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        declared = {column.name for column in self.columns}
+        if set(values) != declared:
+            raise StageError(
+                f"gave columns {sorted(set(values) - declared)} beyond and lacked {sorted(declared - set(values))}",
+                subject=self.name,
+            )
+        bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+        if bad:
+            raise StageError(f"gave a value that is not finite in {bad}", subject=self.name)
+        return values
+
+
+def failed_cell(key: str, error: BaseException, seconds: float, attempt: int = 1) -> Cell:
+    """The cell of a failed measurement, with the error in full."""
+    message = error.message if isinstance(error, CurateError) else str(error) or type(error).__name__
+    if isinstance(error, CurateError) and error.fix:
+        message = f"{message}. {error.fix}"
+    trace = "".join(traceback.format_exception(error))
+    return Cell(key, Outcome.FAILED, {}, seconds, Failure(type(error).__name__, message, trace), attempt)
+
+
+def missing_dependency(clip_id: str, stage: str, needs: str) -> Cell:
+    """The cell of a stage that could not run because a cell it reads is not there."""
+    return failed_cell(clip_id, DependencyError(f"needs the cell of {needs!r}, which failed", subject=stage), 0.0)

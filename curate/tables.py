@@ -1,0 +1,210 @@
+"""The corpus on disk: where each table lies, its schema, and parts that appear whole (DESIGN section 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import __version__
+from curate.errors import CorpusError
+from curate.records import Cell
+from curate.stage import Stage
+from curate.storage import Place
+
+FORMAT_VERSION = 1
+
+SOURCES = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("version", pa.string()),
+        ("source_digest", pa.string()),
+        ("stream", pa.int32()),
+        ("container", pa.string()),
+        ("codec", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("rate_fps", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("outcome", pa.string()),
+        ("error_class", pa.string()),
+        ("error_message", pa.string()),
+        ("attempt", pa.int32()),
+        ("seconds", pa.float64()),
+        ("host", pa.string()),
+        ("run_id", pa.string()),
+    ]
+)
+"""One row per uri, size and version read: what content it holds, or why it could not be read."""
+
+CLIPS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("source_digest", pa.string()),
+        ("stream", pa.int32()),
+        ("start_pts", pa.int64()),
+        ("end_pts", pa.int64()),
+        ("time_base", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("start_kind", pa.string()),
+        ("end_kind", pa.string()),
+        ("start_detector", pa.string()),
+        ("end_detector", pa.string()),
+    ]
+)
+
+INPUTS = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("version", pa.string()),
+        ("source_digest", pa.string()),
+        ("outcome", pa.string()),
+        ("cause", pa.string()),
+        ("user", pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""One row per input of a run: ok, failed or skipped, and why."""
+
+_CELL_TAIL = [
+    ("outcome", pa.string()),
+    ("error_class", pa.string()),
+    ("error_message", pa.string()),
+    ("error_traceback", pa.string()),
+    ("attempt", pa.int32()),
+    ("seconds", pa.float64()),
+    ("host", pa.string()),
+    ("run_id", pa.string()),
+]
+
+BOOKKEEPING = frozenset({"seconds", "host", "attempt", "run_id"})
+"""Columns in which two identical tables may differ."""
+
+
+def cell_schema(stage: Stage[Any]) -> pa.Schema:
+    """Schema of a stage's cells: ``key``, the declared columns, then how each cell came about."""
+    values = [pa.field(c.name, c.dtype, metadata={"unit": c.unit, "doc": c.doc}) for c in stage.columns]
+    return pa.schema([pa.field("key", pa.string()), *values, *[pa.field(*tail) for tail in _CELL_TAIL]])
+
+
+def cells_table(stage: Stage[Any], cells: Sequence[Cell], *, host: str, run_id: str) -> pa.Table:
+    """Cells of one stage as a table. CorpusError when a value does not fit its declared type."""
+    schema = cell_schema(stage)
+    rows = [_cell_row(cell, host, run_id) for cell in cells]
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise CorpusError(f"a value does not fit its declared type: {error}", subject=stage.name) from error
+
+
+def _cell_row(cell: Cell, host: str, run_id: str) -> dict[str, Any]:
+    failure = cell.failure
+    return {
+        "key": cell.key,
+        **cell.values,
+        "outcome": str(cell.outcome),
+        "error_class": failure.error_class if failure else None,
+        "error_message": failure.message if failure else None,
+        "error_traceback": failure.traceback if failure else None,
+        "attempt": cell.attempt,
+        "seconds": cell.seconds,
+        "host": host,
+        "run_id": run_id,
+    }
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus folder. Only knows places; DuckDB questions are in `curate.query`."""
+
+    uri: str
+
+    @cached_property
+    def root(self) -> Place:
+        """The corpus folder."""
+        return Place(self.uri.rstrip("/"))
+
+    def create(self) -> None:
+        """Make the folder with its format mark, or check the mark of an existing one."""
+        mark = self.root.child("corpus.json")
+        if not mark.exists():
+            mark.write_text(json.dumps({"format_version": FORMAT_VERSION, "tool_version": __version__}) + "\n")
+        self.check()
+
+    def check(self) -> None:
+        """CorpusError unless this is a corpus of a format that this version reads."""
+        mark = self.root.child("corpus.json")
+        if not mark.exists():
+            raise CorpusError(
+                "is not a corpus (no corpus.json)", subject=self.uri, fix="`curate run SOURCE --out` makes one"
+            )
+        found = json.loads(mark.read_text()).get("format_version")
+        if found != FORMAT_VERSION:
+            raise CorpusError(f"has format {found}, this version reads {FORMAT_VERSION}", subject=self.uri)
+
+    def sources(self) -> Place:
+        """Folder of the sources table."""
+        return self.root.child("tables", "sources")
+
+    def clips(self, cut_fingerprint: str) -> Place:
+        """Folder of the clips that one cut configuration found."""
+        return self.root.child("tables", "clips", cut_fingerprint)
+
+    def cells(self, stage: str, fingerprint: str) -> Place:
+        """Folder of one stage's cells under one fingerprint."""
+        return self.root.child("tables", "cells", stage, fingerprint)
+
+    def runs(self) -> Place:
+        """Folder of runs."""
+        return self.root.child("runs")
+
+    def selections(self) -> Place:
+        """Folder of selections."""
+        return self.root.child("selections")
+
+    def shards(self, name: str) -> Place:
+        """Folder of one shard set."""
+        return self.root.child("shards", name)
+
+    def run_ids(self) -> list[str]:
+        """Ids of complete runs (those with a manifest), oldest first."""
+        runs = self.runs()
+        return [name for name in runs.folders() if runs.child(name, "manifest.json").exists()]
+
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        """The manifest of a complete run."""
+        return json.loads(self.runs().child(run_id, "manifest.json").read_text())
+
+
+def write_part(folder: Place, table: pa.Table) -> str:
+    """Add an immutable part; its name is derived from its content, so writing it twice leaves one. Gives its path."""
+    data = parquet_bytes(table)
+    part = folder.child(f"part-{hashlib.sha256(data).hexdigest()[:20]}.parquet")
+    part.write_bytes(data)
+    return part.path
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as one Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_parquet(place: Place) -> pa.Table:
+    """A whole Parquet file."""
+    return pq.read_table(io.BytesIO(place.read_bytes()))
+
+
+def rows_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of this schema; missing keys become null."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
