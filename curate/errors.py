@@ -119,13 +119,17 @@ class WorkerDiedError(EngineError):
     """The source was being read in two passes whose workers died."""
 
 
+def transient_names() -> list[str]:
+    """Names of all error classes for which `is_transient` holds."""
+    found, todo = ["TimeoutError", "ConnectionError", "MemoryError"], [CurateError]
+    while todo:
+        cls = todo.pop()
+        todo += cls.__subclasses__()
+        if cls.transient:
+            found.append(cls.__name__)
+    return sorted(found)
+
+
 def is_transient(class_name: str) -> bool:
     """True when a failed cell with this error class is worth another attempt on resume."""
-    found = _by_name(CurateError, class_name)
-    return bool(found and found.transient) or class_name in {"TimeoutError", "ConnectionError", "MemoryError"}
-
-
-def _by_name(root: type[CurateError], name: str) -> type[CurateError] | None:
-    if root.__name__ == name:
-        return root
-    return next((hit for sub in root.__subclasses__() if (hit := _by_name(sub, name))), None)
+    return class_name in transient_names()

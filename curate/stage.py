@@ -15,7 +15,8 @@ import math
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -260,14 +261,16 @@ class ClipStage(Stage[ConfigT]):
     def process(self, items: Sequence[ClipItem]) -> list[Cell]:
         """Score items; one that fails becomes a failed cell and takes nothing else with it."""
         began = time.perf_counter()
-        try:
+        values: list[Mapping[str, Any]] = []
+        with boundary() as caught:
             values = [self._checked(value) for value in self.score_batch(items)]
-        except Exception as error:  # noqa: BLE001 - the one place that turns an error into a failed cell
-            if len(items) > 1:
-                return [cell for item in items for cell in self.process([item])]
-            return [failed_cell(items[0].clip.clip_id, error, time.perf_counter() - began)]
         seconds = (time.perf_counter() - began) / len(items)
-        return [Cell(item.clip.clip_id, Outcome.OK, value, seconds) for item, value in zip(items, values, strict=True)]
+        if caught.error is None:
+            pairs = zip(items, values, strict=True)
+            return [Cell(item.clip.clip_id, Outcome.OK, value, seconds) for item, value in pairs]
+        if len(items) > 1:
+            return [cell for item in items for cell in self.process([item])]
+        return [failed_cell(items[0].clip.clip_id, caught.error, seconds)]
 
     def _checked(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         declared = {column.name for column in self.columns}
@@ -280,6 +283,23 @@ class ClipStage(Stage[ConfigT]):
         if bad:
             raise StageError(f"gave a value that is not finite in {bad}", subject=self.name)
         return values
+
+
+@dataclass
+class Caught:
+    """What a boundary caught."""
+
+    error: Exception | None = None
+
+
+@contextmanager
+def boundary() -> Iterator[Caught]:
+    """The one place that stops an unforeseen error: what fails inside is recorded by the caller, and the run goes on."""
+    caught = Caught()
+    try:
+        yield caught
+    except Exception as error:  # noqa: BLE001 - files from strangers and plug-in code raise anything
+        caught.error = error
 
 
 def failed_cell(key: str, error: BaseException, seconds: float, attempt: int = 1) -> Cell:

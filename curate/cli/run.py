@@ -1,0 +1,90 @@
+"""`curate run`: sources in, shards out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from curate.cli.console import EXIT_FAILURES, ending, out, plain
+from curate.cli.progress import Progress
+from curate.cli.tables import print_funnel
+from curate.job import JobOptions, JobResult, run_job
+from curate.recipe import load_recipe
+from curate.units import format_bytes, format_duration
+
+EPILOG = """
+**Examples**
+
+- A folder: `curate run videos/ --out corpus`
+- A bucket, on a Ray cluster: `curate run s3://bucket/raw --out s3://bucket/corpus --address auto`
+- A list with titles and licences: `curate run list.csv --out corpus`
+- Other thresholds later, nothing computed again: `curate select corpus --set select.text.max=0.03`
+- Look first: `curate run videos/ --out corpus --sample 0.01 --engine inline`
+
+**Exit status**: 0 complete (failures are printed), 1 could not be completed, 2 wrong usage, 3 something failed and
+`--strict` was given, 4 stopped (the same command goes on from there).
+"""
+
+
+def run(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="Files, folders, globs, lists (.txt .csv .parquet), tars, or URIs."),
+    ] = None,
+    corpus: Annotated[str, typer.Option("--out", metavar="CORPUS", help="Folder or URI of the corpus.")] = "",
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "embedded",
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one key of the recipe.")
+    ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Compute only stages whose name matches, and what they read."),
+    ] = None,
+    where: Annotated[str, typer.Option(metavar="SELECTION", help="Compute only for its kept clips.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N inputs.")] = None,
+    sample: Annotated[float | None, typer.Option(min=0, max=1, help="Take this share of the inputs.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of `--sample`.")] = 0,
+    engine: Annotated[Literal["ray", "inline"], typer.Option(help="Ray, or this process alone.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster (`auto`, `ray://...`).")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 3 when anything failed.")] = False,
+    follow_links: Annotated[bool, typer.Option("--follow-links", help="Take links that leave a folder.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Stop after the selection.")] = False,
+) -> None:
+    """Score every clip of the sources, select, and write training shards.
+
+    Whatever was computed before is not computed again: the same command resumes, and a changed recipe computes what changed.
+    """
+    with ending():
+        if not corpus:
+            raise typer.BadParameter("say where the corpus is to lie", param_hint="--out")
+        options = JobOptions(
+            corpus, engine, address, tuple(stages or ()), where, limit, sample, seed, follow_links, not no_export
+        )
+        with Progress(out) as progress:
+            result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
+        failed = _print_result(result, corpus)
+    if strict and failed:
+        raise typer.Exit(EXIT_FAILURES)
+
+
+def _print_result(result: JobResult, corpus: str) -> int:
+    run_result = result.run
+    inputs = run_result.counts["inputs"]
+    failed = inputs.get("failed", 0) + run_result.counts["cells_failed"]
+    out.print(f"Run {run_result.run_id} is complete after {format_duration(run_result.seconds)}.")
+    if result.funnel is not None:
+        print_funnel(out, result.funnel)
+    if result.export is not None:
+        report = result.export
+        out.print(
+            f"[bold]Shards[/] {plain(report.folder)}: {report.n_clips} clips in {report.n_shards} shards, "
+            f"{format_bytes(report.size_bytes)}"
+        )
+    out.print("[bold]Look next[/]")
+    name = plain(corpus)
+    out.print(f"  curate stats {name}        scores, thresholds, what each filter drops")
+    if failed:
+        out.print(f"  curate failures {name}     what failed, and why")
+    out.print(f"  curate verify {name}       check every shard")
+    return failed

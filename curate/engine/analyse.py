@@ -1,0 +1,279 @@
+"""Group 0: one source in, cells out. A file is opened once and decoded once for cuts, views and all stages beside it.
+
+file -> probe -> frames -> cut detector -> spans -> clips
+                      \\-> view sampler ----views----> stages -> cells
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curate.engine.pipeline import Pipeline, Step
+from curate.engine.rows import RowBuffer
+from curate.engine.score import OpenClip, Scorer, ViewKeys
+from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork
+from curate.errors import SourceChangedError
+from curate.ingest.spool import spooled
+from curate.media.decode import iter_frames
+from curate.media.views import ViewSampler, sample_spans
+from curate.records import Cell, Clip, Outcome, SourceFacts, Span
+from curate.stage import THUMB_WIDTH_PX, ClipItem, SourceFile, Thumb, boundary, failed_cell
+
+FORWARD_BYTES = 64 << 20
+"""Views that wait for the next group are sent on in bundles of about this size."""
+
+
+@dataclass
+class _Forward:
+    """Clips that wait to be sent to the next group."""
+
+    items: list[tuple[ClipItem, ClipWork]] = field(default_factory=list)
+    held_bytes: int = 0
+
+    def add(self, clip: OpenClip) -> None:
+        self.items.append((ClipItem(clip.clip, clip.facts, clip.pixels), clip.to_work()))
+        self.held_bytes += sum(view.frames.nbytes for view in clip.pixels.values())
+
+    def take(self) -> ClipBundle:
+        bundle = ClipBundle(tuple(self.items))
+        self.items, self.held_bytes = [], 0
+        return bundle
+
+
+class Analyser:
+    """A worker of group 0. ``on_source`` hears ("start" | "done", uri), so that a dead worker's source is known."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scratch: Path,
+        *,
+        host: str,
+        run_id: str,
+        on_source: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._scratch = scratch
+        self._keys = ViewKeys(pipeline.steps)
+        self._scorer = Scorer(pipeline.group(0), self._keys)
+        self._later = frozenset(step.stage.name for step in pipeline.steps if step.group > 0)
+        self._all = pipeline.requested
+        self._on_source = on_source or (lambda _event, _uri: None)
+        self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
+        self._forward = _Forward()
+
+    def analyse(self, works: Sequence[SourceWork]) -> Iterator[Bundle]:
+        """Work through sources; bundles come out as they fill, the rest at the end."""
+        for work in works:
+            self._on_source("start", work.ref.uri)
+            for _ in self._source(work):
+                yield from self._due()
+            self._on_source("done", work.ref.uri)
+        yield from self._due(everything=True)
+
+    def leftovers(self) -> Iterator[Bundle]:
+        """What is finished but not given out yet, for a run that is being stopped."""
+        yield from self._due(everything=True)
+
+    def _due(self, *, everything: bool = False) -> Iterator[Bundle]:
+        if self._forward.items and (everything or self._forward.held_bytes >= FORWARD_BYTES):
+            yield self._forward.take()
+        if everything or self._rows.is_due():
+            yield self._rows.take()
+
+    def _source(self, work: SourceWork) -> Iterator[None]:
+        began = time.perf_counter()
+        source = _Source(work, digest=work.digest, facts=work.facts)
+        with boundary() as caught:
+            if work.clips is not None and not self._specs(work):
+                self._score_without_pixels(work)
+            else:
+                with spooled(work.ref, self._scratch) as file:
+                    yield from self._opened(file, source)
+        self._rows.add_source(source.row(caught.error, time.perf_counter() - began))
+        if caught.error is not None:
+            self._fail_remaining(source, caught.error)
+
+    def _specs(self, work: SourceWork) -> dict[str, Any]:
+        wanted = frozenset().union(*[clip.missing for clip in work.clips or ()])
+        return self._keys.wanted_by(self._all if work.clips is None else wanted)
+
+    def _opened(self, file: SourceFile, source: _Source) -> Iterator[None]:
+        work = source.work
+        if work.digest is not None and work.digest != file.digest:
+            raise SourceChangedError(
+                "changed while the run was going on", subject=file.uri, fix="Run the command again"
+            )
+        source.digest = file.digest
+        if source.facts is None:
+            source.facts = self._probe(file)
+        if work.clips is None:
+            yield from self._cut(file, source)
+        else:
+            yield from self._known_clips(file, source.facts, work.clips, source)
+
+    def _probe(self, file: SourceFile) -> SourceFacts:
+        began = time.perf_counter()
+        probe = self._pipeline.probe
+        with boundary() as caught:
+            facts = probe.probe(file)
+            self._rows.add_cell(probe, Cell(file.digest, Outcome.OK, facts.to_cell(), time.perf_counter() - began))
+            return facts
+        assert caught.error is not None
+        self._rows.add_cell(probe, failed_cell(file.digest, caught.error, time.perf_counter() - began))
+        raise caught.error
+
+    def _cut(self, file: SourceFile, source: _Source) -> Iterator[None]:
+        """The one decode: cut detector and view sampler see every frame; clips are scored as they close."""
+        facts, cut = source.facts, self._pipeline.cut
+        assert facts is not None
+        detector, clock, n_clips = cut.detector(facts), _Clock(), 0
+        sampler = ViewSampler(facts, self._specs(source.work))
+        with boundary() as caught:
+            for spans in _detect(file.path, facts, cut.thumb_width_px, detector, sampler):
+                for span in spans:
+                    clip = Clip.of_span(file.digest, facts.stream, facts.time_base_fraction, span)
+                    pixels = sampler.take(clip)
+                    n_clips += 1
+                    with clock.paused():
+                        self._rows.add_clip(clip)
+                        self._score(OpenClip(clip, facts, pixels, self._all), source)
+                        yield
+                if spans:
+                    sampler.forget_before(spans[-1].end_pts)
+            values = {**detector.summary(), "n_clips": n_clips}
+            self._rows.add_cell(
+                cut, Cell(file.digest, Outcome.OK, values, clock.seconds(), attempt=source.work.attempt)
+            )
+            return
+        assert caught.error is not None
+        self._rows.add_cell(cut, failed_cell(file.digest, caught.error, clock.seconds(), source.work.attempt))
+        raise caught.error
+
+    def _known_clips(
+        self, file: SourceFile, facts: SourceFacts, works: Sequence[ClipWork], source: _Source
+    ) -> Iterator[None]:
+        by_id = {work.clip.clip_id: work for work in works}
+        clips = [work.clip for work in works]
+        for clip, pixels in sample_spans(file.path, facts, clips, self._specs(source.work)):
+            self._score(OpenClip.of_work(by_id[clip.clip_id], facts, pixels), source)
+            yield
+
+    def _score_without_pixels(self, work: SourceWork) -> None:
+        assert work.facts is not None
+        for clip_work in work.clips or ():
+            self._score(OpenClip.of_work(clip_work, work.facts, {}), _Source(work))
+
+    def _score(self, clip: OpenClip, source: _Source) -> None:
+        self._scorer.score([clip], source.work.attempts, lambda step, cell: self._rows.add_cell(step.stage, cell))
+        self._rows.scored(clip.clip)
+        source.done.add(clip.clip.clip_id)
+        if clip.missing & self._later:
+            self._forward.add(clip)
+
+    def _fail_remaining(self, source: _Source, error: Exception) -> None:
+        """Clips of an earlier run whose source can no longer be read: their missing cells fail with that reason."""
+        for work in source.work.clips or ():
+            if work.clip.clip_id in source.done:
+                continue
+            for step in self._pipeline.steps:
+                if step.stage.name in work.missing:
+                    attempt = source.work.attempts.get((step.stage.name, work.clip.clip_id), 0) + 1
+                    self._rows.add_cell(step.stage, failed_cell(work.clip.clip_id, error, 0.0, attempt))
+
+
+def _detect(path: str, facts: SourceFacts, width_px: int, detector: Any, sampler: ViewSampler) -> Iterator[list[Span]]:
+    for frame in iter_frames(path, facts):
+        thumb = frame.thumb(width_px)
+        sampler.push(frame, thumb if width_px == THUMB_WIDTH_PX else None)
+        yield detector.push(Thumb(frame.pts, thumb))
+    yield detector.finish(facts.end_pts)
+
+
+class GroupScorer:
+    """A worker of a later group: scores bundles of clips and sends on what further groups need."""
+
+    def __init__(self, pipeline: Pipeline, group: int, *, host: str, run_id: str) -> None:
+        self._scorer = Scorer(pipeline.group(group), ViewKeys(pipeline.steps))
+        self._later = frozenset(step.stage.name for step in pipeline.steps if step.group > group)
+        self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
+
+    def process(self, bundle: ClipBundle) -> Iterator[Bundle]:
+        """Score one bundle."""
+        clips = [OpenClip.of_work(work, item.facts, item.views) for item, work in bundle.items]
+        self._scorer.score(clips, bundle.attempts, self._emit)
+        forward = _Forward()
+        for clip in clips:
+            if clip.missing & self._later:
+                forward.add(clip)
+        if forward.items:
+            yield forward.take()
+        yield self._rows.take()
+
+    def _emit(self, step: Step, cell: Cell) -> None:
+        self._rows.add_cell(step.stage, cell)
+
+
+@dataclass
+class _Source:
+    """What is known of a source while it is worked on."""
+
+    work: SourceWork
+    digest: str | None = None
+    facts: SourceFacts | None = None
+    done: set[str] = field(default_factory=set)
+
+    def row(self, error: Exception | None, seconds: float) -> dict[str, Any]:
+        """Its row in `sources`."""
+        ref, facts = self.work.ref, self.facts
+        cell = failed_cell(ref.uri, error, seconds) if error else None
+        return {
+            "uri": ref.uri,
+            "size_bytes": ref.size_bytes,
+            "version": ref.version,
+            "source_digest": self.digest,
+            "stream": facts.stream if facts else None,
+            "container": facts.container if facts else None,
+            "codec": facts.codec if facts else None,
+            "width_px": facts.width_px if facts else None,
+            "height_px": facts.height_px if facts else None,
+            "rate_fps": facts.rate_fps if facts else None,
+            "duration_s": facts.duration_s if facts else None,
+            "outcome": str(Outcome.FAILED if error else Outcome.OK),
+            "error_class": cell.failure.error_class if cell and cell.failure else None,
+            "error_message": cell.failure.message if cell and cell.failure else None,
+            "attempt": self.work.attempt,
+            "seconds": seconds,
+        }
+
+
+class _Clock:
+    """Seconds since it was made, less the pauses: what decoding and cutting cost without the other stages."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._paused_s = 0.0
+
+    def paused(self) -> _Pause:
+        return _Pause(self)
+
+    def pause_over(self, seconds: float) -> None:
+        self._paused_s += seconds
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began - self._paused_s
+
+
+class _Pause:
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.pause_over(time.perf_counter() - self._began)

@@ -1,0 +1,57 @@
+"""The inline engine: the same groups and the same writer in this process, for debugging, tests and small jobs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from curate.engine.analyse import Analyser, GroupScorer
+from curate.engine.pipeline import Pipeline
+from curate.engine.work import Bundle, ClipBundle, SourceWork, Summary, TableBundle
+from curate.engine.writer import write_bundle
+from curate.tables import Corpus
+
+
+class InlineEngine:
+    """Runs a pass source by source. Interrupted, it still writes what is finished."""
+
+    name = "inline"
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._in_flight: set[str] = set()
+
+    def run_pass(
+        self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
+    ) -> Iterator[Summary]:
+        """Give a summary for every bundle written. ``single`` changes nothing here: sources never share a block."""
+        host = socket.gethostname()
+        analyser = Analyser(pipeline, self._scratch, host=host, run_id=run_id, on_source=self._on_source)
+        later = [GroupScorer(pipeline, n, host=host, run_id=run_id) for n in range(1, pipeline.n_groups)]
+        try:
+            for work in works:
+                for bundle in analyser.analyse([work]):
+                    yield from self._write(corpus, bundle, later)
+        except KeyboardInterrupt:
+            for bundle in analyser.leftovers():
+                for _ in self._write(corpus, bundle, []):
+                    pass
+            raise
+
+    def in_flight(self) -> set[str]:
+        """URIs of the sources being read."""
+        return set(self._in_flight)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _on_source(self, event: str, uri: str) -> None:
+        (self._in_flight.add if event == "start" else self._in_flight.discard)(uri)
+
+    def _write(self, corpus: Corpus, bundle: Bundle, later: Sequence[GroupScorer]) -> Iterator[Summary]:
+        if isinstance(bundle, TableBundle):
+            yield write_bundle(corpus, bundle)
+        elif isinstance(bundle, ClipBundle) and later:
+            for following in later[0].process(bundle):
+                yield from self._write(corpus, following, later[1:])

@@ -1,0 +1,282 @@
+"""The Ray engine: groups become Ray Data operators, streaming, with back-pressure, restarts and a watch on lost nodes.
+
+    from_items -> DecodeOperator pool -> [ GroupOperator pool ]* -> WriterOperator pool -> acknowledgements
+
+Rows between operators are {kind, payload}: ``tables`` pass through to the writer, ``clips`` go to the next group.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+
+from curate.engine.analyse import Analyser, GroupScorer
+from curate.engine.pack import Packing, pack
+from curate.engine.pipeline import Pipeline
+from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
+from curate.engine.writer import write_bundle
+from curate.errors import EngineError
+from curate.tables import Corpus
+
+RETRIES = 3
+"""Restarts of an actor and repeats of its tasks; Ray's own default is for ever (DESIGN section 6)."""
+
+NODE_GRACE_S = 20.0
+"""How long a lost node's workers may take to come back elsewhere before the pass is given up and planned anew."""
+
+Batch = dict[str, np.ndarray]
+
+
+@ray.remote(num_cpus=0)
+class Registry:
+    """Knows which sources are in flight and on which node each worker lives."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[str, str] = {}
+        self._workers: dict[str, tuple[Any, str]] = {}
+
+    def on_source(self, event: str, uri: str, worker: str) -> None:
+        """A worker starts or ends a source."""
+        if event == "start":
+            self._in_flight[uri] = worker
+        else:
+            self._in_flight.pop(uri, None)
+
+    def on_worker(self, worker: str, handle: Any, node: str) -> None:
+        """A worker is there, for the first time or again after a restart."""
+        self._workers[worker] = (handle, node)
+
+    def in_flight(self) -> list[str]:
+        """URIs being read."""
+        return sorted(self._in_flight)
+
+    def workers_on(self, nodes: Sequence[str]) -> list[Any]:
+        """Handles of the workers last seen on these nodes."""
+        return [handle for handle, node in self._workers.values() if node in nodes]
+
+
+def _register(registry: Any) -> str:
+    context = ray.get_runtime_context()
+    worker = context.get_actor_id() or ""
+    ray.get(registry.on_worker.remote(worker, context.current_actor, context.get_node_id()))
+    return worker
+
+
+def _rows(bundles: Iterator[Bundle]) -> Iterator[Batch]:
+    for bundle in bundles:
+        kind = "tables" if isinstance(bundle, TableBundle) else "clips"
+        yield {"kind": np.array([kind]), "payload": np.array([pickle.dumps(bundle, protocol=5)], dtype=object)}
+
+
+class DecodeOperator:
+    """Group 0 as a Ray Data actor."""
+
+    def __init__(self, pipeline: Pipeline, run_id: str, registry: Any) -> None:
+        worker = _register(registry)
+        self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
+        self._analyser = Analyser(
+            pipeline,
+            Path(self._scratch.name),
+            host=socket.gethostname(),
+            run_id=run_id,
+            on_source=lambda event, uri: ray.get(registry.on_source.remote(event, uri, worker)),
+        )
+
+    def __call__(self, batch: Batch) -> Iterator[Batch]:
+        """Blocks of sources in, bundles out as they fill."""
+        for payload in batch["payload"]:
+            yield from _rows(self._analyser.analyse(pickle.loads(payload)))
+
+
+class GroupOperator:
+    """A later group as a Ray Data actor."""
+
+    def __init__(self, pipeline: Pipeline, group: int, run_id: str, registry: Any) -> None:
+        _register(registry)
+        self._group = GroupScorer(pipeline, group, host=socket.gethostname(), run_id=run_id)
+
+    def __call__(self, batch: Batch) -> Iterator[Batch]:
+        """Clips in, bundles out; tables pass through."""
+        for kind, payload in zip(batch["kind"], batch["payload"], strict=True):
+            if kind == "tables":
+                yield {"kind": np.array([kind]), "payload": np.array([payload], dtype=object)}
+            else:
+                yield from _rows(self._group.process(pickle.loads(payload)))
+
+
+class WriterOperator:
+    """The table writer as a Ray Data actor; its output acknowledges what was renamed into place."""
+
+    def __init__(self, corpus: Corpus, registry: Any) -> None:
+        _register(registry)
+        self._corpus = corpus
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Tables in, acknowledgements out."""
+        summaries = [write_bundle(self._corpus, pickle.loads(payload)) for payload in batch["payload"]]
+        return {"summary": np.array([pickle.dumps(summary) for summary in summaries], dtype=object)}
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How to reach Ray. ``address`` None starts one here; ``num_cpus`` limits that one."""
+
+    address: str | None = None
+    num_cpus: int | None = None
+    object_store_bytes: int | None = None
+
+
+class RayEngine:
+    """Runs passes on a local or an existing Ray."""
+
+    name = "ray"
+
+    def __init__(self, options: RayOptions) -> None:
+        self._started = not ray.is_initialized()
+        if self._started:
+            _init(options)
+        self._registry: Any = None
+
+    def run_pass(
+        self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
+    ) -> Iterator[Summary]:
+        """Give a summary for every bundle written; EngineError when the pass died (`in_flight` says over what)."""
+        self._registry = Registry.options(scheduling_strategy=_here()).remote()
+        packing = pack(pipeline, _nodes(), len(works), single=single)
+        dataset = self._dataset(corpus, pipeline, works, packing, run_id)
+        watch = _NodeWatch(self._registry)
+        try:
+            for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+                for payload in batch["summary"]:
+                    yield pickle.loads(payload)
+        except RayError as error:
+            raise EngineError(f"a pass died: {_first_line(error)}", fix="See the Ray logs of the workers") from error
+        finally:
+            watch.stop()
+
+    def in_flight(self) -> set[str]:
+        """URIs of sources that were being read when the pass ended."""
+        return set(ray.get(self._registry.in_flight.remote())) if self._registry is not None else set()
+
+    def close(self) -> None:
+        """Stop the Ray that this engine started."""
+        if self._started:
+            ray.shutdown()
+
+    def _dataset(
+        self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], packing: Packing, run_id: str
+    ) -> Any:
+        _configure(works)
+        blocks = [works[i : i + packing.sources_per_block] for i in range(0, len(works), packing.sources_per_block)]
+        rows = [{"payload": pickle.dumps(block, protocol=5)} for block in blocks]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        common: dict[str, Any] = {"batch_size": None, "ray_remote_args_fn": _bounded_retries}
+        dataset = dataset.map_batches(
+            DecodeOperator,
+            fn_constructor_args=(pipeline, run_id, self._registry),
+            compute=ActorPoolStrategy(size=packing.decoders, max_tasks_in_flight_per_actor=1),
+            num_cpus=packing.decoder_cpus,
+            **common,
+        )
+        for group, pool in enumerate(packing.pools, start=1):
+            dataset = dataset.map_batches(
+                GroupOperator,
+                fn_constructor_args=(pipeline, group, run_id, self._registry),
+                compute=ActorPoolStrategy(size=pool.workers),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
+                **common,
+            )
+        return dataset.map_batches(
+            WriterOperator,
+            fn_constructor_args=(corpus, self._registry),
+            compute=ActorPoolStrategy(size=packing.writers),
+            num_cpus=packing.writer_cpus,
+            **common,
+        )
+
+
+def _bounded_retries() -> dict[str, int]:
+    return {"max_restarts": RETRIES, "max_task_retries": RETRIES}
+
+
+def _init(options: RayOptions) -> None:
+    quiet: Mapping[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if options.address:
+        try:
+            ray.init(address=options.address, **quiet)
+        except ConnectionError as error:
+            raise EngineError(f"no Ray answers at {options.address}", fix="Start it with `ray start --head`") from error
+        return
+    ray.init(
+        num_cpus=options.num_cpus, object_store_memory=options.object_store_bytes, include_dashboard=False, **quiet
+    )
+
+
+def _configure(works: Sequence[SourceWork]) -> None:
+    """Ray Data's settings for a pass: every yielded row is a block, no block may be lost, slow files are no hang."""
+    context = DataContext.get_current()
+    context.target_max_block_size = 1
+    context.target_min_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    largest_bytes = max((work.ref.size_bytes or 0 for work in works), default=0)
+    context.execution_no_progress_timeout_s = 1800 + largest_bytes / 100_000
+    context.log_internal_stack_trace = False
+    context.raise_original_map_exception = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _here() -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+class _NodeWatch:
+    """Ends workers that a lost node took along and that found no place elsewhere: their tasks would wait for ever."""
+
+    def __init__(self, registry: Any) -> None:
+        self._registry = registry
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=10)
+
+    def _loop(self) -> None:
+        lost_since: dict[str, float] = {}
+        while not self._stopped.wait(2.0):
+            try:
+                dead = [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
+                for node in dead:
+                    lost_since.setdefault(node, time.monotonic())
+                overdue = [node for node, since in lost_since.items() if time.monotonic() - since > NODE_GRACE_S]
+                for handle in ray.get(self._registry.workers_on.remote(overdue)) if overdue else []:
+                    ray.kill(handle, no_restart=True)
+            except RayError:
+                continue

@@ -1,0 +1,245 @@
+"""A run is passes: plan, execute, plan again from the tables until nothing is missing, at most three times."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+
+from curate import __version__
+from curate.engine.inputs import RunMap, failure_row, hash_lookalikes, key_of, known_sources, same_content
+from curate.engine.pipeline import Pipeline
+from curate.engine.plan import Planner
+from curate.engine.work import SourceWork, Summary
+from curate.errors import EngineError, WorkerDiedError
+from curate.query import cells_sql, connect
+from curate.records import InputRef, Outcome
+from curate.stage import Stage, failed_cell
+from curate.tables import INPUTS, SOURCES, Corpus, cell_schema, cells_table, parquet_bytes, rows_table, write_part
+
+MAX_PASSES = 3
+DEAD_PASSES_TO_QUARANTINE = 2
+
+
+class Engine(Protocol):
+    """What executes one pass."""
+
+    name: str
+
+    def run_pass(
+        self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
+    ) -> Iterator[Summary]:
+        """Give a summary for every bundle that is on disk; EngineError when the pass died."""
+        ...
+
+    def in_flight(self) -> set[str]:
+        """URIs being read when the last pass ended."""
+        ...
+
+    def close(self) -> None:
+        """Release workers."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears of a run's progress."""
+
+    def planned(self, pass_number: int, works: Sequence[SourceWork]) -> None:
+        """A pass begins with this work."""
+        ...
+
+    def wrote(self, summary: Summary) -> None:
+        """A bundle is on disk."""
+        ...
+
+    def died(self, error: EngineError) -> None:
+        """A pass died; another follows."""
+        ...
+
+
+@dataclass
+class RunRequest:
+    """What to run. ``only_clips`` limits it to clips of a selection; ``about`` goes into the manifest as it is."""
+
+    corpus: Corpus
+    pipeline: Pipeline
+    refs: Sequence[InputRef]
+    recipe_name: str
+    recipe_text: str
+    only_clips: frozenset[str] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A complete run."""
+
+    run_id: str
+    counts: dict[str, Any]
+    seconds: float
+    stage_seconds: Mapping[str, float]
+
+
+def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path, listener: Listener) -> RunResult:
+    """Compute all that is missing, then write the run's folder, manifest last.
+
+    EngineError when something is still missing after the last pass; KeyboardInterrupt leaves finished work in the tables.
+    """
+    began = datetime.now(UTC)
+    run_id = _run_id(request, began)
+    con = connect()
+    hash_lookalikes(request.corpus, request.refs, known_sources(con, request.corpus), scratch, run_map)
+    total = _passes(con, request, engine, run_id, listener)
+    counts = _write_run(con, request, engine.name, run_id, began, total)
+    return RunResult(run_id, counts, (datetime.now(UTC) - began).total_seconds(), total.stage_seconds)
+
+
+def _passes(
+    con: duckdb.DuckDBPyConnection, request: RunRequest, engine: Engine, run_id: str, listener: Listener
+) -> Summary:
+    total, deaths, died = Summary(), Counter[str](), False
+    for number in range(1, MAX_PASSES + 1):
+        works = _plan(con, request)
+        if not works:
+            return total
+        listener.planned(number, works)
+        try:
+            for summary in engine.run_pass(request.corpus, request.pipeline, works, run_id=run_id, single=died):
+                total.add(summary)
+                listener.wrote(summary)
+        except EngineError as error:
+            died = True
+            deaths.update(engine.in_flight())
+            _quarantine(request, works, deaths, run_id)
+            listener.died(error)
+    left = _plan(con, request)
+    if left:
+        names = ", ".join(work.ref.uri for work in left[:3])
+        raise EngineError(
+            f"{len(left)} sources are still not done after {MAX_PASSES} passes ({names} ...)",
+            fix="Run the same command again: it goes on with what is missing",
+        )
+    return total
+
+
+def _plan(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[SourceWork]:
+    planner = Planner(con, request.corpus, request.pipeline, request.refs, request.only_clips)
+    return planner.plan(known_sources(con, request.corpus))
+
+
+def _quarantine(request: RunRequest, works: Sequence[SourceWork], deaths: Mapping[str, int], run_id: str) -> None:
+    """Sources in flight in two dead passes are recorded as failed and not tried again."""
+    error = WorkerDiedError(
+        f"was being read in {DEAD_PASSES_TO_QUARANTINE} passes whose workers died",
+        fix="Look at the file alone: `curate run FILE --engine inline`",
+    )
+    killers = [work for work in works if deaths.get(work.ref.uri, 0) >= DEAD_PASSES_TO_QUARANTINE]
+    cut, corpus = request.pipeline.cut, request.corpus
+    cells = [failed_cell(work.digest, error, 0.0, work.attempt) for work in killers if work.digest]
+    rows = [failure_row(work.ref, error, attempt=work.attempt) for work in killers if not work.digest]
+    if cells:
+        table = cells_table(cut, cells, host=socket.gethostname(), run_id=run_id)
+        write_part(corpus.cells(cut.name, request.pipeline.cut_fingerprint), table)
+    if rows:
+        write_part(corpus.sources(), rows_table(SOURCES, rows))
+
+
+def _run_id(request: RunRequest, began: datetime) -> str:
+    digest = hashlib.sha256(request.recipe_text.encode()).hexdigest()[:6]
+    return f"{began:%Y%m%dT%H%M%S.%f}Z-{digest}"
+
+
+def _write_run(
+    con: duckdb.DuckDBPyConnection,
+    request: RunRequest,
+    engine: str,
+    run_id: str,
+    began: datetime,
+    total: Summary,
+) -> dict[str, Any]:
+    folder = request.corpus.runs().child(run_id)
+    rows = _input_rows(con, request)
+    counts = {
+        "inputs": dict(Counter(row["outcome"] for row in rows)),
+        "sources_read": total.sources,
+        "clips_scored": total.clips,
+        "cells_failed": total.failed_cells,
+    }
+    folder.child("recipe.yaml").write_text(request.recipe_text)
+    folder.child("inputs.parquet").write_bytes(parquet_bytes(rows_table(INPUTS, rows)))
+    manifest = {
+        "run_id": run_id,
+        "recipe": request.recipe_name,
+        "complete": True,
+        "started_at": began.isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "engine": engine,
+        "tool_version": __version__,
+        "stages": request.pipeline.manifest_stages(),
+        "requested": sorted(request.pipeline.requested),
+        "gates": request.pipeline.manifest_gates(),
+        "models": {s.name: dict(s.model_digests()) for _, s, _ in request.pipeline.stages() if s.model_digests()},
+        "libraries": _libraries(),
+        "machine": {"platform": platform.platform(), "python": platform.python_version()},
+        "counts": counts,
+        "stage_seconds": total.stage_seconds,
+        **request.about,
+    }
+    folder.child("manifest.json").write_text(json.dumps(manifest, indent=1, default=str) + "\n")
+    return counts
+
+
+def _input_rows(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[dict[str, Any]]:
+    """How every input of the run ended."""
+    known = known_sources(con, request.corpus)
+    twins = same_content(request.refs, known)
+    pipe = request.pipeline
+    broken = _failed_cells(con, request.corpus, pipe.cut, pipe.cut_fingerprint)
+    broken |= _failed_cells(con, request.corpus, pipe.probe, pipe.probe_fingerprint)
+    rows = []
+    for ref in request.refs:
+        found = known.get(key_of(ref))
+        outcome, cause = Outcome.OK, ""
+        if ref.cause:
+            outcome, cause = Outcome.SKIPPED, ref.cause
+        elif ref.uri in twins:
+            outcome, cause = Outcome.SKIPPED, f"same content as {twins[ref.uri]}"
+        elif found and found.digest in broken:
+            outcome, cause = Outcome.FAILED, broken[found.digest]
+        elif found and found.digest is None:
+            outcome, cause = Outcome.FAILED, found.error_message
+        rows.append(
+            {
+                "uri": ref.uri,
+                "size_bytes": ref.size_bytes,
+                "version": ref.version,
+                "source_digest": found.digest if found else None,
+                "outcome": str(outcome),
+                "cause": cause,
+                "user": list(ref.user.items()),
+            }
+        )
+    return rows
+
+
+def _failed_cells(con: duckdb.DuckDBPyConnection, corpus: Corpus, stage: Stage[Any], fingerprint: str) -> dict[str, str]:
+    cells = cells_sql(con, corpus, stage.name, fingerprint, cell_schema(stage))
+    rows = con.sql(f"select key, error_message from ({cells}) where outcome = 'failed'").fetchall()
+    return dict(rows)
+
+
+def _libraries() -> dict[str, str]:
+    names = ["av", "duckdb", "numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "rapidocr", "ray"]
+    names += ["scenedetect", "torch"]
+    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    return {name: found[name] for name in names if name in found}

@@ -1,0 +1,124 @@
+"""Runs the steps of one group over clips: gates, cells that others read, one cell per step and clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from curate.engine.pipeline import Step
+from curate.engine.work import ClipWork
+from curate.records import Cell, Clip, Outcome, SourceFacts
+from curate.stage import ClipItem, ClipStage, View, ViewSpec, boundary, failed_cell, missing_dependency
+
+
+@dataclass
+class OpenClip:
+    """A clip on its way: its pixels by view key, the cell values found so far, what it still lacks."""
+
+    clip: Clip
+    facts: SourceFacts
+    pixels: Mapping[str, View]
+    missing: frozenset[str]
+    has: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of_work(cls, work: ClipWork, facts: SourceFacts, pixels: Mapping[str, View]) -> OpenClip:
+        """An open clip as the planner describes it."""
+        return cls(work.clip, facts, pixels, work.missing, dict(work.has), set(work.failed))
+
+    def to_work(self) -> ClipWork:
+        """What is known of the clip now."""
+        return ClipWork(self.clip, self.missing, dict(self.has), frozenset(self.failed))
+
+
+class ViewKeys:
+    """The union of all views that steps ask for: equal specifications are sampled once."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.specs: dict[str, ViewSpec] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        by_spec: dict[ViewSpec, str] = {}
+        for step in steps:
+            for name, spec in step.stage.views().items():
+                key = by_spec.setdefault(spec, f"{step.stage.name}/{name}")
+                self.specs[key] = spec
+                self._keys[step.stage.name, name] = key
+
+    def wanted_by(self, stages: frozenset[str]) -> dict[str, ViewSpec]:
+        """Specifications by key that any of these stages asks for."""
+        keys = {key for (stage, _), key in self._keys.items() if stage in stages}
+        return {key: spec for key, spec in self.specs.items() if key in keys}
+
+    def views_of(self, stage: ClipStage[Any], pixels: Mapping[str, View]) -> dict[str, View]:
+        """A stage's own views by the names it gave them."""
+        return {name: pixels[self._keys[stage.name, name]] for name in stage.views()}
+
+
+class Scorer:
+    """The stages of one group on one worker; weights are loaded when the first clip needs them."""
+
+    def __init__(self, steps: Sequence[Step], keys: ViewKeys) -> None:
+        self._steps = steps
+        self._keys = keys
+        self._ready: dict[str, Exception | None] = {}
+
+    def score(
+        self, clips: Sequence[OpenClip], attempts: Mapping[tuple[str, str], int], emit: Callable[[Step, Cell], None]
+    ) -> None:
+        """Run every step over these clips; each new cell goes to ``emit`` and into the clip's own record."""
+        for step in self._steps:
+            todo = [clip for clip in clips if self._is_due(step, clip)]
+            ready = [clip for clip in todo if not self._broken_reads(step, clip)]
+            for clip in todo:
+                for needs in self._broken_reads(step, clip)[:1]:
+                    self._record(
+                        step, clip, missing_dependency(clip.clip.clip_id, step.stage.name, needs), attempts, emit
+                    )
+            for batch in _batches(ready, step.stage.resources.batch_size):
+                cells = self._process(step, batch)
+                for clip, cell in zip(batch, cells, strict=True):
+                    self._record(step, clip, cell, attempts, emit)
+
+    def _process(self, step: Step, batch: Sequence[OpenClip]) -> list[Cell]:
+        name = step.stage.name
+        if name not in self._ready:
+            with boundary() as caught:
+                step.stage.setup()
+            self._ready[name] = caught.error
+        if (broken := self._ready[name]) is not None:
+            return [failed_cell(clip.clip.clip_id, broken, 0.0) for clip in batch]
+        return step.stage.process([self._item(step, clip) for clip in batch])
+
+    @staticmethod
+    def _is_due(step: Step, clip: OpenClip) -> bool:
+        return step.stage.name in clip.missing and all(gate.passes(clip.has) for gate in step.gates)
+
+    @staticmethod
+    def _broken_reads(step: Step, clip: OpenClip) -> list[str]:
+        return [name for name in step.stage.reads if name not in clip.has]
+
+    def _item(self, step: Step, clip: OpenClip) -> ClipItem:
+        cells = {name: clip.has[name] for name in step.stage.reads}
+        return ClipItem(clip.clip, clip.facts, self._keys.views_of(step.stage, clip.pixels), cells)
+
+    @staticmethod
+    def _record(
+        step: Step,
+        clip: OpenClip,
+        cell: Cell,
+        attempts: Mapping[tuple[str, str], int],
+        emit: Callable[[Step, Cell], None],
+    ) -> None:
+        name = step.stage.name
+        if cell.outcome is Outcome.OK:
+            clip.has[name] = cell.values
+        else:
+            clip.failed.add(name)
+        emit(step, replace(cell, attempt=attempts.get((name, cell.key), 0) + 1))
+
+
+def _batches(clips: Sequence[OpenClip], size: int) -> Iterator[Sequence[OpenClip]]:
+    for start in range(0, len(clips), size):
+        yield clips[start : start + size]

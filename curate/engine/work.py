@@ -1,0 +1,78 @@
+"""What travels between planner, workers and writer. Plain picklable records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from curate.records import Clip, InputRef, SourceFacts
+from curate.stage import ClipItem
+
+
+@dataclass(frozen=True)
+class ClipWork:
+    """A clip that lacks cells: ``missing`` stages, values it ``has`` that others read, stages whose cell ``failed``."""
+
+    clip: Clip
+    missing: frozenset[str]
+    has: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class SourceWork:
+    """All that is missing for one source. ``facts`` None: probe it; ``clips`` None: cut it (and score every clip).
+
+    ``attempts`` counts earlier attempts by (stage, key), ``attempt`` those at the source as a whole.
+    """
+
+    ref: InputRef
+    digest: str | None = None
+    facts: SourceFacts | None = None
+    clips: tuple[ClipWork, ...] | None = None
+    attempt: int = 1
+    attempts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass
+class Summary:
+    """Counts of one bundle for progress and statistics; summaries add."""
+
+    sources: int = 0
+    failed_sources: int = 0
+    clips: int = 0
+    failed_cells: int = 0
+    video_s: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: Summary) -> None:
+        """Add another summary to this one."""
+        self.sources += other.sources
+        self.failed_sources += other.failed_sources
+        self.clips += other.clips
+        self.failed_cells += other.failed_cells
+        self.video_s += other.video_s
+        for name, seconds in other.stage_seconds.items():
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class TableBundle:
+    """Tables to write, in this order, each below its folder (relative to the corpus)."""
+
+    tables: tuple[tuple[str, pa.Table], ...]
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class ClipBundle:
+    """Clips on their way to the next group: each with the views it needs there and what it still lacks."""
+
+    items: tuple[tuple[ClipItem, ClipWork], ...]
+    attempts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+Bundle = TableBundle | ClipBundle

@@ -1,0 +1,137 @@
+"""What the tables say of the kept clips of a selection: their spans, their sources, their columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.errors import ConfigError, CorpusError
+from curate.export.config import ExportConfig
+from curate.query import RunTables, connect, identifier, run_query, sources_sql
+from curate.records import Clip, InputRef, SourceFacts
+from curate.storage import Place
+from curate.tables import CLIPS, Corpus, read_parquet
+
+ACTIVE = ("quality.active_x_px", "quality.active_y_px", "quality.active_w_px", "quality.active_h_px")
+"""Columns of the picture without black bars, in displayed pixels."""
+
+_CHOSEN, _DIGESTS = "export_chosen", "export_digests"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One content: its facts, and every name under which it was read, with size and version of that time."""
+
+    facts: SourceFacts
+    refs: tuple[InputRef, ...]
+
+
+@dataclass(frozen=True)
+class KeptClips:
+    """The kept clips of one selection, ordered by clip_id.
+
+    ``columns`` has one row a clip: what sidecars hold besides. ``named`` maps the columns that the export itself needs
+    (caption, motion, active picture) to their values.
+    """
+
+    run_id: str
+    clips: list[Clip]
+    columns: pa.Table
+    named: Mapping[str, list[Any]]
+    sources: Mapping[str, Source]
+
+
+def read_kept(corpus: Corpus, selection: str, config: ExportConfig) -> KeptClips:
+    """Everything that planning needs. ConfigError for a column the run lacks, CorpusError for a missing selection."""
+    folder = corpus.selections().child(selection)
+    if not folder.child("selection.parquet").exists():
+        raise CorpusError(f"holds no selection {selection!r}", subject=corpus.uri, fix="Run `curate select` first")
+    kept = _kept_ids(folder)
+    run_id = json.loads(folder.child("funnel.json").read_text())["run_id"]
+    with connect() as con:
+        run = RunTables(con, corpus, run_id)
+        con.register(_CHOSEN, pa.table({"clip_id": kept}))
+        own = [f"clip.{name}" for name in CLIPS.names]
+        needed = _needed(run, config)
+        extra = _sidecar_columns(run, config)
+        wide = _chosen_rows(con, run, [*own, *needed, *extra])
+        if wide.num_rows != len(kept):
+            raise CorpusError(
+                f"{len(kept) - wide.num_rows} clips of selection {selection!r} are not in the tables of run {run_id}",
+                subject=corpus.uri,
+                fix="Run `curate select` again",
+            )
+        clips = [Clip.from_row(row) for row in wide.select(own).rename_columns(list(CLIPS.names)).to_pylist()]
+        sources = _sources(con, run, {clip.source_digest for clip in clips})
+    named = {name: wide[name].to_pylist() for name in needed}
+    columns = wide.select([name for name in extra if config.columns or not pa.types.is_nested(wide[name].type)])
+    return KeptClips(run_id, clips, columns, named, sources)
+
+
+def _kept_ids(folder: Place) -> pa.Array:
+    table = read_parquet(folder.child("selection.parquet"))
+    rows = table.select(["clip_id", "verdict"]).to_pylist()
+    return pa.array(sorted(row["clip_id"] for row in rows if row["verdict"] == "kept"), pa.string())
+
+
+def _needed(run: RunTables, config: ExportConfig) -> list[str]:
+    """Columns that the export itself reads; ConfigError for one that was asked for and is not there."""
+    wanted = [*([config.caption] if config.caption else []), *(ACTIVE if config.crop == "letterbox" else [])]
+    for name in wanted:
+        run.column(name)
+    motion = [config.motion] if config.motion in run.column_names() else []
+    return list(dict.fromkeys([*wanted, *motion]))
+
+
+def _sidecar_columns(run: RunTables, config: ExportConfig) -> list[str]:
+    """Columns of cells and of the source list by their full names."""
+    if config.columns is not None:
+        clashing = [name for name in config.columns if name.startswith("clip.") or "." not in name]
+        if clashing:
+            raise ConfigError(f"{clashing} is in every sidecar already", subject="export.columns")
+        return list(dict.fromkeys(config.columns))
+    cells = [f"{stage.name}.{column}" for stage in run.stages if stage.kind == "clip" for column in stage.columns]
+    return [*cells, *(f"user.{key}" for key in run.user_keys)]
+
+
+def _chosen_rows(con: duckdb.DuckDBPyConnection, run: RunTables, columns: Iterable[str]) -> pa.Table:
+    names = list(dict.fromkeys(columns))
+    run.load("export_rows", names, only=f"SELECT clip_id::UUID FROM {_CHOSEN}")
+    listed = ", ".join(identifier(name) for name in names)
+    return run_query(con, lambda: f"SELECT {listed} FROM export_rows ORDER BY {identifier('clip.clip_id')}")
+
+
+def _sources(con: duckdb.DuckDBPyConnection, run: RunTables, digests: set[str]) -> dict[str, Source]:
+    con.register(_DIGESTS, pa.table({"digest": pa.array(sorted(digests), pa.string())}))
+    chosen = f"SELECT digest FROM {_DIGESTS}"
+    cells = run_query(
+        con, lambda: f"SELECT * FROM ({run.cells_sql(run.probe.name)}) WHERE outcome = 'ok' AND key IN ({chosen})"
+    )
+    facts = {row["key"]: SourceFacts.from_cell(row) for row in cells.to_pylist()}
+    refs = _refs(con, run, chosen)
+    missing = sorted(digest for digest in digests if digest not in facts or digest not in refs)
+    if missing:
+        raise CorpusError(f"sources without facts or input: {', '.join(missing[:3])}", subject=run.corpus.uri)
+    return {digest: Source(facts[digest], tuple(refs[digest])) for digest in sorted(digests)}
+
+
+def _refs(con: duckdb.DuckDBPyConnection, run: RunTables, chosen: str) -> dict[str, list[InputRef]]:
+    """Names of each content: those of the run first, then any other under which it was ever read."""
+    found: dict[str, dict[str, InputRef]] = {}
+    for relation in (run.inputs_sql, lambda: sources_sql(con, run.corpus)):
+        rows = run_query(
+            con,
+            lambda relation=relation: (
+                f"SELECT source_digest, uri, size_bytes, version FROM ({relation()}) "
+                f"WHERE source_digest IN ({chosen}) ORDER BY uri, version"
+            ),
+        )
+        for row in rows.to_pylist():
+            ref = InputRef(row["uri"], row["size_bytes"], row["version"] or "")
+            found.setdefault(row["source_digest"], {}).setdefault(ref.uri, ref)
+    return {digest: list(refs.values()) for digest, refs in found.items()}

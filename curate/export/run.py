@@ -1,0 +1,164 @@
+"""Planning, writing and putting in place of a shard set.
+
+shards/.NAME.PLAN/set/<bucket>/<number>.{tar,parquet}    what is written, kept when an export stops half-way
+shards/.NAME.PLAN/records/<bucket>/<number>.json         one mark a finished shard: resuming skips it
+shards/NAME/                                             the finished set, swapped in at the end; index.json last
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.errors import CorpusError, StorageError
+from curate.export.config import ExportConfig, ExportReport
+from curate.export.plan import ExportPlan, make_plan
+from curate.export.rows import read_kept
+from curate.export.write import ShardResult, read_record, set_place, write_record, write_shard
+from curate.media.encode import encoder_version
+from curate.shards.index import INDEX_NAME, Hole, ShardEntry, ShardIndex
+from curate.shards.tombstones import forgotten
+from curate.storage import Place, storage_error
+from curate.tables import Corpus
+
+RunMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""Applies a picklable function to items, somewhere; results in order."""
+
+
+def inline_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """In this process, one after the other."""
+    yield from map(function, items)
+
+
+def plan_export(corpus: Corpus, selection: str, config: ExportConfig) -> ExportPlan:
+    """What an export would write, and which clips no bucket takes and why; nothing is written.
+
+    ConfigError for a column that the run lacks, CorpusError for a missing selection.
+    """
+    corpus.check()
+    plan = make_plan(read_kept(corpus, selection, config), selection, config, forgotten(corpus))
+    return plan.staged_below(_staging(corpus, config.name or selection, plan).uri)
+
+
+def export(corpus: Corpus, selection: str, config: ExportConfig, *, run_map: RunMap = inline_map) -> ExportReport:
+    """Write the selection's clips as the shard set ``config.name`` (default: the selection's name).
+
+    The same selection and sources give the same bytes, whatever ran the tasks. A finished set of the same plan is left
+    alone; one with holes is tried again, its whole shards taken over. StorageError when the corpus cannot be written.
+    """
+    name = config.name or selection
+    plan = plan_export(corpus, selection, config)
+    final, staging = corpus.shards(name), _staging(corpus, name, plan)
+    old = _finished(final)
+    if old is not None and old.plan == plan.digest and not old.holes and _all_there(final, old.shards):
+        return _report(name, final, plan, old, reused=True)
+    if old is not None and old.plan == plan.digest:
+        _take_over(plan, final, old)
+    results = list(run_map(write_shard, plan.tasks))
+    index = _index(plan, config, results)
+    _put_in_place(staging, final, index)
+    return _report(name, final, plan, index, reused=False)
+
+
+def _staging(corpus: Corpus, name: str, plan: ExportPlan) -> Place:
+    return corpus.root.child("shards", f".{name}.{plan.digest[:16]}")
+
+
+def _finished(folder: Place) -> ShardIndex | None:
+    """The index of the set in place; None when there is none that this version reads."""
+    try:
+        return ShardIndex.read(folder)
+    except CorpusError:
+        return None
+
+
+def _all_there(folder: Place, shards: Sequence[ShardEntry]) -> bool:
+    """Whether every file of these shards has its size."""
+    files = [pair for shard in shards for pair in ((shard.path, shard.bytes), (shard.sidecar, shard.sidecar_bytes))]
+    places = [(folder.child(*path.split("/")), size) for path, size in files]
+    return all(place.exists() and place.size_bytes() == size for place, size in places)
+
+
+def _take_over(plan: ExportPlan, final: Place, old: ShardIndex) -> None:
+    """Copy shards without holes from the set in place, so that only the others are written again."""
+    damaged = {hole.shard for hole in old.holes}
+    entries = {shard.path: shard for shard in old.shards if shard.path not in damaged}
+    for task in plan.tasks:
+        entry = entries.get(f"{task.stem}.tar")
+        if entry is None or read_record(task) is not None or not _all_there(final, [entry]):
+            continue
+        for path in (entry.path, entry.sidecar):
+            _copy(final, set_place(task), path)
+        write_record(task, ShardResult(entry, ()))
+
+
+def _copy(source: Place, target: Place, path: str) -> None:
+    parts = path.split("/")
+    new = target.child(*parts)
+    try:
+        if new.is_local:
+            Path(new.path).parent.mkdir(parents=True, exist_ok=True)
+        new.fs.cp_file(source.child(*parts).path, new.path)
+    except OSError as error:
+        raise storage_error(error, new.uri, writing=True) from error
+
+
+def _index(plan: ExportPlan, config: ExportConfig, results: Sequence[ShardResult]) -> ShardIndex:
+    holes: list[Hole] = [hole for result in results for hole in result.holes]
+    return ShardIndex(
+        plan=plan.digest,
+        selection=plan.selection,
+        encoder=encoder_version(),
+        export=config.model_dump(mode="json"),
+        shards=tuple(result.entry for result in results if result.entry is not None),
+        holes=tuple(sorted(holes, key=lambda hole: (hole.shard, hole.clip_id))),
+        left_out=plan.left_out,
+    )
+
+
+def _put_in_place(staging: Place, final: Place, index: ShardIndex) -> None:
+    """Make the staged set the one in place. On local disk by renaming the folder, elsewhere file by file."""
+    written = staging.child("set")
+    if not _all_there(written, index.shards):
+        raise StorageError(
+            "files of the export vanished while it ran", subject=staging.uri, fix="Export again; only those are redone"
+        )
+    if final.is_local:
+        written.child(INDEX_NAME).write_text(index.to_json())
+        _swap_local(Path(written.path), Path(final.path))
+    else:
+        _swap_remote(written, final, index)
+    staging.remove()
+
+
+def _swap_local(new: Path, final: Path) -> None:
+    try:
+        old = final.with_name(f".{final.name}.replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        new.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise storage_error(error, str(final), writing=True) from error
+
+
+def _swap_remote(written: Place, final: Place, index: ShardIndex) -> None:
+    """Without renames a set is taken out of use (no index), filled, and put into use again."""
+    final.child(INDEX_NAME).remove()
+    keep = [path for shard in index.shards for path in (shard.path, shard.sidecar)]
+    for path in keep:
+        _copy(written, final, path)
+    final.child(INDEX_NAME).write_text(index.to_json())
+    wanted = {final.child(*path.split("/")).path for path in [*keep, INDEX_NAME]}
+    for found in final.fs.find(final.path):
+        if found not in wanted:
+            final.fs.rm(found)
+
+
+def _report(name: str, final: Place, plan: ExportPlan, index: ShardIndex, *, reused: bool) -> ExportReport:
+    size_bytes = sum(shard.bytes for shard in index.shards)
+    counts = (plan.kept, index.n_clips, len(index.shards), size_bytes)
+    return ExportReport(name, final.uri, *counts, plan.left_out, index.holes, reused)

@@ -1,0 +1,205 @@
+"""One shard, written whole by one task: the function that an engine runs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curate.errors import CurateError, DecodeError, SourceChangedError, StorageError
+from curate.export.plan import PlannedClip, ShardTask
+from curate.export.rows import Source
+from curate.ingest.local import local_ref
+from curate.ingest.spool import local_copy, spooled
+from curate.media.encode import ClipFile, extract_clip
+from curate.records import InputRef
+from curate.shards.buckets import Bucket
+from curate.shards.index import Hole, ShardEntry
+from curate.shards.writer import Sample, ShardBytes, build_shard
+from curate.stage import boundary
+from curate.storage import Place, is_remote
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """A finished shard (None when every clip of it is a hole) and what is missing from it."""
+
+    entry: ShardEntry | None
+    holes: tuple[Hole, ...]
+
+
+def record_place(task: ShardTask) -> Place:
+    """Where a finished shard leaves its mark in the staging folder."""
+    return Place(task.staging).child("records", *f"{task.stem}.json".split("/"))
+
+
+def set_place(task: ShardTask) -> Place:
+    """The folder that becomes the shard set."""
+    return Place(task.staging).child("set")
+
+
+def read_record(task: ShardTask) -> ShardResult | None:
+    """The result of a shard that an earlier attempt finished; None when it has to be written."""
+    place = record_place(task)
+    if not place.exists():
+        return None
+    data = json.loads(place.read_text())
+    entry = ShardEntry(**data["entry"]) if data["entry"] else None
+    return ShardResult(entry, tuple(Hole(**hole) for hole in data["holes"]))
+
+
+def write_record(task: ShardTask, result: ShardResult) -> None:
+    """Mark a shard as finished; written after its files."""
+    record_place(task).write_text(json.dumps(asdict(result)))
+
+
+def write_shard(task: ShardTask) -> ShardResult:
+    """Cut the task's clips out of their sources and write tar and sidecar, unless that is done already.
+
+    A clip that cannot be had leaves a hole with its reason. Errors of the place written to are raised.
+    """
+    done = read_record(task)
+    if done is not None and not done.holes:
+        return done
+    files, reasons = _extract(task)
+    kept = [at for at in range(len(task.clips)) if at in files]
+    holes = [Hole(task.clips[at].clip.clip_id, f"{task.stem}.tar", reasons[at]) for at in sorted(reasons)]
+    entry = None
+    if kept:
+        samples = [_sample(task, at, files[at]) for at in kept]
+        shard = build_shard(samples, task.columns.take(pa.array(kept, pa.int64())))
+        entry = _store(task, shard)
+    result = ShardResult(entry, tuple(holes))
+    write_record(task, result)
+    return result
+
+
+def _store(task: ShardTask, shard: ShardBytes) -> ShardEntry:
+    folder = set_place(task)
+    tar, sidecar = f"{task.stem}.tar", f"{task.stem}.parquet"
+    folder.child(*tar.split("/")).write_bytes(shard.tar)
+    folder.child(*sidecar.split("/")).write_bytes(shard.sidecar)
+    digest = hashlib.sha256(shard.sidecar).hexdigest()
+    sizes = len(shard.tar), len(shard.sidecar)
+    return ShardEntry(tar, shard.sha256, sizes[0], shard.count, task.bucket, sidecar, digest, sizes[1])
+
+
+def _extract(task: ShardTask) -> tuple[dict[int, ClipFile], dict[int, str]]:
+    """Files and reasons for holes by position. Each source is fetched once, its clips taken in order of time."""
+    files: dict[int, ClipFile] = {}
+    reasons: dict[int, str] = {}
+    with tempfile.TemporaryDirectory(prefix="curate-export-") as scratch:
+        for digest, source in task.sources.items():
+            own = [at for at, entry in enumerate(task.clips) if entry.clip.source_digest == digest]
+            own.sort(key=lambda at: task.clips[at].clip.start_pts)
+            with boundary() as caught, scored_source(digest, source, Path(scratch)) as path:
+                _extract_clips(task, source, path, own, files, reasons)
+            _raise_ours(caught.error)
+            reasons.update({at: _reason(caught.error) for at in own if at not in files and at not in reasons})
+    return files, reasons
+
+
+def _extract_clips(
+    task: ShardTask, source: Source, path: str, own: list[int], files: dict[int, ClipFile], reasons: dict[int, str]
+) -> None:
+    needs_frames = Bucket.parse(task.bucket).frames
+    for at in own:
+        with boundary() as caught:
+            entry = task.clips[at]
+            file = extract_clip(path, source.facts, entry.clip, task.options, entry.crop)
+            if file.n_frames < needs_frames:
+                raise DecodeError(f"holds {file.n_frames} frames, its bucket needs {needs_frames}")
+            files[at] = file
+        _raise_ours(caught.error)
+        if caught.error is not None:
+            reasons[at] = _reason(caught.error)
+
+
+def _raise_ours(error: Exception | None) -> None:
+    """A full disk is not the fault of a source: it stops the export instead of leaving holes."""
+    here: BaseException | None = error
+    while here is not None:
+        if getattr(here, "errno", None) in NO_SPACE:
+            raise StorageError("no space left for temporary files", fix="Free some space and export again") from error
+        here = here.__cause__
+
+
+def _reason(error: Exception | None) -> str:
+    """Class and message, without the name of the file: shard sets say nothing about where sources lie."""
+    if isinstance(error, CurateError):
+        return f"{type(error).__name__}: {error.message}"
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+
+
+@contextmanager
+def scored_source(digest: str, source: Source, scratch: Path) -> Iterator[str]:
+    """A local path to the content that was scored, under any of its names.
+
+    A local file whose size and time are those of then is trusted; anything else is hashed. SourceChangedError when no
+    name holds the content any more, StorageError when none can be read.
+    """
+    errors: list[CurateError] = []
+    with ExitStack() as stack:
+        for ref in source.refs:
+            try:
+                path = stack.enter_context(_open(ref, digest, scratch))
+            except CurateError as error:
+                errors.append(error)
+                continue
+            yield path
+            return
+    changed = [error for error in errors if isinstance(error, SourceChangedError)]
+    raise (changed or errors)[0]
+
+
+@contextmanager
+def _open(ref: InputRef, digest: str, scratch: Path) -> Iterator[str]:
+    if _is_unchanged(ref):
+        with local_copy(ref.uri, scratch) as path:
+            yield str(path)
+        return
+    with spooled(ref, scratch) as file:
+        if file.digest != digest:
+            raise SourceChangedError("is no longer the content that was scored", subject=ref.uri, fix="Run again")
+        yield file.path
+
+
+def _is_unchanged(ref: InputRef) -> bool:
+    if is_remote(ref.uri) or not ref.version:
+        return False
+    now = local_ref(ref.uri)
+    return (now.size_bytes, now.version) == (ref.size_bytes, ref.version)
+
+
+def _sample(task: ShardTask, at: int, file: ClipFile) -> Sample:
+    entry: PlannedClip = task.clips[at]
+    clip = entry.clip
+    facts: dict[str, Any] = {
+        "clip_id": clip.clip_id,
+        "bucket": task.bucket,
+        "caption": entry.caption,
+        "fps": file.fps,
+        "motion_score": entry.motion_score,
+        "width_px": file.width_px,
+        "height_px": file.height_px,
+        "n_frames": file.n_frames,
+        "duration_s": float(clip.duration_s),
+        "codec": file.codec,
+        "mode": file.mode,
+        "has_audio": file.has_audio,
+        "source_digest": clip.source_digest,
+        "stream": clip.stream,
+        **{name: clip.to_row()[name] for name in ("start_pts", "end_pts", "time_base", "start_s", "end_s")},
+        "crop_px": list(entry.crop) if entry.crop else None,
+    }
+    return Sample(clip.clip_id, file.data, entry.caption, facts)

@@ -1,0 +1,186 @@
+"""The main job from sources to shards: list, score, select, export. What `curate run` does."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from curate.engine.inline import InlineEngine
+from curate.engine.inputs import RunMap
+from curate.engine.pipeline import Pipeline
+from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
+from curate.engine.run_map import inline_map, ray_map
+from curate.errors import ConfigError, MissingModelError, UsageError
+from curate.export import ExportReport, export
+from curate.ingest.listing import list_inputs
+from curate.media.views import estimated_bytes
+from curate.query import last_run, selected_clips
+from curate.recipe import Recipe, build
+from curate.records import InputRef
+from curate.select import Funnel, select
+from curate.storage import Place
+from curate.tables import Corpus, read_parquet
+from curate.units import format_bytes
+from curate.weights.store import path_of
+
+MAX_VIEW_BYTES = 256 << 20
+"""Views of the longest clip that a worker may have to hold (DESIGN section 2)."""
+
+
+class JobListener(Listener, Protocol):
+    """Hears of the steps of a job besides the progress of its run."""
+
+    def step(self, text: str) -> None:
+        """A step begins."""
+        ...
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What the command line says beside recipe and sources.
+
+    ``sample`` is a share of the inputs, drawn with ``seed``. ``where`` names a selection whose kept clips alone are
+    computed. ``export`` False stops after the selection.
+    """
+
+    out: str
+    engine: str = "ray"
+    address: str | None = None
+    only_stages: tuple[str, ...] = ()
+    where: str = ""
+    limit: int | None = None
+    sample: float | None = None
+    seed: int = 0
+    follow_links: bool = False
+    export: bool = True
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job did. Selection and export are None where it only computed stages for a selection's clips."""
+
+    run: RunResult
+    funnel: Funnel | None
+    export: ExportReport | None
+
+
+def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listener: JobListener) -> JobResult:
+    """List, score, select, export. Everything that can be refused is refused before a video is read."""
+    pipeline = build(recipe, options.only_stages)
+    check_models(pipeline)
+    check_memory(pipeline)
+    corpus = Corpus(options.out)
+    refs = _inputs(corpus, sources, options)
+    corpus.create()
+    _check_writable(corpus)
+    only = selected_clips(corpus, options.where) if options.where else None
+    request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, _about(options))
+    listener.step(f"Starting the {options.engine} engine" if options.engine == "ray" else "")
+    engine, run_map = open_engine(options.engine, options.address)
+    try:
+        with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
+            run = execute(request, engine, run_map, Path(scratch), listener)
+        if options.where:
+            return JobResult(run, None, None)
+        listener.step("Selecting")
+        funnel = select(corpus, recipe.select, run_id=run.run_id)
+        if not options.export:
+            return JobResult(run, funnel, None)
+        listener.step("Writing shards")
+        report = export(corpus, recipe.select.name, recipe.export, run_map=run_map)
+        return JobResult(run, funnel, report)
+    finally:
+        engine.close()
+
+
+def open_engine(name: str, address: str | None) -> tuple[Engine, RunMap]:
+    """An engine and the way to run bulk work beside it."""
+    if name == "inline":
+        scratch = Path(tempfile.gettempdir())
+        return InlineEngine(scratch), inline_map
+    if name != "ray":
+        raise UsageError(f"no engine is called {name!r}", fix="Use `ray` or `inline`")
+    from curate.engine.ray_engine import RayEngine, RayOptions
+
+    return RayEngine(RayOptions(address)), ray_map
+
+
+def check_models(pipeline: Pipeline) -> None:
+    """MissingModelError, with the one command that fixes it, when weights of any requested stage are not here."""
+    absent: dict[str, str] = {}
+    for step in pipeline.steps:
+        if step.stage.name not in pipeline.requested:
+            continue
+        for entry in step.stage.model_digests():
+            card, _, file = entry.partition("/")
+            try:
+                path_of(card, file)
+            except MissingModelError:
+                absent[card] = step.stage.name
+    if absent:
+        needs = ", ".join(f"{card} (stage {stage})" for card, stage in sorted(absent.items()))
+        raise MissingModelError(
+            f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(absent))}`"
+        )
+
+
+def check_memory(pipeline: Pipeline) -> None:
+    """ConfigError when the views of the longest clip would not fit a worker."""
+    longest_s = pipeline.cut.longest_clip_s()
+    specs = {
+        f"{step.stage.name}/{name}": spec
+        for step in pipeline.steps
+        if step.stage.name in pipeline.requested
+        for name, spec in step.stage.views().items()
+    }
+    needs_bytes = estimated_bytes(specs, longest_s)
+    if needs_bytes > MAX_VIEW_BYTES:
+        raise ConfigError(
+            f"clips of up to {longest_s:g} s would hold {format_bytes(needs_bytes)} of frames on a worker, "
+            f"{format_bytes(MAX_VIEW_BYTES)} are allowed",
+            subject="cut.max_len_s",
+            fix="Set a smaller cut.max_len_s",
+        )
+
+
+def _inputs(corpus: Corpus, sources: Sequence[str], options: JobOptions) -> list[InputRef]:
+    if sources:
+        refs = list_inputs(sources, follow_links=options.follow_links)
+    elif options.where:
+        refs = _inputs_of_last_run(corpus)
+    else:
+        raise UsageError("no sources given", fix="Name files, folders, globs, lists or URIs; see `curate run --help`")
+    if options.sample is not None:
+        draw = random.Random(options.seed)
+        count = max(1, round(options.sample * len(refs)))
+        refs = sorted(draw.sample(refs, min(count, len(refs))), key=lambda ref: ref.uri)
+    return refs[: options.limit] if options.limit is not None else refs
+
+
+def _inputs_of_last_run(corpus: Corpus) -> list[InputRef]:
+    corpus.check()
+    table = read_parquet(corpus.runs().child(last_run(corpus), "inputs.parquet"))
+    return [
+        InputRef(
+            row["uri"],
+            row["size_bytes"],
+            row["version"],
+            row["cause"] if row["outcome"] == "skipped" else "",
+            dict(row["user"] or []),
+        )
+        for row in table.to_pylist()
+    ]
+
+
+def _check_writable(corpus: Corpus) -> None:
+    probe = Place(f"{corpus.root.uri}/.writable")
+    probe.write_bytes(b"")
+    probe.remove()
+
+
+def _about(options: JobOptions) -> dict[str, object]:
+    return {"limit": {"limit": options.limit, "sample": options.sample, "seed": options.seed, "where": options.where}}

@@ -1,0 +1,240 @@
+"""Frames of a source in display order, from its start or from any point, always the same bits."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av.error
+import numpy as np
+from av.stream import Discard
+from av.video.stream import VideoStream
+
+from curate.errors import DecodeError
+from curate.media.container import open_media
+from curate.media.pixels import Master, Scaler, is_full_range
+from curate.records import SourceFacts
+from curate.units import parse_fraction
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+
+EARLY_END_SHARE = 0.02
+EARLY_END_FRAMES = 2
+"""Decoding that ends before the facts say by more than this share and at least so many frames is an error."""
+
+BACKWARD_SHARE = 0.02
+BACKWARD_FRAMES = 2
+"""Frames shown earlier than their predecessor are dropped; more than this share of them is an error."""
+
+SEEK_MARGIN_S = 1
+"""How far before a key frame the container is asked to go."""
+
+_FIX = "Replace or re-download the file"
+
+
+class Frame:
+    """One decoded frame. ``pts`` is the frame index for streams without usable time stamps (``facts.has_pts``)."""
+
+    __slots__ = ("_scaler", "_thumbs", "av_frame", "pts")
+
+    def __init__(self, pts: int, av_frame: VideoFrame, scaler: Scaler) -> None:
+        self.pts = pts
+        self.av_frame = av_frame
+        self._scaler = scaler
+        self._thumbs: dict[int, np.ndarray] = {}
+
+    def thumb(self, width_px: int) -> np.ndarray:
+        """uint8 (height, width_px, 3): Y, U, V area-averaged, coded aspect, not rotated. Memoised."""
+        if width_px not in self._thumbs:
+            self._thumbs[width_px] = self._scaler.thumb(self.av_frame, width_px)
+        return self._thumbs[width_px]
+
+    @property
+    def full_range(self) -> bool:
+        """True when the thumb's luma runs from 0 to 255 instead of 16 to 235 (RGB sources become limited)."""
+        return is_full_range(self.av_frame) and not self.av_frame.format.is_rgb
+
+    def master(self) -> Master:
+        """The reduced frame from which views are taken; the frame itself where it is small enough."""
+        return self._scaler.master(self.av_frame)
+
+
+class FrameReader(Iterator[Frame]):
+    """Iterator over frames; ``corrupt`` counts those the decoder flagged or could not give. Close it, or exhaust it."""
+
+    def __init__(self, path: str, facts: SourceFacts, start_pts: int | None, end_pts: int | None) -> None:
+        self.corrupt = 0
+        self._path = path
+        self._facts = facts
+        self._start_pts = facts.start_pts if start_pts is None else start_pts
+        self._end_pts = facts.end_pts if end_pts is None else min(end_pts, facts.end_pts)
+        self._seeks = start_pts is not None and start_pts > facts.start_pts
+        self._stop_pts = end_pts
+        self._time_base = facts.time_base_fraction
+        self._nominal_ticks = 1 / (parse_fraction(facts.rate) * self._time_base)
+        self._frames = self._read()
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    def close(self) -> None:
+        """Close the file; iteration ends."""
+        self._frames.close()
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> Generator[Frame, None, None]:
+        scaler = Scaler()
+        reached = last_pts = None
+        n_backward = n_frames = 0
+        with closing(self._from_best_entry()) as frames:
+            for pts, frame in frames:
+                if self._stop_pts is not None and pts >= self._stop_pts:
+                    return
+                reached = pts + max(Fraction(frame.duration if self._facts.has_pts else 1), self._nominal_ticks)
+                if pts < self._start_pts:
+                    continue
+                n_frames += 1
+                if last_pts is not None and pts <= last_pts:
+                    n_backward += pts < last_pts
+                    continue
+                last_pts = pts
+                self.corrupt += frame.is_corrupt
+                yield Frame(pts, frame, scaler)
+        if n_backward >= BACKWARD_FRAMES and n_backward > BACKWARD_SHARE * n_frames:
+            raise self._error(f"the time stamps of {n_backward} of {n_frames} frames run backwards", None)
+        self._check_end(reached)
+
+    def _check_end(self, reached: Fraction | None) -> None:
+        """DecodeError when the stream ended clearly before the facts say."""
+        if reached is None:
+            raise self._error("no frame can be decoded", None)
+        missing = self._end_pts - reached
+        share = EARLY_END_SHARE * (self._end_pts - self._start_pts)
+        if missing > share and missing >= EARLY_END_FRAMES * self._nominal_ticks:
+            end_s = float(self._end_pts * self._time_base)
+            raise self._error(f"the stream ends early (expected until {end_s:.3f} s)", reached)
+
+    def _error(self, what: str, at_pts: Fraction | int | None) -> DecodeError:
+        where = "" if at_pts is None else f" at {float(at_pts * self._time_base):.3f} s"
+        return DecodeError(f"{what}{where}", subject=self._path, fix=_FIX)
+
+    def _entries(self) -> list[int | None]:
+        """Key frames to decode from, the first choice first; None is the start of the file, which always works.
+
+        An open key frame is entered from the one before it: what follows it then rests on complete references.
+        """
+        if not (self._seeks and self._facts.has_pts):
+            return [None]
+        keys = self._facts.key_frames_pts
+        at = bisect.bisect_right(keys, self._start_pts) - 1
+        if at > 0 and not self._facts.key_frames_closed[at]:
+            at -= 1
+        return [*keys[max(1, at - 2) : at + 1][::-1], None]
+
+    def _from_best_entry(self) -> Generator[tuple[int, VideoFrame], None, None]:
+        for entry_pts in self._entries():
+            with closing(self._from_entry(entry_pts)) as frames:
+                first = next(frames, None)
+                if first is not None:
+                    yield first
+                    yield from frames
+                    return
+
+    def _from_entry(self, entry_pts: int | None) -> Generator[tuple[int, VideoFrame], None, None]:
+        """Frames from a key frame on; none at all when the container does not lead there exactly."""
+        with open_media(self._path) as container:
+            stream = container.streams[self._facts.stream]
+            if not isinstance(stream, VideoStream):
+                raise self._error(f"stream {self._facts.stream} is no video stream", None)
+            stream.codec_context.thread_count = 1
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
+            packets: Iterator[Packet[VideoStream]] = container.demux(stream)
+            if entry_pts is None:
+                yield from self._numbered(self._decoded(packets, tolerant=True))
+                return
+            entered = self._enter(container, stream, entry_pts)
+            if entered is None:
+                return
+            first, packets = entered
+            frames = self._decoded(itertools.chain([first], packets), tolerant=False)
+            yield from self._complete_from(frames, first.pts or 0)
+
+    def _enter(
+        self, container: InputContainer, stream: VideoStream, entry_pts: int
+    ) -> tuple[Packet[VideoStream], Iterator[Packet[VideoStream]]] | None:
+        """The packet of a key frame and what follows it; None when seeking does not lead before it.
+
+        Some demuxers seek by decoding time or land just anywhere near, hence the margin; passing over packets is cheap.
+        """
+        target = max(self._facts.start_pts, entry_pts - round(SEEK_MARGIN_S / self._time_base))
+        try:
+            container.seek(target, stream=stream, backward=True)
+        except av.error.FFmpegError:
+            return None
+        packets = container.demux(stream)
+        for packet in packets:
+            if packet.is_keyframe and packet.pts is not None and packet.pts >= entry_pts:
+                return (packet, packets) if packet.pts == entry_pts else None
+        return None
+
+    def _complete_from(
+        self, frames: Iterator[VideoFrame], key_pts: int
+    ) -> Generator[tuple[int, VideoFrame], None, None]:
+        """Frames with their pts; none when the decoder kept the key frame back (a slow recovery point)."""
+        try:
+            first = next(frames, None)
+        except DecodeError:
+            return
+        if first is None or first.pts is None or first.pts > key_pts:
+            return
+        for frame in itertools.chain([first], frames):
+            if frame.pts is not None:
+                yield frame.pts, frame
+
+    def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        if not self._facts.has_pts:
+            return enumerate(frames)
+        return ((frame.pts, frame) for frame in frames if frame.pts is not None)
+
+    def _decoded(self, packets: Iterator[Packet[VideoStream]], *, tolerant: bool) -> Iterator[VideoFrame]:
+        """Frames of packets. Errors count as corrupt for packets flagged so and, if tolerant, before the first frame
+        (a recording that begins in mid-GOP); any other is a DecodeError.
+        """
+        seen = False
+        position: int | None = None
+        for packet in packets:
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError) as error:
+                if not (packet.is_corrupt or (tolerant and not seen)):
+                    raise self._error(f"cannot be decoded ({error})", position) from error
+                self.corrupt += 1
+                continue
+            for frame in frames:
+                seen, position = True, frame.pts
+                yield frame
+
+
+def iter_frames(
+    path: str, facts: SourceFacts, *, start_pts: int | None = None, end_pts: int | None = None
+) -> FrameReader:
+    """Frames of ``facts.stream`` with start_pts <= pts < end_pts, in display order with strictly ascending pts.
+
+    Frames are bit-identical to those of a full decode wherever decoding starts. One decoder thread. Of frames with the
+    same pts the first is taken. Raises DecodeError, with the position in seconds, when the stream breaks or ends early.
+    """
+    return FrameReader(path, facts, start_pts, end_pts)

@@ -1,0 +1,315 @@
+"""Which frames of a clip a stage sees, and the pixels it gets.
+
+The grid: points g = k/4 s on the stream's clock. The candidate of g is the first frame at or after g. A candidate
+belongs to a clip when it lies in [start, end) and its largest g is not before the clip's start, so that membership
+follows from the span alone, wherever decoding began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from curate.errors import StageError
+from curate.media.decode import Frame, iter_frames
+from curate.media.pixels import Master, Scaler, expand_range, luma, rotate
+from curate.records import Clip, SourceFacts
+from curate.stage import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
+from curate.units import exact, parse_fraction, s_to_pts_ceil
+
+SEEK_GAP_KEY_FRAMES = 2
+"""Gaps between spans longer than so many mean key-frame distances are sought over instead of decoded."""
+
+
+ASSUMED_RATE_FPS = 60.0
+"""Frame rate of the memory estimate where the source is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A held grid frame; it is the first frame at or after the grid points ``first_k`` to ``last_k``."""
+
+    pts: int
+    first_k: int
+    last_k: int
+    master: Master
+
+
+@dataclass(frozen=True, slots=True)
+class _Thumb:
+    pts: int
+    luma: np.ndarray
+    full: bool
+
+
+class ViewSampler:
+    """Holds what open clips may still need while frames stream by, and gives each clip its views.
+
+    ``held_bytes`` is what it holds. Not thread-safe.
+    """
+
+    def __init__(self, facts: SourceFacts, specs: Mapping[str, ViewSpec]) -> None:
+        self._facts = facts
+        self._specs = dict(specs)
+        self._time_base = facts.time_base_fraction
+        self._ticks = (GRID_PER_S * self._time_base.numerator, self._time_base.denominator)
+        self._wants_grid = any(spec.sampling != "windows" for spec in specs.values())
+        self._wants_thumbs = any(spec.sampling == "windows" for spec in specs.values())
+        self._candidates: deque[_Candidate] = deque()
+        self._thumbs: deque[_Thumb] = deque()
+        self._previous_k: int | None = None
+        self._scaler = Scaler()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the pixels held now."""
+        return sum(c.master.held_bytes for c in self._candidates) + sum(t.luma.nbytes for t in self._thumbs)
+
+    def push(self, frame: Frame, thumb: np.ndarray | None = None) -> None:
+        """Take the next frame in display order, with its YUV thumb of THUMB_WIDTH_PX where there is one already."""
+        k = self._grid_index(frame.pts)
+        if self._wants_grid and (self._previous_k is None or k > self._previous_k):
+            first_k = k if self._previous_k is None else self._previous_k + 1
+            self._candidates.append(_Candidate(frame.pts, first_k, k, frame.master()))
+        self._previous_k = k
+        if self._wants_thumbs:
+            yuv = frame.thumb(THUMB_WIDTH_PX) if thumb is None or thumb.shape[1] != THUMB_WIDTH_PX else thumb
+            self._thumbs.append(_Thumb(frame.pts, np.ascontiguousarray(yuv[..., 0]), frame.full_range))
+
+    def forget_before(self, pts: int) -> None:
+        """Drop what lies before ``pts``: no clip that starts earlier will be taken any more."""
+        while self._candidates and self._candidates[0].pts < pts:
+            self._candidates.popleft()
+        while self._thumbs and self._thumbs[0].pts < pts:
+            self._thumbs.popleft()
+
+    def take(self, clip: Clip) -> dict[str, View]:
+        """The views of a clip all of whose frames were pushed. StageError when no frame of it lies on the grid."""
+        members = self._members(clip) if self._wants_grid else []
+        pictures = _Pictures(self._facts, self._scaler)
+        return {name: self._view(clip, spec, members, pictures) for name, spec in self._specs.items()}
+
+    def _grid_index(self, pts: int) -> int:
+        return pts * self._ticks[0] // self._ticks[1]
+
+    def _members(self, clip: Clip) -> list[_Candidate]:
+        least_k = self._least_k(clip)
+        found = [c for c in self._candidates if clip.start_pts <= c.pts < clip.end_pts and c.last_k >= least_k]
+        if not found:
+            raise _no_frames(clip, self._facts)
+        return found
+
+    def _least_k(self, clip: Clip) -> int:
+        """The first grid point that is not before the clip's start."""
+        return -(-clip.start_pts * self._ticks[0] // self._ticks[1])
+
+    def _view(self, clip: Clip, spec: ViewSpec, members: list[_Candidate], pictures: _Pictures) -> View:
+        if spec.sampling == "windows":
+            return self._window_view(clip, spec)
+        if spec.sampling == "points":
+            chosen = [_nearest(members, clip, exact(point)) for point in spec.points]
+        else:
+            chosen = self._one_per_step(clip, spec, members)
+        frames = np.stack([pictures.picture(c, spec) for c in chosen])
+        pts = np.array([c.pts for c in chosen], dtype=np.int64)
+        groups = np.zeros(len(chosen), dtype=np.int64)
+        return View(frames, pts, self._time_base, groups, pictures.px_scale(spec))
+
+    def _one_per_step(self, clip: Clip, spec: ViewSpec, members: list[_Candidate]) -> list[_Candidate]:
+        """Candidates that serve a multiple of ``every_s`` inside the clip; the first one where no multiple falls in."""
+        step = int(exact(spec.every_s) * GRID_PER_S)
+        least_k = self._least_k(clip)
+        chosen = [c for c in members if c.last_k // step * step >= max(c.first_k, least_k)]
+        return chosen or members[:1]
+
+    def _window_view(self, clip: Clip, spec: ViewSpec) -> View:
+        inside = [thumb for thumb in self._thumbs if clip.start_pts <= thumb.pts < clip.end_pts]
+        windows_s = windows_of(clip, spec.windows, exact(spec.window_s))
+        bounds = [[s_to_pts_ceil(bound_s, self._time_base) for bound_s in window] for window in windows_s]
+        chosen = [
+            (thumb, group)
+            for group, (begin_pts, end_pts) in enumerate(bounds)
+            for thumb in inside
+            if begin_pts <= thumb.pts < end_pts
+        ]
+        if not chosen:
+            raise _no_frames(clip, self._facts)
+        frames = np.stack([self._upright(thumb) for thumb, _ in chosen])
+        scale = (self._facts.width_px / frames.shape[2], self._facts.height_px / frames.shape[1])
+        pts = np.array([thumb.pts for thumb, _ in chosen], dtype=np.int64)
+        groups = np.array([group for _, group in chosen], dtype=np.int64)
+        return View(frames, pts, self._time_base, groups, scale)
+
+    def _upright(self, thumb: _Thumb) -> np.ndarray:
+        return rotate(thumb.luma if thumb.full else expand_range(thumb.luma), self._facts.rotation_deg)
+
+
+class _Pictures:
+    """Pictures of one clip's candidates, each derived once however many views show it."""
+
+    def __init__(self, facts: SourceFacts, scaler: Scaler) -> None:
+        self._facts = facts
+        self._scaler = scaler
+        self._made: dict[tuple[int, tuple[int, int], str], np.ndarray] = {}
+
+    def picture(self, candidate: _Candidate, spec: ViewSpec) -> np.ndarray:
+        size = view_size_px(self._facts, spec)
+        key = (candidate.pts, size, spec.pixels)
+        if key not in self._made:
+            stored = size if self._facts.rotation_deg % 180 == 0 else size[::-1]
+            make = self._scaler.rgb if spec.pixels == "rgb" else luma
+            self._made[key] = rotate(make(candidate.master, *stored), self._facts.rotation_deg)
+        return self._made[key]
+
+    def px_scale(self, spec: ViewSpec) -> tuple[float, float]:
+        width_px, height_px = view_size_px(self._facts, spec)
+        return self._facts.width_px / width_px, self._facts.height_px / height_px
+
+
+def view_size_px(facts: SourceFacts, spec: ViewSpec) -> tuple[int, int]:
+    """(width, height) of a points or every view of this source, as displayed."""
+    return _scaled_size_px((facts.width_px, facts.height_px), spec)
+
+
+def _scaled_size_px(shown_px: tuple[int, int], spec: ViewSpec) -> tuple[int, int]:
+    if spec.size_px is not None:
+        return spec.size_px
+    if min(shown_px) <= spec.short_side_px:
+        return shown_px
+    scale = Fraction(spec.short_side_px, min(shown_px))
+    return max(1, round(shown_px[0] * scale)), max(1, round(shown_px[1] * scale))
+
+
+def windows_of(clip: Clip, n: int, window_s: Fraction) -> list[tuple[Fraction, Fraction]]:
+    """[begin, end) in seconds of n windows that do not overlap, spread evenly over a clip.
+
+    Each begins on the 1/4 s grid (snapped down, not before the clip). A clip too short for them is divided evenly.
+    """
+    share_s = clip.duration_s / n
+    if share_s <= window_s:
+        return [(clip.start_s + i * share_s, clip.start_s + (i + 1) * share_s) for i in range(n)]
+    ideal = [clip.start_s + (i + Fraction(1, 2)) * share_s - window_s / 2 for i in range(n)]
+    begins = [max(clip.start_s, Fraction(math.floor(b * GRID_PER_S), GRID_PER_S)) for b in ideal]
+    return [(b, min(b + window_s, after)) for b, after in pairwise([*begins, clip.end_s])]
+
+
+def sample_spans(
+    path: str,
+    facts: SourceFacts,
+    clips: Sequence[Clip],
+    specs: Mapping[str, ViewSpec],
+    *,
+    on_error: Callable[[Clip, StageError], None] | None = None,
+) -> Iterator[tuple[Clip, dict[str, View]]]:
+    """Views of clips already known, sorted by start, bit-identical to those taken while streaming the whole source.
+
+    Each needed stretch is decoded once. Clips come in the order of their ends. A clip that has no frame for a view is
+    given to ``on_error`` where there is one; otherwise its StageError is raised. Raises DecodeError.
+    """
+    for group in _stretches(facts, sorted(clips, key=lambda c: (c.start_pts, c.end_pts))):
+        sampler = ViewSampler(facts, specs)
+        waiting = sorted(group, key=lambda c: c.end_pts)
+        end_pts = waiting[-1].end_pts
+        with iter_frames(path, facts, start_pts=group[0].start_pts, end_pts=end_pts) as frames:
+            for frame in frames:
+                while waiting[0].end_pts <= frame.pts:
+                    yield from _taken(sampler, waiting.pop(0), on_error)
+                    sampler.forget_before(min(c.start_pts for c in waiting))
+                sampler.push(frame)
+        for clip in waiting:
+            yield from _taken(sampler, clip, on_error)
+
+
+def _taken(
+    sampler: ViewSampler, clip: Clip, on_error: Callable[[Clip, StageError], None] | None
+) -> Iterator[tuple[Clip, dict[str, View]]]:
+    try:
+        views = sampler.take(clip)
+    except StageError as error:
+        if on_error is None:
+            raise
+        on_error(clip, error)
+        return
+    yield clip, views
+
+
+def _stretches(facts: SourceFacts, clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Clips grouped so that the gaps between groups are worth a seek."""
+    length = facts.end_pts - facts.start_pts
+    gap = SEEK_GAP_KEY_FRAMES * length / max(1, len(facts.key_frames_pts))
+    groups: list[list[Clip]] = []
+    reached = 0
+    for clip in clips:
+        if groups and clip.start_pts - reached <= gap:
+            groups[-1].append(clip)
+            reached = max(reached, clip.end_pts)
+        else:
+            groups.append([clip])
+            reached = clip.end_pts
+    return groups
+
+
+def estimated_bytes(facts: SourceFacts | None, specs: Mapping[str, ViewSpec], longest_clip_s: float) -> int:
+    """Upper estimate of what a sampler holds for one open clip of this length, its views included.
+
+    Without facts (at plan time): for a 16:9 source of full master size at ASSUMED_RATE_FPS.
+    """
+    width_px, height_px, rate = _assumed_size(facts)
+    clip_s = min(longest_clip_s, facts.duration_s) if facts else longest_clip_s
+    if math.isinf(clip_s):
+        return sys.maxsize
+    shown = (facts.width_px, facts.height_px) if facts else (width_px, height_px)
+    n_grid = math.ceil(clip_s * min(GRID_PER_S, rate)) + 1
+    scale = min(1.0, MASTER_SHORT_SIDE_PX / min(width_px, height_px))
+    padded_px = (width_px * scale + 64) * (height_px * scale + 32)
+    thumb_px = THUMB_WIDTH_PX * max(2, round(THUMB_WIDTH_PX * height_px / width_px))
+    wants_grid = any(spec.sampling != "windows" for spec in specs.values())
+    wants_thumbs = any(spec.sampling == "windows" for spec in specs.values())
+    masters = n_grid * padded_px * 1.5 if wants_grid else 0
+    thumbs = (clip_s * rate + 1) * thumb_px if wants_thumbs else 0
+    views = sum(_view_bytes(shown, spec, clip_s, thumbs) for spec in specs.values())
+    return math.ceil(masters + thumbs + views)
+
+
+def _assumed_size(facts: SourceFacts | None) -> tuple[int, int, float]:
+    if facts is None:
+        return MASTER_SHORT_SIDE_PX * 16 // 9, MASTER_SHORT_SIDE_PX, ASSUMED_RATE_FPS
+    return facts.coded_width_px, facts.coded_height_px, float(parse_fraction(facts.rate))
+
+
+def _view_bytes(shown_px: tuple[int, int], spec: ViewSpec, clip_s: float, thumbs_bytes: float) -> float:
+    if spec.sampling == "windows":
+        return thumbs_bytes * min(1.0, spec.windows * spec.window_s / clip_s) if clip_s else 0.0
+    width_px, height_px = _scaled_size_px(shown_px, spec)
+    n_frames = len(spec.points) if spec.sampling == "points" else clip_s / spec.every_s + 1
+    return n_frames * width_px * height_px * (3 if spec.pixels == "rgb" else 1)
+
+
+def view_digest(view: View) -> str:
+    """sha256 over pixels, shape, time stamps and groups: equal for equal views."""
+    digest = hashlib.sha256(f"{view.frames.shape}|{view.frames.dtype}|{view.time_base}|{view.px_scale}".encode())
+    for array in (view.frames, view.pts, view.groups):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _nearest(members: Sequence[_Candidate], clip: Clip, point: Fraction) -> _Candidate:
+    target = clip.start_pts + point * (clip.end_pts - clip.start_pts)
+    return min(members, key=lambda c: (abs(c.pts - target), c.pts))
+
+
+def _no_frames(clip: Clip, facts: SourceFacts) -> StageError:
+    return StageError(
+        f"no frame of this {float(clip.duration_s):.3f} s clip lies on the 1/{GRID_PER_S} s grid: "
+        f"the frame rate ({facts.rate_fps:.3g}/s) is too low for its length",
+        subject=clip.clip_id,
+        fix="Raise cut.min_len_s",
+    )

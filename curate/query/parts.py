@@ -1,0 +1,247 @@
+"""Reading folders of immutable parts (DESIGN section 4).
+
+A folder may hold a key more than once (two runs at once, a retry, a compaction that died half-way). What counts is
+found once per list of parts and kept in a temporary table of *losers* (part, row number), which is empty nearly always:
+then reading is a plain scan. Clock time decides nothing.
+
+Ids are compared as 128-bit numbers: a clip id is 32 hex digits, of a source digest (sha256) the first 32 are taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.errors import CorpusError, StorageError
+from curate.storage import Place, redacted
+from curate.tables import CLIPS, SOURCES, Corpus
+
+DEFAULT_MEMORY_BYTES = 1 << 30
+"""What DuckDB may use before it spills: 10 million clips with four scores pass within it (docs/benchmarks.md)."""
+
+TOMBSTONES = pa.schema([("source_digest", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
+"""Sources that were taken down: ``tables/tombstones/part-*``."""
+
+_CELL_TAIL_TYPES = {
+    "key": "VARCHAR",
+    "outcome": "VARCHAR",
+    "error_class": "VARCHAR",
+    "error_message": "VARCHAR",
+    "error_traceback": "VARCHAR",
+    "attempt": "INTEGER",
+    "seconds": "DOUBLE",
+    "host": "VARCHAR",
+    "run_id": "VARCHAR",
+    "n_clips": "BIGINT",
+}
+_OK_THEN_LATEST = "(outcome = 'ok') DESC, attempt DESC NULLS LAST"
+
+
+def connect(*, memory_bytes: int | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that spills into its own temporary folder (made when needed, removed at close)."""
+    spill = Path(tempfile.gettempdir()) / f"curate-spill-{uuid.uuid4().hex}"
+    settings: dict[str, Any] = {
+        "memory_limit": f"{memory_bytes or DEFAULT_MEMORY_BYTES}B",
+        "temp_directory": str(spill),
+        "preserve_insertion_order": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    if threads:
+        settings["threads"] = threads
+    return duckdb.connect(":memory:", config=settings)
+
+
+def identifier(name: str) -> str:
+    """A quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str | float | bool) -> str:
+    """A value as an SQL literal; numbers keep their exact value."""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value!r}::DOUBLE" if math.isfinite(value) else f"'{value}'::DOUBLE"
+    return "'" + value.replace("'", "''") + "'"
+
+
+def id_sql(column: str) -> str:
+    """SQL of a 128-bit number for a column of clip ids or source digests."""
+    return f"left({column}, 32)::UUID"
+
+
+def run_query(con: duckdb.DuckDBPyConnection, make_sql: Callable[[], str], *, attempts: int = 5) -> pa.Table:
+    """Run the SQL that ``make_sql`` gives and return its rows (an empty table for a statement).
+
+    A part that vanishes between listing and reading (compaction) makes it ask ``make_sql`` again, which lists again.
+    StorageError when that does not help; CorpusError when a part is not Parquet.
+    """
+    for attempt in range(attempts):
+        try:
+            relation = con.sql(make_sql())
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+        except (duckdb.IOException, duckdb.HTTPException, OSError) as error:
+            if attempt == attempts - 1:
+                raise StorageError(f"a table could not be read: {error}", fix="Run the command again") from error
+            time.sleep(0.05 * 2**attempt)
+        except duckdb.InvalidInputException as error:
+            if "parquet" not in str(error).lower():
+                raise
+            raise CorpusError(f"a part of a table is damaged: {error}", fix="Remove it and run again") from error
+    raise AssertionError("unreachable")
+
+
+def cells_sql(
+    con: duckdb.DuckDBPyConnection,
+    corpus: Corpus,
+    stage: str,
+    fingerprint: str,
+    schema: pa.Schema | None = None,
+    columns: Sequence[str] | None = None,
+) -> str:
+    """SQL of one stage's cells, one row a key: ok before failed, then highest attempt, then smallest part name.
+
+    ``columns`` narrows what is read. Without any part the relation is empty, with types from ``schema`` where given.
+    """
+    return parts_sql(con, corpus.cells(stage, fingerprint), ["key"], _OK_THEN_LATEST, schema, columns)
+
+
+def sources_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus, columns: Sequence[str] | None = None) -> str:
+    """SQL of the sources table, one row per (uri, size_bytes, version): ok before failed, then highest attempt."""
+    key = ["uri", "size_bytes", "version"]
+    return parts_sql(con, corpus.sources(), key, _OK_THEN_LATEST, SOURCES, columns)
+
+
+def tombstones_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> str:
+    """SQL of the sources that were taken down, one row per (source_digest, uri)."""
+    folder = corpus.root.child("tables", "tombstones")
+    return parts_sql(con, folder, ["source_digest", "uri"], "1", TOMBSTONES)
+
+
+def clips_sql(
+    con: duckdb.DuckDBPyConnection,
+    corpus: Corpus,
+    cut_stage: str,
+    cut_fingerprint: str,
+    schema: pa.Schema | None = None,
+    columns: Sequence[str] | None = None,
+) -> str:
+    """SQL of the clips that count: those of sources with an ok cut cell whose ``n_clips`` is their number.
+
+    ``schema`` is that of the cut cells; ``columns`` narrows the columns of the clips.
+    """
+    folder = corpus.clips(cut_fingerprint)
+    cut = cells_sql(con, corpus, cut_stage, cut_fingerprint, schema, ["key", "n_clips", "outcome"])
+    every = parts_sql(con, folder, ["clip_id"], "1", CLIPS, columns)
+    owners = parts_sql(con, folder, ["clip_id"], "1", CLIPS, ["source_digest"])
+    source = id_sql("source_digest")
+    chosen = ", ".join(map(identifier, columns)) if columns else "*"
+    if columns and "source_digest" not in columns:
+        every = parts_sql(con, folder, ["clip_id"], "1", CLIPS, [*columns, "source_digest"])
+    return f"""SELECT {chosen} FROM ({every}) counted_clip WHERE {source} IN (
+        SELECT found.source FROM (SELECT {source} AS source, count(*) AS n FROM ({owners}) GROUP BY 1) found
+        JOIN (SELECT {id_sql("key")} AS source, n_clips FROM ({cut}) WHERE outcome = 'ok') promised
+        ON found.source = promised.source AND found.n = promised.n_clips)"""
+
+
+def parts_sql(
+    con: duckdb.DuckDBPyConnection,
+    folder: Place,
+    key: Sequence[str],
+    rank: str,
+    schema: pa.Schema | None = None,
+    columns: Sequence[str] | None = None,
+) -> str:
+    """SQL of all parts of a folder, one row per ``key``: the first by ``rank``, then by part name and row."""
+    files = _paths(con, folder)
+    if not files:
+        return _nothing(con, schema, columns)
+    losers = _losers(con, files, key, rank)
+    chosen = ", ".join(map(identifier, columns)) if columns else "*"
+    if losers is None:
+        return f"SELECT {chosen} FROM {_scan(files)}"
+    chosen = chosen if columns else "* EXCLUDE (filename, file_row_number)"
+    return f"SELECT {chosen} FROM {_scan(files, rows=True)} ANTI JOIN {losers} USING (filename, file_row_number)"
+
+
+def file_sql(con: duckdb.DuckDBPyConnection, place: Place) -> str:
+    """SQL of one Parquet file."""
+    return f"SELECT * FROM {_scan([_readable(con, place, place.path)])}"
+
+
+def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[str], rank: str) -> str | None:
+    """Name of the table of rows that lose against another with the same key; None when there are none.
+
+    A first pass counts 64-bit hashes of the keys, so only what looks repeated is compared in full.
+    """
+    digest = hashlib.sha256("\n".join([*files, *key, rank]).encode()).hexdigest()[:24]
+    name = f"losers_{digest}"
+    if not _any(con, f"FROM duckdb_tables() WHERE table_name = {literal(name)}"):
+        keys = ", ".join(map(identifier, key))
+        repeated = f"SELECT hash({keys}) AS h FROM {_scan(files)} GROUP BY 1 HAVING count(*) > 1"
+        con.sql(f"CREATE TEMP TABLE repeated_{digest} AS {repeated}")
+        con.sql(
+            f"""CREATE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
+            WHERE hash({keys}) IN (SELECT h FROM repeated_{digest}) QUALIFY row_number() OVER
+            (PARTITION BY {keys} ORDER BY {rank}, filename, file_row_number) > 1"""
+            if _any(con, f"FROM repeated_{digest}")
+            else f"CREATE TEMP TABLE {name} (filename VARCHAR, file_row_number BIGINT)"
+        )
+        con.sql(f"DROP TABLE repeated_{digest}")
+    return name if _any(con, f"FROM {name}") else None
+
+
+def _any(con: duckdb.DuckDBPyConnection, source: str) -> bool:
+    return bool(con.sql(f"SELECT 1 {source} LIMIT 1").fetchall())
+
+
+def _scan(files: Sequence[str], *, rows: bool = False) -> str:
+    names = ", ".join(literal(_no_glob(file)) for file in files)
+    extra = ", filename = true, file_row_number = true" if rows else ""
+    return f"read_parquet([{names}], hive_partitioning = false{extra})"
+
+
+def _no_glob(path: str) -> str:
+    """The path with wild cards quoted: read_parquet expands them in every name."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _paths(con: duckdb.DuckDBPyConnection, folder: Place) -> list[str]:
+    return [_readable(con, folder, path) for path in folder.files(".parquet")]
+
+
+def _readable(con: duckdb.DuckDBPyConnection, place: Place, path: str) -> str:
+    """The name under which DuckDB opens a path of this place's file system."""
+    if place.is_local:
+        return path
+    protocol = place.fs.protocol if isinstance(place.fs.protocol, str) else place.fs.protocol[0]
+    try:
+        if not con.filesystem_is_registered(protocol):
+            con.register_filesystem(place.fs)
+    except duckdb.Error as error:
+        raise StorageError(f"tables cannot be read there: {error}", subject=redacted(place.uri)) from error
+    return str(place.fs.unstrip_protocol(path))
+
+
+def _nothing(con: duckdb.DuckDBPyConnection, schema: pa.Schema | None, columns: Sequence[str] | None) -> str:
+    """An empty relation: typed where the type is known, else of the type NULL, which compares with anything."""
+    types = dict(_CELL_TAIL_TYPES)
+    if schema is not None:
+        empty = con.from_arrow(schema.empty_table())
+        types = dict(zip(empty.columns, map(str, empty.types), strict=True))
+    names = list(columns or types)
+    typed = (f"NULL::{types[n]}" if types.get(n, "NULL") not in {"NULL", '"NULL"'} else "NULL" for n in names)
+    listed = ", ".join(f"{value} AS {identifier(name)}" for value, name in zip(typed, names, strict=True))
+    return f"SELECT {listed} WHERE FALSE"

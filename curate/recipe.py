@@ -1,0 +1,166 @@
+"""Recipe file -> stages, gates, selection and export of a run.
+
+    name: embedded
+    stages:                      # in order; a stage alone or with its configuration
+      - probe
+      - cut: {min_len_s: 2}
+      - motion
+      - gate: {column: motion.freeze_ratio, max: 0.9}    # stages below run only for clips that pass
+      - text
+    select: {conditions: [...], dedup: {...}}
+    export: {...}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from curate.config import Config, nearest, parse_config
+from curate.datafiles import find_data_dir
+from curate.engine.pipeline import Gate, Pipeline, build_pipeline
+from curate.errors import ConfigError
+from curate.export import ExportConfig
+from curate.select import SelectConfig
+from curate.stage import Stage
+from curate.stages.registry import stage_class, stage_names
+
+
+class GateConfig(Config):
+    """A gate as a recipe writes it."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+    one_of: tuple[str | float | bool, ...] = Field((), alias="in")
+    none_of: tuple[str | float | bool, ...] = Field((), alias="not_in")
+
+
+class Recipe(Config):
+    """A whole recipe, checked: ``stages`` holds one {name: configuration} per entry."""
+
+    name: str
+    description: str = ""
+    stages: tuple[dict[str, dict[str, Any]], ...]
+    select: SelectConfig
+    export: ExportConfig = Field(default_factory=ExportConfig)
+
+    def stage_entries(self) -> list[tuple[str, dict[str, Any]]]:
+        """(stage name or "gate", configuration) in order."""
+        return [next(iter(entry.items())) for entry in self.stages]
+
+    def to_text(self) -> str:
+        """The resolved recipe as YAML, as stored with a run."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
+
+
+def recipe_files() -> dict[str, Path]:
+    """Recipes that ship with the package, by name."""
+    return {path.stem: path for path in sorted(find_data_dir("pipelines").glob("*.yaml"))}
+
+
+def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path and apply ``key=value`` overrides. ConfigError says what is wrong and where.
+
+    An override names a stage's key (``cut.min_len_s=2``), or one of the selection or export (``export.seed=7``).
+    """
+    data = _read(_path_of(name_or_file))
+    for override in overrides:
+        _apply(data, override)
+    data["stages"] = [_entry(item) for item in data.get("stages") or []]
+    recipe = parse_config(Recipe, data, "recipe")
+    for name, config in recipe.stage_entries():
+        _build_item(name, config)
+    return recipe
+
+
+def build(recipe: Recipe, only: Sequence[str] = ()) -> Pipeline:
+    """The pipeline of a recipe; ``only`` holds patterns of stage names to compute."""
+    return build_pipeline([_build_item(name, config) for name, config in recipe.stage_entries()], only)
+
+
+def _path_of(name_or_file: str) -> Path:
+    path = Path(name_or_file)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        if not path.is_file():
+            raise ConfigError("no such recipe file", subject=name_or_file)
+        return path
+    files = recipe_files()
+    if name_or_file not in files:
+        raise ConfigError(f"no recipe is called {name_or_file!r}, {nearest(name_or_file, files)}")
+    return files[name_or_file]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not YAML: {error}", subject=str(path)) from error
+    if not isinstance(data, dict):
+        raise ConfigError("must hold keys such as name, stages, select", subject=str(path))
+    return data
+
+
+def _entry(item: Any) -> dict[str, dict[str, Any]]:
+    if isinstance(item, str):
+        return {item: {}}
+    if isinstance(item, Mapping) and len(item) == 1:
+        name, config = next(iter(item.items()))
+        return {str(name): dict(config or {})}
+    raise ConfigError(f"an entry is a stage name or one {{name: configuration}}, not {item!r}", subject="stages")
+
+
+def _build_item(name: str, config: Mapping[str, Any]) -> Stage[Any] | Gate:
+    if name != "gate":
+        cls = stage_class(name)
+        return cls(parse_config(cls.config_type, config, name))
+    gate = parse_config(GateConfig, config, "gate")
+    stage, _, column = gate.column.rpartition(".")
+    return Gate(stage, column, gate.min, gate.max, gate.one_of, gate.none_of)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r} is not of the form key=value", subject="--set")
+    value = yaml.safe_load(text)
+    head, _, rest = key.partition(".")
+    if head in {"select", "export"} and rest:
+        _put(data.setdefault(head, {}), rest.split("."), value, key)
+        return
+    named = [_entry(item) for item in data.get("stages") or []]
+    names = [next(iter(entry)) for entry in named]
+    stage = max((name for name in names if key.startswith(f"{name}.")), key=len, default="")
+    if not stage:
+        valid = [*names, "select", "export"]
+        known = head in stage_names()
+        hint = f"stage {head!r} is not in this recipe" if known else f"{nearest(head, valid)}"
+        raise ConfigError(f"unknown key {key!r}: {hint}", subject="--set")
+    _put(named[names.index(stage)][stage], key[len(stage) + 1 :].split("."), value, key)
+    data["stages"] = named
+
+
+def _put(target: Any, path: Sequence[str], value: Any, key: str) -> None:
+    """Set a value below dictionaries and lists; a list item is named by its number or by its ``name`` or ``column``."""
+    here = target
+    for index, part in enumerate(path[:-1]):
+        if isinstance(here, list):
+            rest = ".".join(path[index:-1])
+            named = [item for item in here if isinstance(item, dict) and rest in {item.get("name"), item.get("column")}]
+            if named:
+                named[0][path[-1]] = value
+                return
+            if not part.isdigit() or int(part) >= len(here):
+                raise ConfigError(f"{key!r}: no entry {rest!r} in that list", subject="--set")
+            here = here[int(part)]
+        elif isinstance(here, dict):
+            here = here.setdefault(part, {})
+        else:
+            raise ConfigError(f"{key!r}: {part!r} has no keys below it", subject="--set")
+    if not isinstance(here, dict):
+        raise ConfigError(f"{key!r} does not name a key", subject="--set")
+    here[path[-1]] = value

@@ -1,0 +1,86 @@
+"""PySceneDetect's detectors behind the same interface, at their own defaults."""
+
+from __future__ import annotations
+
+from collections import deque
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from curate.stage import Thumb
+from curate.stages.cut.features import yuv_to_bgr
+from curate.stages.cut.model import Edge, hard_cut
+
+if TYPE_CHECKING:
+    from scenedetect.common import FrameTimecode
+    from scenedetect.detector import SceneDetector
+
+LONGEST_FADE_S = 10.0
+"""The threshold detector puts its cut in the middle of the dark, which it knows only at its end. In a dark stretch
+longer than this, the cut is put no earlier than this long before the end, so that spans do not wait for ever."""
+
+
+def make_detector(method: str) -> SceneDetector:
+    """The detector that a method name means, at PySceneDetect's defaults."""
+    from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
+
+    kinds = {
+        "pyscenedetect-content": ContentDetector,
+        "pyscenedetect-adaptive": AdaptiveDetector,
+        "pyscenedetect-threshold": ThresholdDetector,
+    }
+    return kinds[method]()
+
+
+class SceneDetectFinder:
+    """Shot finder that asks a PySceneDetect detector. Time is the frame number there: cuts come back exact at any rate,
+    and its minimum scene length counts frames. All its cuts are hard."""
+
+    n_flashes = 0
+
+    def __init__(self, method: str, rate_fps: float) -> None:
+        self.settled_pts = 0
+        self._method = method
+        self._detector = make_detector(method)
+        self._longest_fade = round(LONGEST_FADE_S * (rate_fps or 30.0))
+        self._pts: deque[int] = deque()
+        self._first = 0
+
+    def push(self, thumb: Thumb) -> list[Edge]:
+        """Take the next frame; give the edges that are now certain."""
+        self._pts.append(thumb.pts)
+        number = self._first + len(self._pts) - 1
+        cuts = self._detector.process_frame(_frame_time(number), yuv_to_bgr(thumb.yuv))
+        edges = self._edges([cut.frame_num for cut in cuts])
+        self._settle(number)
+        return edges
+
+    def finish(self) -> list[Edge]:
+        """The stream ended; give the remaining edges."""
+        if not self._pts:
+            return []
+        last = self._first + len(self._pts) - 1
+        return self._edges([cut.frame_num for cut in self._detector.post_process(_frame_time(last))])
+
+    def _edges(self, numbers: list[int]) -> list[Edge]:
+        return [
+            edge
+            for number in sorted(numbers)
+            for edge in hard_cut(self._pts[max(number - self._first, 0)], self._method)
+        ]
+
+    def _settle(self, newest: int) -> None:
+        """No cut to come lies before the frame settled here; the time stamps before it are forgotten."""
+        settled = newest - self._detector.event_buffer_length
+        fade = getattr(self._detector, "last_fade", {})
+        if fade.get("type") == "out":
+            settled = max(min(settled, fade["frame"].frame_num), newest - self._longest_fade)
+        while self._first < settled:
+            self._pts.popleft()
+            self._first += 1
+        self.settled_pts = self._pts[0]
+
+
+def _frame_time(number: int) -> FrameTimecode:
+    from scenedetect.common import FrameTimecode
+
+    return FrameTimecode(number, Fraction(30))

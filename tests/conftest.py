@@ -1,0 +1,34 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import fsspec
+import pytest
+
+from curate.testing.footage import moving_texture, write_video
+
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def sample_clip_mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of a camera pan, 160x90 at 24 frames/s, H.264."""
+    path = tmp_path_factory.mktemp("footage") / "pan.mp4"
+    write_video(path, moving_texture(48, 160, 90, (-1.5, 0.0), seed=1), Fraction(24))
+    return path
+
+
+@pytest.fixture
+def memory_bucket() -> Iterator[str]:
+    """An empty remote place."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    yield "memory://bucket"
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+from engine_kit import (
+    Bulky,
+    Double,
+    Killer,
+    KillerConfig,
+    Luma,
+    LumaConfig,
+    Picky,
+    PickyConfig,
+    PooledDouble,
+    all_cells,
+    pipeline,
+    run,
+)
+
+from curate.config import Config
+from curate.engine.ray_engine import RayEngine, RayOptions
+from curate.tables import Corpus, read_parquet
+from curate.testing.footage import write_video
+from curate.testing.scenes import moving_texture
+
+
+@pytest.fixture(scope="module")
+def workers_see_tests():
+    """Ray's workers import the stages of the test kit by name."""
+    old = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    yield
+    os.environ.pop("PYTHONPATH") if old is None else os.environ.update(PYTHONPATH=old)
+
+
+@pytest.fixture(scope="module")
+def engine(workers_see_tests):
+    engine = RayEngine(RayOptions(num_cpus=2, object_store_bytes=80 << 20))
+    yield engine
+    engine.close()
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bucket")
+    for index in range(5):
+        write_video(folder / f"{index}.mp4", moving_texture(70, 96, 64, (1, index), seed=index))
+    (folder / "broken.mp4").write_bytes(b"not a video at all")
+    return folder
+
+
+def test_ray_and_inline_give_identical_tables(tmp_path, bucket, engine):
+    pipe = pipeline(
+        Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config()), PooledDouble(Config())
+    )
+    inline, _ = run(tmp_path / "inline", bucket, pipe)
+    by_ray, heard = run(tmp_path / "ray", bucket, pipe, engine)
+    assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)
+    assert by_ray.counts["inputs"] == inline.counts["inputs"]
+    assert heard.deaths == []
+
+
+def test_a_source_that_kills_its_workers_is_quarantined_and_its_neighbours_are_not(tmp_path, bucket, engine):
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    for path in bucket.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    write_video(folder / "killer.mp4", moving_texture(70, 128, 64, (1, 0), seed=50))
+    pipe = pipeline(Killer(KillerConfig(width_px=128)))
+    result, heard = run(tmp_path / "c", folder, pipe, engine)
+    assert len(heard.deaths) == 2
+    assert result.counts["inputs"] == {"ok": 5, "failed": 2}
+    cells = all_cells(tmp_path / "c", pipe)
+    assert len(cells["killer"]) == len(cells["clips"]) == 15
+    corpus = Corpus(str(tmp_path / "c"))
+    rows = read_parquet(corpus.runs().child(result.run_id, "inputs.parquet")).to_pylist()
+    cause = next(row["cause"] for row in rows if row["uri"].endswith("killer.mp4"))
+    assert "workers died" in cause
+
+
+def test_more_output_than_the_object_store_holds(tmp_path, engine):
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    for index in range(4):
+        write_video(folder / f"{index}.mp4", moving_texture(300, 960, 540, (2, index), seed=index))
+    pipe = pipeline(Bulky(Config()), stride_s=5.0)
+    view_bytes = 4 * 10 * 4 * 960 * 540 * 3
+    assert view_bytes > 80 << 20
+    run(tmp_path / "ray", folder, pipe, engine)
+    run(tmp_path / "inline", folder, pipe)
+    assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)

@@ -1,0 +1,228 @@
+"""Small real stages and helpers for engine tests: fixed-stride cuts, mean brightness, and stages that fail or read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curate.config import Config
+from curate.engine.inline import InlineEngine
+from curate.engine.pipeline import Gate, Pipeline, build_pipeline
+from curate.engine.run import Engine, RunRequest, RunResult, execute
+from curate.engine.run_map import inline_map
+from curate.engine.work import SourceWork, Summary
+from curate.errors import EngineError, StageError
+from curate.ingest.listing import list_inputs
+from curate.query import cells_sql, clips_sql, connect
+from curate.records import CutKind, SourceFacts, Span
+from curate.stage import ClipItem, ClipStage, Column, CutStage, Resources, Thumb, ViewSpec
+from curate.stages.probe import Probe
+from curate.tables import BOOKKEEPING, Corpus, cell_schema
+from curate.units import exact, s_to_pts_ceil
+
+
+class StrideConfig(Config):
+    stride_s: float = 1.0
+
+
+class _StrideDetector:
+    def __init__(self, facts: SourceFacts, stride_s: float) -> None:
+        self._step = s_to_pts_ceil(exact(stride_s), facts.time_base_fraction)
+        self._start = facts.start_pts
+        self._frames = 0
+
+    def push(self, thumb: Thumb) -> list[Span]:
+        self._frames += 1
+        if thumb.pts < self._start + self._step:
+            return []
+        return [self._close(thumb.pts)]
+
+    def finish(self, end_pts: int) -> list[Span]:
+        return [self._close(end_pts)]
+
+    def summary(self) -> dict[str, Any]:
+        return {"n_frames": self._frames}
+
+    def _close(self, end_pts: int) -> Span:
+        span = Span(self._start, end_pts, CutKind.STRIDE, CutKind.STRIDE, "stride", "stride")
+        self._start = end_pts
+        return span
+
+
+class StrideCut(CutStage[StrideConfig]):
+    name = "cut"
+    version = 1
+    config_type = StrideConfig
+    columns = (Column("n_clips", pa.int32(), "1", "clips"), Column("n_frames", pa.int32(), "1", "frames seen"))
+
+    def detector(self, facts: SourceFacts) -> _StrideDetector:
+        return _StrideDetector(facts, self.config.stride_s)
+
+    def longest_clip_s(self) -> float:
+        return self.config.stride_s + 1
+
+
+class LumaConfig(Config):
+    gain: float = 1.0
+
+
+class Luma(ClipStage[LumaConfig]):
+    """Mean brightness of the middle view, 0 to 255 times the gain."""
+
+    name = "luma"
+    version = 1
+    config_type = LumaConfig
+    columns = (Column("mean", pa.float64(), "1", "mean luma"),)
+
+    def views(self) -> Mapping[str, ViewSpec]:
+        return {"middle": ViewSpec(points=(0.5,), short_side_px=32, pixels="luma")}
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        return {"mean": float(item.views["middle"].frames.mean()) * self.config.gain}
+
+
+class Double(ClipStage[Config]):
+    """Twice the mean of `luma`; reads a cell and no pixels."""
+
+    name = "double"
+    version = 1
+    columns = (Column("twice", pa.float64(), "1", "2 x luma.mean"),)
+    reads = ("luma",)
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        return {"twice": 2 * item.cells["luma"]["mean"]}
+
+
+class PooledDouble(Double):
+    """The same in workers of its own."""
+
+    name = "pooled"
+    resources = Resources(cpus=0.5, pool=True, batch_size=2)
+
+
+class PickyConfig(Config):
+    fails_above: float = 1e9
+
+
+class Picky(ClipStage[PickyConfig]):
+    """Fails on clips that start after a given second: a stage that cannot measure some clips."""
+
+    name = "picky"
+    version = 1
+    config_type = PickyConfig
+    columns = (Column("start_s", pa.float64(), "s", "start"),)
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        if float(item.clip.start_s) > self.config.fails_above:
+            raise StageError("too late for me", subject=item.clip.clip_id)
+        return {"start_s": float(item.clip.start_s)}
+
+
+class Listening:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.plans: list[list[SourceWork]] = []
+        self.total = Summary()
+        self.deaths: list[EngineError] = []
+
+    def planned(self, pass_number: int, works: Any) -> None:
+        self.plans.append(list(works))
+
+    def wrote(self, summary: Summary) -> None:
+        self.total.add(summary)
+
+    def died(self, error: EngineError) -> None:
+        self.deaths.append(error)
+
+
+def pipeline(*items: Any, stride_s: float = 1.0, only: tuple[str, ...] = ()) -> Pipeline:
+    return build_pipeline([Probe(Config()), StrideCut(StrideConfig(stride_s=stride_s)), *items], only)
+
+
+def gate(stage: str, column: str, **limits: Any) -> Gate:
+    return Gate(stage, column, **limits)
+
+
+def run(
+    out: Path, bucket: Path, pipe: Pipeline, engine: Engine | None = None, only: frozenset[str] | None = None
+) -> tuple[RunResult, Listening]:
+    """One run over a folder; gives the result and what the listener heard."""
+    corpus = Corpus(str(out))
+    corpus.create()
+    scratch = out / "scratch"
+    scratch.mkdir(exist_ok=True)
+    listening = Listening()
+    request = RunRequest(corpus, pipe, list_inputs([str(bucket)]), "test", "name: test\n", only)
+    result = execute(request, engine or InlineEngine(scratch), inline_map, scratch, listening)
+    return result, listening
+
+
+def all_cells(out: Path, pipe: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
+    """Every table of a run without bookkeeping, sorted: what must be identical between engines."""
+    con, corpus = connect(), Corpus(str(out))
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for _, stage, fingerprint in pipe.stages():
+        schema = cell_schema(stage)
+        names = [name for name in schema.names if name not in BOOKKEEPING and name != "error_traceback"]
+        sql = cells_sql(con, corpus, stage.name, fingerprint, schema)
+        columns = ", ".join(f'"{name}"' for name in names)
+        found[stage.name] = sorted(con.sql(f"select {columns} from ({sql})").fetchall(), key=repr)
+    clips = clips_sql(con, corpus, "cut", pipe.cut_fingerprint, cell_schema(pipe.cut))
+    found["clips"] = sorted(con.sql(f"select * from ({clips})").fetchall())
+    return found
+
+
+class SlowConfig(Config):
+    seconds: float = 0.5
+
+
+class Slow(ClipStage[SlowConfig]):
+    """Takes its time, so that there is a middle of a run."""
+
+    name = "slow"
+    version = 1
+    config_type = SlowConfig
+    columns = (Column("start_s", pa.float64(), "s", "start"),)
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        time.sleep(self.config.seconds)
+        return {"start_s": float(item.clip.start_s)}
+
+
+class KillerConfig(Config):
+    width_px: int = 0
+
+
+class Killer(ClipStage[KillerConfig]):
+    """Takes its worker down on sources of one width: a file that crashes a decoder or eats all memory."""
+
+    name = "killer"
+    version = 1
+    config_type = KillerConfig
+    columns = (Column("width_px", pa.int32(), "px", "width"),)
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        if item.facts.width_px == self.config.width_px:
+            os._exit(1)
+        return {"width_px": item.facts.width_px}
+
+
+class Bulky(ClipStage[Config]):
+    """Takes large views into a pool of its own: more pixels on the way than the object store holds."""
+
+    name = "bulky"
+    version = 1
+    columns = (Column("mean", pa.float64(), "1", "mean of all pixels"),)
+    resources = Resources(cpus=0.5, pool=True)
+
+    def views(self) -> Mapping[str, ViewSpec]:
+        return {"all": ViewSpec(sampling="every", every_s=0.25, short_side_px=540)}
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        return {"mean": float(item.views["all"].frames.mean())}
