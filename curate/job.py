@@ -137,7 +137,7 @@ def check_memory(pipeline: Pipeline) -> None:
         if step.stage.name in pipeline.requested
         for name, spec in step.stage.views().items()
     }
-    needs_bytes = estimated_bytes(specs, longest_s)
+    needs_bytes = estimated_bytes(None, specs, longest_s)
     if needs_bytes > MAX_VIEW_BYTES:
         raise ConfigError(
             f"clips of up to {longest_s:g} s would hold {format_bytes(needs_bytes)} of frames on a worker, "

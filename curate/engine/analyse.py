@@ -137,11 +137,15 @@ class Analyser:
             for spans in _detect(file.path, facts, cut.thumb_width_px, detector, sampler):
                 for span in spans:
                     clip = Clip.of_span(file.digest, facts.stream, facts.time_base_fraction, span)
-                    pixels = sampler.take(clip)
                     n_clips += 1
+                    self._rows.add_clip(clip)
+                    with boundary() as blind:
+                        pixels = sampler.take(clip)
                     with clock.paused():
-                        self._rows.add_clip(clip)
-                        self._score(OpenClip(clip, facts, pixels, self._all), source)
+                        if blind.error is None:
+                            self._score(OpenClip(clip, facts, pixels, self._all), source)
+                        else:
+                            self._fail_clip(ClipWork(clip, self._all), source, blind.error)
                         yield
                 if spans:
                     sampler.forget_before(spans[-1].end_pts)
@@ -159,7 +163,11 @@ class Analyser:
     ) -> Iterator[None]:
         by_id = {work.clip.clip_id: work for work in works}
         clips = [work.clip for work in works]
-        for clip, pixels in sample_spans(file.path, facts, clips, self._specs(source.work)):
+
+        def blind(clip: Clip, error: Exception) -> None:
+            self._fail_clip(by_id[clip.clip_id], source, error)
+
+        for clip, pixels in sample_spans(file.path, facts, clips, self._specs(source.work), on_error=blind):
             self._score(OpenClip.of_work(by_id[clip.clip_id], facts, pixels), source)
             yield
 
@@ -178,12 +186,17 @@ class Analyser:
     def _fail_remaining(self, source: _Source, error: Exception) -> None:
         """Clips of an earlier run whose source can no longer be read: their missing cells fail with that reason."""
         for work in source.work.clips or ():
-            if work.clip.clip_id in source.done:
-                continue
-            for step in self._pipeline.steps:
-                if step.stage.name in work.missing:
-                    attempt = source.work.attempts.get((step.stage.name, work.clip.clip_id), 0) + 1
-                    self._rows.add_cell(step.stage, failed_cell(work.clip.clip_id, error, 0.0, attempt))
+            if work.clip.clip_id not in source.done:
+                self._fail_clip(work, source, error)
+
+    def _fail_clip(self, work: ClipWork, source: _Source, error: Exception) -> None:
+        """A clip without pixels: every cell it lacks fails with the reason."""
+        source.done.add(work.clip.clip_id)
+        self._rows.scored(work.clip)
+        for step in self._pipeline.steps:
+            if step.stage.name in work.missing:
+                attempt = source.work.attempts.get((step.stage.name, work.clip.clip_id), 0) + 1
+                self._rows.add_cell(step.stage, failed_cell(work.clip.clip_id, error, 0.0, attempt))
 
 
 def _detect(path: str, facts: SourceFacts, width_px: int, detector: Any, sampler: ViewSampler) -> Iterator[list[Span]]:

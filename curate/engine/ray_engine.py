@@ -7,6 +7,7 @@ Rows between operators are {kind, payload}: ``tables`` pass through to the write
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import socket
@@ -37,6 +38,8 @@ RETRIES = 3
 NODE_GRACE_S = 20.0
 """How long a lost node's workers may take to come back elsewhere before the pass is given up and planned anew."""
 
+PING_TIMEOUT_S = 15.0
+
 Batch = dict[str, np.ndarray]
 
 
@@ -63,9 +66,9 @@ class Registry:
         """URIs being read."""
         return sorted(self._in_flight)
 
-    def workers_on(self, nodes: Sequence[str]) -> list[Any]:
-        """Handles of the workers last seen on these nodes."""
-        return [handle for handle, node in self._workers.values() if node in nodes]
+    def workers_on(self, nodes: Sequence[str] | None) -> list[Any]:
+        """Handles of the workers last seen on these nodes; of all workers for None."""
+        return [handle for handle, node in self._workers.values() if nodes is None or node in nodes]
 
 
 def _register(registry: Any) -> str:
@@ -154,18 +157,29 @@ class RayEngine:
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written; EngineError when the pass died (`in_flight` says over what)."""
-        self._registry = Registry.options(scheduling_strategy=_here()).remote()
-        packing = pack(pipeline, _nodes(), len(works), single=single)
-        dataset = self._dataset(corpus, pipeline, works, packing, run_id)
+        self._registry = Registry.options(scheduling_strategy=_on_node(_this_node())).remote()
+        packing = pack(pipeline, _nodes(check=single), len(works), single=single)
         watch = _NodeWatch(self._registry)
+        reason = ""
         try:
+            dataset = self._dataset(corpus, pipeline, works, packing, run_id)
             for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
         except RayError as error:
-            raise EngineError(f"a pass died: {_first_line(error)}", fix="See the Ray logs of the workers") from error
+            reason = _first_line(error)
         finally:
             watch.stop()
+            dataset = None
+        if reason:
+            # Raised here and not above: a chained traceback would keep the dead pass's actors, and so its CPUs.
+            self._end_workers()
+            raise EngineError(f"a pass died: {reason}", fix="See the Ray logs of the workers")
+
+    def _end_workers(self) -> None:
+        gc.collect()
+        for handle in ray.get(self._registry.workers_on.remote(None)):
+            ray.kill(handle, no_restart=True)
 
     def in_flight(self) -> set[str]:
         """URIs of sources that were being read when the pass ended."""
@@ -241,14 +255,36 @@ def _configure(works: Sequence[SourceWork]) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _nodes() -> list[Mapping[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _nodes(*, check: bool) -> list[Mapping[str, float]]:
+    """Resources of the nodes; ``check`` asks each for a sign of life, for Ray takes a while to notice a lost one."""
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    if check:
+        pings = {_ping.options(scheduling_strategy=_on_node(node)).remote(): node for node in alive}
+        answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=PING_TIMEOUT_S)
+        alive = {pings[reference]: alive[pings[reference]] for reference in answered if _is_well(reference)}
+    return list(alive.values())
 
 
-def _here() -> Any:
+@ray.remote(num_cpus=0, max_retries=0)
+def _ping() -> bool:
+    return True
+
+
+def _is_well(reference: Any) -> bool:
+    try:
+        return ray.get(reference)
+    except RayError:
+        return False
+
+
+def _this_node() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def _on_node(node: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _first_line(error: BaseException) -> str:

@@ -207,7 +207,7 @@ class _Selecting:
             name=self.config.name,
             run_id=self.tables.run_id,
             digest=digest,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             config=self.config.model_dump(mode="json", by_alias=True, exclude_none=True),
             **self._inputs(verdicts),
             clips=Counts(found=sum(totals.values()), **totals),

@@ -1,0 +1,295 @@
+"""Statistics of a run as queries over its tables: scores, failures, time, and the funnel of a selection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+from curate.config import nearest
+from curate.errors import ConfigError
+from curate.query import RunStage, RunTables, connect, identifier, last_run, literal, run_query, sources_sql
+from curate.query.parts import id_sql
+from curate.tables import Corpus
+
+PERCENTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+BINS = 20
+_TOP = 20
+_EXAMPLES = 3
+_PROBE_COLUMNS = ("container", "codec", "width_px", "height_px", "rate_fps", "vfr", "duration_s")
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
+_CATEGORIES = ("VARCHAR", "BOOLEAN", "VARCHAR[]")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberStats:
+    """One numeric column over the run: ``n`` values, ``failed`` cells, nearest-rank ``percentiles`` by name.
+
+    ``counts[i]`` values lie from ``edges[i]`` up to ``edges[i+1]``; the last bin holds the maximum too.
+    """
+
+    stage: str
+    column: str
+    n: int
+    failed: int
+    min: float
+    max: float
+    percentiles: dict[str, float]
+    edges: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryStats:
+    """One column of names: the most frequent values with their counts. Values of lists count one by one."""
+
+    stage: str
+    column: str
+    n: int
+    failed: int
+    n_distinct: int
+    top: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureExample:
+    """One failure: the clip id or source digest (the URI where nothing was read), its input, the message."""
+
+    key: str
+    uri: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failures of one class in one stage; stage ``input`` means that the file could not even be read."""
+
+    stage: str
+    error_class: str
+    n: int
+    examples: list[FailureExample]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeconds:
+    """Time of one stage over the run's cells, failed ones included."""
+
+    stage: str
+    n: int
+    sum_s: float
+    mean_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOutcome:
+    """Inputs of the run that ended this way for this cause."""
+
+    outcome: str
+    cause: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusStats:
+    """All of it. ``funnel`` is the funnel.json of the selection, None when none was made over this run."""
+
+    run_id: str
+    n_sources: int
+    n_clips: int
+    hours: float
+    numbers: list[NumberStats]
+    categories: list[CategoryStats]
+    failures: list[FailureGroup]
+    seconds: list[StageSeconds]
+    sources: list[SourceOutcome]
+    funnel: dict[str, Any] | None = field(default=None)
+
+
+def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | None = None) -> CorpusStats:
+    """Statistics of a run (the last complete one), with the funnel of ``selection`` (the run's latest)."""
+    corpus.check()
+    funnel = _funnel(corpus, run_id, selection)
+    if run_id is None:
+        run_id = str(funnel["run_id"]) if selection and funnel else last_run(corpus)
+    with closing(connect()) as con:
+        tables = RunTables(con, corpus, run_id)
+        ((n_clips, hours),) = _prepare(tables)
+        numbers: list[NumberStats] = []
+        categories: list[CategoryStats] = []
+        seconds = []
+        for stage in tables.stages:
+            seconds += _seconds(tables, stage)
+            for found in _columns(tables, stage):
+                if isinstance(found, NumberStats):
+                    numbers.append(found)
+                else:
+                    categories.append(found)
+        numbers += _durations(con)
+        return CorpusStats(
+            run_id=run_id,
+            n_sources=con.sql("SELECT count(*) FROM run_sources").fetchall()[0][0],
+            n_clips=n_clips,
+            hours=hours,
+            numbers=numbers,
+            categories=categories,
+            failures=_failures(tables),
+            seconds=seconds,
+            sources=_outcomes(tables),
+            funnel=funnel if funnel and funnel["run_id"] == run_id else None,
+        )
+
+
+def failures(corpus: Corpus, run_id: str | None = None) -> list[FailureGroup]:
+    """Failures of a run (the last complete one) by stage and class, the most frequent first, with examples."""
+    corpus.check()
+    with closing(connect()) as con:
+        tables = RunTables(con, corpus, run_id or last_run(corpus))
+        _prepare(tables)
+        return _failures(tables)
+
+
+def _funnel(corpus: Corpus, run_id: str | None, selection: str | None) -> dict[str, Any] | None:
+    """The funnel of the named selection, else of the latest over this run."""
+    places = {name: corpus.selections().child(name, "funnel.json") for name in corpus.selections().folders()}
+    if selection is not None:
+        if selection not in places or not places[selection].exists():
+            hint = nearest(selection, places) if places else "none was made yet"
+            raise ConfigError(f"no selection is called {selection!r}, {hint}", subject=corpus.uri)
+        funnel = json.loads(places[selection].read_text())
+        if run_id not in {None, funnel["run_id"]}:
+            raise ConfigError(f"selection {selection!r} was made over run {funnel['run_id']}, not {run_id}")
+        return funnel
+    run_id = run_id or last_run(corpus)
+    made = [json.loads(place.read_text()) for place in places.values() if place.exists()]
+    return max((f for f in made if f["run_id"] == run_id), key=lambda f: (f["created_at"], f["name"]), default=None)
+
+
+def _prepare(tables: RunTables) -> list[tuple[int, float]]:
+    """Tables ``run_clips`` and ``run_sources`` of ids; gives (clips, hours)."""
+    tables.load("run_clips", ["clip.duration_s"])
+    run_query(
+        tables.con,
+        lambda: (
+            f"""CREATE OR REPLACE TEMP TABLE run_sources AS SELECT DISTINCT {id_sql("source_digest")} AS source
+        FROM ({tables.inputs_sql()}) WHERE source_digest IS NOT NULL AND outcome <> 'skipped'"""
+        ),
+    )
+    sql = 'SELECT count(*), coalesce(sum("clip.duration_s"), 0) / 3600 FROM run_clips'
+    return tables.con.sql(sql).fetchall()
+
+
+def _own_cells(tables: RunTables, stage: RunStage, columns: Sequence[str]) -> str:
+    """SQL of a stage's cells of this run's clips or sources."""
+    own = "SELECT clip FROM run_clips" if stage.kind == "clip" else "SELECT source FROM run_sources"
+    listed = ", ".join(map(identifier, columns))
+    cells = tables.cells_sql(stage.name, list(dict.fromkeys(["key", *columns])))
+    return f"SELECT {listed} FROM ({cells}) WHERE {id_sql('key')} IN ({own})"
+
+
+def _seconds(tables: RunTables, stage: RunStage) -> list[StageSeconds]:
+    sql = "SELECT count(*), sum(seconds), avg(seconds), max(seconds)"
+    rows = run_query(tables.con, lambda: f"{sql} FROM ({_own_cells(tables, stage, ['seconds'])})").to_pylist()
+    n, *times = rows[0].values()
+    return [StageSeconds(stage.name, n, *times)] if n else []
+
+
+def _columns(tables: RunTables, stage: RunStage) -> Iterator[NumberStats | CategoryStats]:
+    """Statistics of the columns of a stage that hold numbers or names; text of captions counts as names."""
+    con = tables.con
+    wanted = [c for c in stage.columns if stage.kind != "probe" or c in _PROBE_COLUMNS]
+    cells = tables.cells_sql(stage.name, wanted) if wanted else "SELECT 1 WHERE FALSE"
+    kinds = {row[0]: str(row[1]) for row in con.sql(f"DESCRIBE {cells}").fetchall()}
+    chosen = [c for c in wanted if kinds[c] in (*_NUMBERS, *_CATEGORIES)]
+    sql = _own_cells(tables, stage, ["outcome", *chosen])
+    run_query(con, lambda: f"CREATE OR REPLACE TEMP TABLE scores AS {sql}")
+    ((failed,),) = con.sql("SELECT count(*) FROM scores WHERE outcome = 'failed'").fetchall()
+    for column in chosen:
+        if kinds[column] in _NUMBERS:
+            yield from _number(con, "scores", stage.name, column, failed)
+        else:
+            yield _category(con, stage.name, column, failed, kinds[column])
+    con.sql("DROP TABLE scores")
+
+
+def _durations(con: duckdb.DuckDBPyConnection) -> list[NumberStats]:
+    con.sql(
+        """CREATE OR REPLACE TEMP VIEW lengths AS
+        SELECT 'ok' AS outcome, "clip.duration_s" AS duration_s FROM run_clips"""
+    )
+    return list(_number(con, "lengths", "clip", "duration_s", 0))
+
+
+def _number(con: duckdb.DuckDBPyConnection, table: str, stage: str, column: str, failed: int) -> Iterator[NumberStats]:
+    value = identifier(column)
+    values = f"(SELECT {value}::DOUBLE AS v FROM {table} WHERE outcome = 'ok' AND {value} IS NOT NULL)"
+    shares = list(PERCENTILES.values())
+    ((n, low, high, ranks),) = con.sql(
+        f"SELECT count(*), min(v), max(v), quantile_disc(v, {shares}) FROM {values}"
+    ).fetchall()
+    if not n:
+        return
+    width = (high - low) / BINS
+    edges = [low + i * width for i in range(BINS)] + [high]
+    place = f"least({BINS - 1}, floor((v - {literal(low)}) / {literal(width)}))::INTEGER" if width else "0"
+    found = dict(con.sql(f"SELECT {place} AS bin, count(*) FROM {values} GROUP BY 1").fetchall())
+    counts = [found.get(i, 0) for i in range(BINS)]
+    yield NumberStats(stage, column, n, failed, low, high, dict(zip(PERCENTILES, ranks, strict=True)), edges, counts)
+
+
+def _category(con: duckdb.DuckDBPyConnection, stage: str, column: str, failed: int, kind: str) -> CategoryStats:
+    value = f"unnest({identifier(column)})" if kind.endswith("[]") else identifier(column)
+    values = f"(SELECT {value}::VARCHAR AS v FROM scores WHERE outcome = 'ok' AND {identifier(column)} IS NOT NULL)"
+    ((n,),) = con.sql(
+        f"SELECT count(*) FROM scores WHERE outcome = 'ok' AND {identifier(column)} IS NOT NULL"
+    ).fetchall()
+    ((n_distinct,),) = con.sql(f"SELECT count(DISTINCT v) FROM {values}").fetchall()
+    top = con.sql(f"SELECT v, count(*) AS n FROM {values} GROUP BY v ORDER BY n DESC, v LIMIT {_TOP}").fetchall()
+    return CategoryStats(stage, column, n, failed, n_distinct, top)
+
+
+def _outcomes(tables: RunTables) -> list[SourceOutcome]:
+    sql = f"""SELECT outcome, coalesce(cause, '') AS cause, count(*) AS n FROM ({tables.inputs_sql()})
+        GROUP BY ALL ORDER BY n DESC, outcome, cause"""
+    return [SourceOutcome(**row) for row in run_query(tables.con, lambda: sql).to_pylist()]
+
+
+def _failures(tables: RunTables) -> list[FailureGroup]:
+    parts = [_failed_cells(tables, stage) for stage in tables.stages]
+    everything = " UNION ALL ".join([*parts, _failed_inputs(tables)])
+    sql = f"""SELECT stage, error_class, count(*) AS n, list({{'key': key, 'uri': uri, 'message': message}}
+        ORDER BY uri, key)[:{_EXAMPLES}] AS examples FROM ({everything}) GROUP BY stage, error_class
+        ORDER BY n DESC, stage, error_class"""
+    rows = run_query(tables.con, lambda: sql).to_pylist()
+    return [
+        FailureGroup(row["stage"], row["error_class"], row["n"], [FailureExample(**e) for e in row["examples"]])
+        for row in rows
+    ]
+
+
+def _failed_cells(tables: RunTables, stage: RunStage) -> str:
+    """SQL of (stage, key, error_class, message, uri) of a stage's failed cells in this run."""
+    cells = _own_cells(tables, stage, ["key", "outcome", "error_class", "error_message"])
+    join = "JOIN run_clips r ON r.clip" if stage.kind == "clip" else "JOIN run_sources r ON r.source"
+    inputs = f"""SELECT {id_sql("source_digest")} AS source, min(uri) AS uri FROM ({tables.inputs_sql()})
+        WHERE source_digest IS NOT NULL AND outcome <> 'skipped' GROUP BY 1"""
+    return f"""SELECT {literal(stage.name)} AS stage, key, coalesce(error_class, '') AS error_class,
+        coalesce(error_message, '') AS message, uri FROM ({cells}) c {join} = {id_sql("c.key")}
+        JOIN ({inputs}) i ON i.source = r.source WHERE outcome = 'failed'"""
+
+
+def _failed_inputs(tables: RunTables) -> str:
+    """SQL of the same of inputs that failed before any cell of theirs did."""
+    told = " UNION ALL ".join(
+        f"SELECT key FROM ({_own_cells(tables, stage, ['key', 'outcome'])}) WHERE outcome = 'failed'"
+        for stage in (tables.probe, tables.cut)
+    )
+    known = sources_sql(tables.con, tables.corpus, ["uri", "size_bytes", "version", "error_class", "error_message"])
+    return f"""SELECT 'input' AS stage, i.uri AS key, coalesce(s.error_class, '') AS error_class,
+        coalesce(s.error_message, i.cause, '') AS message, i.uri FROM ({tables.inputs_sql()}) i LEFT JOIN ({known}) s
+        ON s.uri = i.uri AND s.size_bytes IS NOT DISTINCT FROM i.size_bytes AND s.version = i.version
+        WHERE i.outcome = 'failed' AND coalesce(i.source_digest, '') NOT IN ({told})"""
