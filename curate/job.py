@@ -15,13 +15,14 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
 from curate.engine.run_map import inline_map, ray_map
 from curate.errors import ConfigError, MissingModelError, UsageError
-from curate.export import ExportReport, export
+from curate.export import ExportConfig, ExportReport, export
 from curate.ingest.listing import list_inputs
 from curate.media.views import estimated_bytes
-from curate.query import last_run, selected_clips
-from curate.recipe import Recipe, build
+from curate.query import last_run
+from curate.recipe import Recipe, build, load_recipe, parse_recipe
 from curate.records import InputRef
-from curate.select import Funnel, select
+from curate.select import BucketOf, Funnel, load_funnel, select
+from curate.shards.buckets import bucket_of
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.units import format_bytes
@@ -77,9 +78,10 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
     refs = _inputs(corpus, sources, options)
     corpus.create()
     _check_writable(corpus)
-    only = selected_clips(corpus, options.where) if options.where else None
+    only = _kept_clips(corpus, options.where) if options.where else None
     request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, _about(options))
-    listener.step(f"Starting the {options.engine} engine" if options.engine == "ray" else "")
+    if options.engine == "ray":
+        listener.step("Starting Ray" if options.address is None else f"Joining Ray at {options.address}")
     engine, run_map = open_engine(options.engine, options.address)
     try:
         with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
@@ -87,7 +89,7 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
         if options.where:
             return JobResult(run, None, None)
         listener.step("Selecting")
-        funnel = select(corpus, recipe.select, run_id=run.run_id)
+        funnel = select(corpus, recipe.select, run_id=run.run_id, bucket_of=_bucket_of(recipe.export))
         if not options.export:
             return JobResult(run, funnel, None)
         listener.step("Writing shards")
@@ -95,6 +97,49 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
         return JobResult(run, funnel, report)
     finally:
         engine.close()
+
+
+def select_again(
+    corpus: Corpus, recipe: str, overrides: Sequence[str], *, name: str = "", like: str = "", run_id: str | None = None
+) -> Funnel:
+    """A new selection over a run that is there. Keys of ``overrides`` that name a column change its condition."""
+    corpus.check()
+    run_id = run_id or last_run(corpus)
+    keys = [key if key.startswith(("select.", "export.")) else f"select.conditions.{key}" for key in overrides]
+    chosen = _recipe_of(corpus, recipe, run_id, keys)
+    config = chosen.select.model_copy(update={"name": name}) if name else chosen.select
+    return select(corpus, config, run_id=run_id, like=like or None, bucket_of=_bucket_of(chosen.export))
+
+
+def export_again(
+    corpus: Corpus, selection: str, recipe: str, overrides: Sequence[str], *, engine: str, address: str | None
+) -> ExportReport:
+    """Write the shards of a selection; by default that of the last run's recipe."""
+    corpus.check()
+    run_id = load_funnel(corpus, selection).run_id if selection else last_run(corpus)
+    chosen = _recipe_of(corpus, recipe, run_id, overrides)
+    opened, run_map = open_engine(engine, address)
+    try:
+        return export(corpus, selection or chosen.select.name, chosen.export, run_map=run_map)
+    finally:
+        opened.close()
+
+
+def _recipe_of(corpus: Corpus, recipe: str, run_id: str, overrides: Sequence[str]) -> Recipe:
+    if recipe:
+        return load_recipe(recipe, overrides)
+    place = corpus.runs().child(run_id, "recipe.yaml")
+    return parse_recipe(place.read_text(), f"recipe of run {run_id}", overrides)
+
+
+def _bucket_of(config: ExportConfig) -> BucketOf:
+    return lambda width_px, height_px, n_frames, _fps: bucket_of(width_px, height_px, n_frames, config.buckets)[0]
+
+
+def _kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:
+    load_funnel(corpus, selection)
+    table = read_parquet(corpus.selections().child(selection, "selection.parquet"))
+    return frozenset(row["clip_id"] for row in table.to_pylist() if row["verdict"] == "kept")
 
 
 def open_engine(name: str, address: str | None) -> tuple[Engine, RunMap]:

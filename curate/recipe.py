@@ -1,14 +1,14 @@
 """Recipe file -> stages, gates, selection and export of a run.
 
-    name: embedded
-    stages:                      # in order; a stage alone or with its configuration
-      - probe
-      - cut: {min_len_s: 2}
-      - motion
-      - gate: {column: motion.freeze_ratio, max: 0.9}    # stages below run only for clips that pass
-      - text
-    select: {conditions: [...], dedup: {...}}
-    export: {...}
+name: embedded
+stages:                      # in order; a stage alone or with its configuration
+  - probe
+  - cut: {min_len_s: 2}
+  - motion
+  - gate: {column: motion.freeze_ratio, max: 0.9}    # stages below run only for clips that pass
+  - text
+select: {conditions: [...], dedup: {...}}
+export: {...}
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Recipe(Config):
     description: str = ""
     stages: tuple[dict[str, dict[str, Any]], ...]
     select: SelectConfig
-    export: ExportConfig = Field(default_factory=ExportConfig)
+    export: ExportConfig = Field(default_factory=lambda: ExportConfig())
 
     def stage_entries(self) -> list[tuple[str, dict[str, Any]]]:
         """(stage name or "gate", configuration) in order."""
@@ -68,7 +68,13 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
 
     An override names a stage's key (``cut.min_len_s=2``), or one of the selection or export (``export.seed=7``).
     """
-    data = _read(_path_of(name_or_file))
+    path = _path_of(name_or_file)
+    return parse_recipe(path.read_text(encoding="utf-8", errors="replace"), str(path), overrides)
+
+
+def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from its text; ``where`` names it in errors."""
+    data = _parsed(text, where)
     for override in overrides:
         _apply(data, override)
     data["stages"] = [_entry(item) for item in data.get("stages") or []]
@@ -95,13 +101,13 @@ def _path_of(name_or_file: str) -> Path:
     return files[name_or_file]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not YAML: {error}", subject=str(path)) from error
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not YAML: {error}", subject=where) from error
     if not isinstance(data, dict):
-        raise ConfigError("must hold keys such as name, stages, select", subject=str(path))
+        raise ConfigError("must hold keys such as name, stages, select", subject=where)
     return data
 
 

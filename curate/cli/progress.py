@@ -56,6 +56,10 @@ class Progress:
             self._last_log = time.monotonic()
             self._console.print(line, highlight=False)
 
+    def step(self, text: str) -> None:
+        """A step of the job begins."""
+        self._console.print(f"{text} ...", highlight=False)
+
     def died(self, error: EngineError) -> None:
         """A pass died; the next one plans anew."""
         self._console.print(f"[yellow]{error.message}[/]; planning again what is missing")

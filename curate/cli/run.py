@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 import typer
 
 from curate.cli.console import EXIT_FAILURES, ending, out, plain
+from curate.cli.corpus import print_export
 from curate.cli.progress import Progress
 from curate.cli.tables import print_funnel
 from curate.job import JobOptions, JobResult, run_job
 from curate.recipe import load_recipe
-from curate.units import format_bytes, format_duration
+from curate.units import format_duration
 
 EPILOG = """
 **Examples**
@@ -76,11 +77,7 @@ def _print_result(result: JobResult, corpus: str) -> int:
     if result.funnel is not None:
         print_funnel(out, result.funnel)
     if result.export is not None:
-        report = result.export
-        out.print(
-            f"[bold]Shards[/] {plain(report.folder)}: {report.n_clips} clips in {report.n_shards} shards, "
-            f"{format_bytes(report.size_bytes)}"
-        )
+        print_export(result.export)
     out.print("[bold]Look next[/]")
     name = plain(corpus)
     out.print(f"  curate stats {name}        scores, thresholds, what each filter drops")

@@ -232,7 +232,9 @@ def _input_rows(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[dic
     return rows
 
 
-def _failed_cells(con: duckdb.DuckDBPyConnection, corpus: Corpus, stage: Stage[Any], fingerprint: str) -> dict[str, str]:
+def _failed_cells(
+    con: duckdb.DuckDBPyConnection, corpus: Corpus, stage: Stage[Any], fingerprint: str
+) -> dict[str, str]:
     cells = cells_sql(con, corpus, stage.name, fingerprint, cell_schema(stage))
     rows = con.sql(f"select key, error_message from ({cells}) where outcome = 'failed'").fetchall()
     return dict(rows)

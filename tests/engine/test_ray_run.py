@@ -54,9 +54,7 @@ def bucket(tmp_path_factory):
 
 
 def test_ray_and_inline_give_identical_tables(tmp_path, bucket, engine):
-    pipe = pipeline(
-        Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config()), PooledDouble(Config())
-    )
+    pipe = pipeline(Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config()), PooledDouble(Config()))
     inline, _ = run(tmp_path / "inline", bucket, pipe)
     by_ray, heard = run(tmp_path / "ray", bucket, pipe, engine)
     assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)

@@ -20,7 +20,8 @@ def cluster(monkeypatch):
     """Two Ray nodes of two CPUs each on this machine; the driver is on the first."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False},
     )
     yield cluster
     ray.shutdown()

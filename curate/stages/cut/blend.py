@@ -9,18 +9,19 @@ import numpy as np
 
 from curate.records import CutKind
 from curate.stages.cut.features import FeatureWindow
+from curate.stages.cut.hard import MIN_SPREAD, SAME_PLACE, same_scene
 from curate.stages.cut.model import Transition
 
-MIN_CHANGE = 9.0
+MIN_CHANGE = 7.0
 """Levels (root mean square over the tiny picture) by which the ends must differ."""
 
 MAX_REST = 0.35
 """Largest part of the middle, relative to the difference of the ends, that no blend of the ends explains."""
 
-MIN_ISOLATION = 1.6
+MIN_ISOLATION = 0.8
 """The ends must differ this many times more than pictures as far apart before or after them: motion goes on."""
 
-MAX_MISFIT = 0.13
+MAX_MISFIT = 0.1
 """Root mean square distance of the blend shares from a straight ramp."""
 
 MAX_JUMP = 0.55
@@ -70,7 +71,9 @@ class BlendFinder:
             low = max(at - self._radius, 0)
             if low + int(np.argmax(self._score[low : at + self._radius + 1])) != at:
                 continue
-            place = locate(window, self._first + int(at), int(self._half[at]))
+            centre = self._first + int(at)
+            halves = [half for half in reversed(self._halves) if half <= self._half[at]]
+            place = next((place for half in halves if (place := locate(window, centre, half))), None)
             if place is not None:
                 found.append(Transition.of(*place, CutKind.DISSOLVE, "dissolve"))
         return found
@@ -113,7 +116,10 @@ def locate(window: FeatureWindow, centre: int, half: int) -> tuple[int, int] | N
     fine = _fit(window, rough.last_old, rough.first_new)
     if fine.first_new - fine.last_old < 3 or fine.misfit > MAX_MISFIT or fine.rest > MAX_REST or fine.jump > MAX_JUMP:
         return None
-    return fine.last_old + 1, fine.first_new
+    if window.spread(fine.last_old, fine.first_new) < MIN_SPREAD:
+        return None
+    same = same_scene(window.grey(fine.last_old), window.grey(fine.first_new))
+    return None if same >= SAME_PLACE else (fine.last_old + 1, fine.first_new)
 
 
 class _Fit(NamedTuple):

@@ -13,7 +13,7 @@ from curate.stages.cut.features import GREY_PX, FeatureWindow
 from curate.stages.cut.model import Transition
 from curate.stages.cut.passes import RatePass
 
-STEP_FLOOR = 3.0
+STEP_FLOOR = 2.0
 """Smallest change (levels, on the tiny picture) that can be a cut."""
 
 RETURNS = 0.5
@@ -22,7 +22,10 @@ RETURNS = 0.5
 SAME_PLACE = 0.9
 """Correlation of the best-shifted middle above which two pictures show the same scene."""
 
-AROUND = 6
+MIN_SPREAD = 0.3
+"""Evenness of the change over the picture below which something moved before an unchanged scene."""
+
+AROUND = 4
 """Frames on each side whose usual change a jump is compared with."""
 
 
@@ -68,6 +71,8 @@ def judge(window: FeatureWindow, frame: int, flash_frames: int, peak_ratio: floa
     if _returns(window, frame - 1, range(frame + 1, frame + 1 + flash_frames), jump):
         return Verdict.FLASH
     if _returns(window, frame, range(frame - 1 - flash_frames, frame - 1), jump):
+        return Verdict.MOTION
+    if window.spread(frame - 1, frame) < MIN_SPREAD:
         return Verdict.MOTION
     same = same_scene(window.grey(frame - 1), window.grey(frame))
     return Verdict.MOTION if same >= SAME_PLACE else Verdict.CUT

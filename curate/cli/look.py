@@ -1,0 +1,110 @@
+"""Commands that look: `stats`, `show`, `failures`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from curate.cli.console import ending, out, plain
+from curate.cli.tables import print_failures, print_stats
+from curate.inspection import ClipRecord, clip_picture, find_clip
+from curate.stats import corpus_stats
+from curate.stats import failures as failures_of
+from curate.tables import BOOKKEEPING, Corpus
+from curate.units import format_duration
+
+CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="Folder or URI of the corpus.")]
+RunName = Annotated[str | None, typer.Option("--run", help="A run's id; default the last complete one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+
+
+def stats(
+    corpus: CorpusName,
+    run: RunName = None,
+    selection: Annotated[str | None, typer.Option(help="Funnel of this selection; default the latest.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Funnel in clips and hours with reasons, every score's percentiles and histogram, failures, time per stage.
+
+    Example: `curate stats corpus --selection embedded`
+    """
+    with ending():
+        found = corpus_stats(Corpus(corpus), run, selection)
+        if as_json:
+            typer.echo(json.dumps(asdict(found)))
+        else:
+            print_stats(out, found)
+
+
+def failures(
+    corpus: CorpusName,
+    run: RunName = None,
+    examples: Annotated[int, typer.Option(min=1, max=3, help="Examples of each class.")] = 3,
+) -> None:
+    """What failed, by stage and class, with examples.
+
+    Example: `curate failures corpus`
+    """
+    with ending():
+        groups = failures_of(Corpus(corpus), run)
+        if not groups:
+            out.print("Nothing failed.")
+        print_failures(out, groups, examples=examples)
+
+
+def show(
+    corpus: CorpusName,
+    clip_id: Annotated[str, typer.Argument(metavar="CLIP_ID", help="A clip's id, or the beginning of it.")],
+    run: RunName = None,
+    png: Annotated[Path | None, typer.Option(help="Where to write the contact sheet; default CLIP_ID.png.")] = None,
+) -> None:
+    """All cells of one clip, where it comes from, and a contact sheet as PNG.
+
+    Example: `curate show corpus 3f2a --png clip.png`
+    """
+    with ending():
+        record = find_clip(Corpus(corpus), clip_id, run)
+        _print_clip(record)
+        target = png or Path(f"{record.clip.clip_id}.png")
+        target.write_bytes(clip_picture(record))
+        out.print(f"Contact sheet: {plain(target)}")
+
+
+def _print_clip(record: ClipRecord) -> None:
+    clip = record.clip
+    out.print(f"[bold]Clip[/] {clip.clip_id}")
+    for uri in record.uris:
+        out.print(f"  of {plain(uri)}", soft_wrap=True)
+    out.print(f"  stream {clip.stream} of content sha256 {clip.source_digest}", soft_wrap=True)
+    out.print(
+        f"  {float(clip.start_s):.3f} s to {float(clip.end_s):.3f} s ({format_duration(float(clip.duration_s))}), "
+        f"pts {clip.start_pts} to {clip.end_pts} in units of {clip.time_base} s"
+    )
+    out.print(
+        f"  begins with {clip.start_kind} ({clip.start_detector}), ends with {clip.end_kind} ({clip.end_detector})"
+    )
+    for name, verdict in record.verdicts.items():
+        why = f": {plain(verdict['reason'])}" if verdict["reason"] else ""
+        out.print(f"  selection {plain(name)}: {verdict['verdict']}{why}")
+    for stage, cell in record.cells.items():
+        table = Table(
+            f"{stage} {record.fingerprints[stage]}", str(cell["outcome"]), box=None, header_style="bold", expand=False
+        )
+        for column, value in cell.items():
+            if value is not None and column not in {*BOOKKEEPING, "key", "outcome"}:
+                table.add_row(column, plain(_short(value)))
+        out.print(table)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        head = ", ".join(_short(item) for item in value[:6])
+        return f"[{head}{', ...' if len(value) > 6 else ''}] ({len(value)})"
+    return str(value)

@@ -1,0 +1,77 @@
+"""Everything the tables know of one clip, for a person who looks at it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.errors import StorageError, UsageError
+from curate.ingest.spool import local_copy
+from curate.media.sheet import clip_sheet
+from curate.query import RunTables, connect, last_run, literal
+from curate.records import Clip, SourceFacts
+from curate.tables import Corpus
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """A clip, its source and all its cells. ``cells`` maps stage name to the cell's row (values and bookkeeping)."""
+
+    clip: Clip
+    uris: tuple[str, ...]
+    facts: SourceFacts
+    fingerprints: dict[str, str]
+    cells: dict[str, dict[str, Any]]
+    verdicts: dict[str, dict[str, Any]]
+
+
+def find_clip(corpus: Corpus, clip_id: str, run_id: str | None = None) -> ClipRecord:
+    """The record of a clip by its id or the beginning of it; UsageError when none or several begin like that."""
+    corpus.check()
+    if not re.fullmatch(r"[0-9a-f]{1,32}", clip_id):
+        raise UsageError("a clip id is made of up to 32 hex digits", subject=clip_id)
+    with closing(connect()) as con:
+        tables = RunTables(con, corpus, run_id or last_run(corpus))
+        found = _rows(con, f"select * from ({tables.clips_sql()}) where starts_with(clip_id, {literal(clip_id)})")
+        if len(found) != 1:
+            which = "no clip" if not found else f"{len(found)} clips"
+            raise UsageError(f"{which} of run {tables.run_id} begin like that", subject=clip_id)
+        clip = Clip.from_row(found[0])
+        digest = literal(clip.source_digest)
+        uris = _rows(con, f"select uri from ({tables.inputs_sql()}) where source_digest = {digest} order by uri")
+        cells = {}
+        for stage in tables.stages:
+            key = clip.source_digest if stage.kind != "clip" else clip.clip_id
+            rows = _rows(con, f"select * from ({tables.cells_sql(stage.name)}) where key = {literal(key)}")
+            if rows:
+                cells[stage.name] = rows[0]
+        fingerprints = {stage.name: stage.fingerprint for stage in tables.stages}
+        verdicts = _verdicts(con, corpus, clip.clip_id)
+        facts = SourceFacts.from_cell(cells.pop(tables.probe.name))
+        return ClipRecord(clip, tuple(row["uri"] for row in uris), facts, fingerprints, cells, verdicts)
+
+
+def clip_picture(record: ClipRecord) -> bytes:
+    """A contact sheet of the clip as PNG; StorageError when no name of its source can be read any more."""
+    for uri in record.uris:
+        with tempfile.TemporaryDirectory(prefix="curate-") as scratch, local_copy(uri, Path(scratch)) as path:
+            return clip_sheet(str(path), record.facts, record.clip)
+    raise StorageError("its source is not among the inputs of the run", subject=record.clip.clip_id)
+
+
+def _verdicts(con: Any, corpus: Corpus, clip_id: str) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in corpus.selections().folders():
+        place = corpus.selections().child(name, "selection.parquet")
+        if place.exists() and place.is_local:
+            sql = f"select * from read_parquet({literal(place.path)}) where clip_id = {literal(clip_id)}"
+            found |= {name: row for row in _rows(con, sql)}
+    return found
+
+
+def _rows(con: Any, sql: str) -> list[dict[str, Any]]:
+    return con.sql(sql).to_arrow_table().to_pylist()
