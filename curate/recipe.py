@@ -47,7 +47,7 @@ class Recipe(Config):
     description: str = ""
     stages: tuple[dict[str, dict[str, Any]], ...]
     select: SelectConfig
-    export: ExportConfig = Field(default_factory=lambda: ExportConfig())
+    export: ExportConfig = ExportConfig()
 
     def stage_entries(self) -> list[tuple[str, dict[str, Any]]]:
         """(stage name or "gate", configuration) in order."""

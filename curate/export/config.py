@@ -19,9 +19,9 @@ class ExportConfig(EncodeOptions):
     The keys of `EncodeOptions` (mode, crf, preset, gop_frames, audio) come on top.
     ."""
 
-    name: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
     """Name of the shard set; empty takes the selection's."""
-    shard_bytes: int = Field(256 << 20, ge=1)
+    shard_bytes: int = Field(default=256 << 20, ge=1)
     """Size that shards aim at; sizes are estimated before anything is encoded, so the real ones scatter around it."""
     seed: int = 0
     """Of the order of clips over the whole selection."""

@@ -47,9 +47,9 @@ class EncodeOptions(Config):
     """How clips are written. ``auto`` copies packets where both ends are closed key frames, else re-encodes."""
 
     mode: Literal["auto", "encode"] = "encode"
-    crf: int = Field(18, ge=0, le=51)
+    crf: int = Field(default=18, ge=0, le=51)
     preset: Preset = "veryfast"
-    gop_frames: int = Field(48, ge=1)
+    gop_frames: int = Field(default=48, ge=1)
     """Most frames from key frame to key frame: what a reader decodes in vain to reach a frame."""
     audio: bool = False
     """Carry the first sound track as AAC, cut to the span within 40 ms."""

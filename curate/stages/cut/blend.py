@@ -12,14 +12,18 @@ from curate.stages.cut.features import FeatureWindow
 from curate.stages.cut.hard import MIN_SPREAD, SAME_PLACE, same_scene
 from curate.stages.cut.model import Transition
 
-MIN_CHANGE = 7.0
+MIN_CHANGE = 8.0
 """Levels (root mean square over the tiny picture) by which the ends must differ."""
 
-MAX_REST = 0.35
+MAX_REST = 0.38
 """Largest part of the middle, relative to the difference of the ends, that no blend of the ends explains."""
 
-MIN_ISOLATION = 0.8
-"""The ends must differ this many times more than pictures as far apart before or after them: motion goes on."""
+MAX_DETAIL, MAX_DETAIL_KEPT = 0.8, 0.72
+"""Fine detail of the middle relative to that of the ends, for a centre to be looked at and for a dissolve to be one:
+two mixed pictures have half of it, a moving one keeps it."""
+
+MAX_GROWTH = 2
+"""A dissolve reaches at most so many half lengths to each side of its centre."""
 
 MAX_MISFIT = 0.1
 """Root mean square distance of the blend shares from a straight ramp."""
@@ -48,7 +52,7 @@ class BlendFinder:
     @property
     def frontier(self) -> int:
         """See the class."""
-        return self._centre - 2 * self._halves[-1]
+        return self._centre - 3 * self._halves[-1] - 8
 
     def advance(self, window: FeatureWindow, final: bool) -> list[Transition]:
         """Score the frames whose surroundings are known; give the dissolves that became certain."""
@@ -99,14 +103,10 @@ def _score(window: FeatureWindow, first: int, end: int, middle: np.ndarray, h: i
     share = _dot(rest, ends) / np.maximum(change, 1)
     left_over = np.sqrt(np.maximum(_dot(rest, rest) / np.maximum(change, 1) - share**2, 0))
     size = np.sqrt(change / middle.shape[1])
-    good = (size > MIN_CHANGE) & (left_over < MAX_REST) & (np.abs(share - 0.5) < 0.25)
-    score = np.where(good, size * (1 - left_over / MAX_REST), 0)
-    if good.any():
-        score *= size > MIN_ISOLATION * np.maximum(
-            _distances(window.tinies(first - 3 * h, end - 3 * h), before),
-            _distances(window.tinies(first + 3 * h, end + 3 * h), after),
-        )
-    return score
+    details = window.details(first, end), window.details(first - h, end - h), window.details(first + h, end + h)
+    faded = details[0] < MAX_DETAIL * (details[1] + details[2]) / 2
+    good = (size > MIN_CHANGE) & (left_over < MAX_REST) & (np.abs(share - 0.5) < 0.25) & faded
+    return np.where(good, size * (1 - left_over / MAX_REST), 0)
 
 
 def locate(window: FeatureWindow, centre: int, half: int) -> tuple[int, int] | None:
@@ -114,12 +114,30 @@ def locate(window: FeatureWindow, centre: int, half: int) -> tuple[int, int] | N
     reach = half + half // 2 + 1
     rough = _fit(window, centre - reach, centre + reach)
     fine = _fit(window, rough.last_old, rough.first_new)
-    if fine.first_new - fine.last_old < 3 or fine.misfit > MAX_MISFIT or fine.rest > MAX_REST or fine.jump > MAX_JUMP:
+    if not _is_ramp(fine):
         return None
-    if window.spread(fine.last_old, fine.first_new) < MIN_SPREAD:
+    more = min(fine.length // 2 + 1, MAX_GROWTH * half - fine.length // 2)
+    wider = _fit(window, fine.last_old - more, fine.first_new + more)
+    if _is_ramp(wider) and wider.length >= fine.length:
+        fine = wider
+    old, new = fine.last_old, fine.first_new
+    if window.distance(old, new) < MIN_CHANGE or window.spread(old, new) < MIN_SPREAD or not _fades(window, old, new):
         return None
-    same = same_scene(window.grey(fine.last_old), window.grey(fine.first_new))
-    return None if same >= SAME_PLACE else (fine.last_old + 1, fine.first_new)
+    margin = 1 + fine.length // 16
+    same = same_scene(window.grey(old), window.grey(new))
+    return None if same >= SAME_PLACE else (max(old + 1 - margin, 0), new + margin)
+
+
+def _is_ramp(fit: _Fit) -> bool:
+    return fit.length >= 3 and fit.misfit <= MAX_MISFIT and fit.rest <= MAX_REST and fit.jump <= MAX_JUMP
+
+
+def _fades(window: FeatureWindow, old: int, new: int) -> bool:
+    """Whether the middle third has lost the fine detail that a mixture loses."""
+    third = max((new - old) // 3, 1)
+    middle = window.details(old + third, new - third + 1).mean()
+    ends = window.details(old, old + 1)[0] + window.details(new, new + 1)[0]
+    return bool(middle < MAX_DETAIL_KEPT * ends / 2)
 
 
 class _Fit(NamedTuple):
@@ -130,6 +148,11 @@ class _Fit(NamedTuple):
     misfit: float
     rest: float
     jump: float
+
+    @property
+    def length(self) -> int:
+        """Frames from the last pure one to the first pure one."""
+        return self.first_new - self.last_old
 
 
 def _fit(window: FeatureWindow, left: int, right: int) -> _Fit:
@@ -163,8 +186,3 @@ def _ramp(shares: np.ndarray) -> tuple[int, int, float]:
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b)
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    change = a - b
-    return np.sqrt(_dot(change, change) / a.shape[1])

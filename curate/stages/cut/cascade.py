@@ -43,7 +43,7 @@ class Cascade:
         self._window = FeatureWindow(2 * fade_frames + 6 * halves[-1])
         self._hard = HardFinder([RatePass(*each, time_base) for each in passes], flash_frames)
         self._blend = BlendFinder(halves, peak_radius=round(12 * scale))
-        self._fade = FadeFinder(fade_frames, flash_frames, stride=max(1, round(3 * scale)))
+        self._fade = FadeFinder(fade_frames, flash_frames, stride=max(1, round(5 * scale)))
         self._found: list[Transition] = []
         self._closed: Transition | None = None
         self._clean = 0

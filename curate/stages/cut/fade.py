@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from curate.records import CutKind
@@ -15,13 +17,16 @@ FLAT = 3.0
 NO_LONGER_FLAT = 5.0
 """Contrast above which an empty stretch ends: more than FLAT, so that noise does not split it."""
 
-BLACK, WHITE = 32.0, 220.0
-"""Mean luma below and above which a flat frame is black or white (limited range)."""
+BLACK, WHITE = 32.0, 160.0
+"""Mean luma below and above which a flat frame is black or white (limited range; films fade to a soft white)."""
 
 ABRUPT = 2
 """Affected frames up to which going to black is a hard cut."""
 
-SETTLED_SHARE = 0.02
+AT_ONCE = 0.6
+"""Share of its final strength that the first picture beside an empty stretch has after a hard cut."""
+
+SETTLED_SHARE = 0.05
 """Change of contrast over a few frames, as a share, below which the picture is no longer fading."""
 
 
@@ -71,16 +76,23 @@ class FadeFinder:
 
     def _begin(self, window: FeatureWindow, frame: int) -> Transition:
         first = max(frame - self._fade_frames, 0)
-        affected = fading_frames(window.contrasts(first, frame)[::-1], self._stride)
-        self._open = Transition.of(frame - affected, None, *_side(affected))
+        affected = self._affected(window, frame, slice(first, frame), -1)
+        self._open = Transition.of(max(frame - affected, 0), None, *_side(affected))
         return self._open
 
     def _end(self, window: FeatureWindow, frame: int, stretch: Transition) -> None:
-        end = min(frame + self._fade_frames, window.n)
-        affected = fading_frames(window.contrasts(frame, end), self._stride)
+        affected = self._affected(window, frame - 1, slice(frame, min(frame + self._fade_frames, window.n)), 1)
         stretch.clean = frame + affected
         stretch.start_kind, stretch.start_detector = _side(affected)
         self._open = None
+
+    def _affected(self, window: FeatureWindow, empty_frame: int, frames: slice, direction: int) -> int:
+        """How many of the frames next to the empty stretch are affected, with a margin where it is a fade."""
+        level = window.means(empty_frame, empty_frame + 1)[0]
+        contrasts = window.contrasts(frames.start, frames.stop)[::direction]
+        levels = np.abs(window.means(frames.start, frames.stop)[::direction] - level)
+        affected = fading_frames([contrasts, levels], self._stride)
+        return affected if affected <= ABRUPT else affected + 1 + affected // 16
 
 
 def _side(affected: int) -> tuple[CutKind, str]:
@@ -94,12 +106,19 @@ def empty(window: FeatureWindow, frame: int, inside: bool) -> bool:
     return contrast < (NO_LONGER_FLAT if inside else FLAT) and not BLACK <= mean <= WHITE
 
 
-def fading_frames(contrasts: np.ndarray, stride: int) -> int:
-    """How many frames from the empty end on are still affected.
+def fading_frames(measures: Sequence[np.ndarray], stride: int) -> int:
+    """How many frames next to an empty stretch are still affected.
 
-    ``contrasts``: of the frames in order of distance from the empty stretch. The fade ends where the contrast stops
-    growing from one stride to the next.
+    ``measures`` of how far the picture is from empty (contrast, distance from the empty level), of the frames in
+    order of distance from the stretch. A fade raises them from near nothing; it ends where none grows from one stride
+    to the next. When most of the picture is there at once, it is a hard cut and what grows later is its motion.
     """
-    later = np.append(contrasts, np.repeat(contrasts[-1:], stride))[stride:]
-    settled = later - contrasts <= SETTLED_SHARE * later
-    return int(np.argmax(settled)) if settled.any() else len(contrasts)
+    growing = np.zeros(len(measures[0]), bool)
+    for values in measures:
+        later = np.append(values, np.repeat(values[-1:], stride))[stride:]
+        growing |= later - values > SETTLED_SHARE * later
+    if not growing.size:
+        return 0
+    affected = len(growing) if growing.all() else int(np.argmin(growing))
+    at_once = any(values[0] >= AT_ONCE * values[min(affected, len(values) - 1)] for values in measures)
+    return 0 if at_once else affected

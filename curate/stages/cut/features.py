@@ -13,6 +13,9 @@ GREY_PX = (64, 36)
 TINY_PX = (16, 9)
 """Width and height of the Y U V picture on which frames are compared."""
 
+INNER_ROWS = slice(5, 31)
+"""Rows of the grey picture whose mean and contrast are taken: inside the bars of a letterboxed film."""
+
 _LUMA, _CHROMA = 255 / 219, 255 / 224
 _Y_U_V = np.array([[1, 1.772, 0], [1, -0.344136, -0.714136], [1, 0, 1.402]])
 _SCALED = _Y_U_V * [_LUMA, _CHROMA, _CHROMA]
@@ -33,7 +36,8 @@ class FeatureWindow:
     """Features of the newest frames, addressed by frame number; at least ``keep`` frames are held.
 
     ``pts`` int64; ``grey`` uint8 (36, 64); ``tiny`` float32 (432,), Y U V of a 16x9 picture minus 128, whole numbers,
-    so that sums over them are exact; ``mean`` and ``contrast`` (standard deviation) of luma; ``step`` root mean
+    so that sums over them are exact; mean and contrast (standard deviation) of luma inside
+    the letterbox; detail, the energy of its differences; ``step`` root mean
     square change of ``tiny`` since the frame before (0 for the first). ``hsv`` is that of the newest frame alone.
     """
 
@@ -46,7 +50,7 @@ class FeatureWindow:
         self._pts = np.zeros(size, np.int64)
         self._grey = np.zeros((size, GREY_PX[1], GREY_PX[0]), np.uint8)
         self._tiny = np.zeros((size, TINY_PX[0] * TINY_PX[1] * 3), np.float32)
-        self._scalars = np.zeros((3, size), np.float64)
+        self._scalars = np.zeros((4, size), np.float64)
 
     @property
     def first(self) -> int:
@@ -62,9 +66,9 @@ class FeatureWindow:
         cv2.extractChannel(yuv, 0, grey)
         tiny = self._tiny[at]
         np.subtract(cv2.resize(yuv, TINY_PX, interpolation=cv2.INTER_AREA).ravel(), 128, out=tiny, dtype=np.float32)
-        mean, contrast = cv2.meanStdDev(grey)
+        mean, contrast = cv2.meanStdDev(grey[INNER_ROWS])
         change = tiny - self._tiny[at - 1] if self.n else np.zeros(1, np.float32)
-        self._scalars[:, at] = mean[0, 0], contrast[0, 0], np.sqrt(change.dot(change) / tiny.size)
+        self._scalars[:, at] = mean[0, 0], contrast[0, 0], np.sqrt(change.dot(change) / tiny.size), _detail(grey)
         self._pts[at] = thumb.pts
         self.n += 1
 
@@ -115,6 +119,10 @@ class FeatureWindow:
         """Change since the frame before, of frames [first, end)."""
         return self._scalars[2, self._indices(first, end)]
 
+    def details(self, first: int, end: int) -> np.ndarray:
+        """Energy of fine detail of frames [first, end): mean square difference of neighbouring luma pixels."""
+        return self._scalars[3, self._indices(first, end)]
+
     def distance(self, a: int, b: int) -> float:
         """Root mean square difference of two frames' tiny pictures, 0-255."""
         change = self.tiny(a) - self.tiny(b)
@@ -125,3 +133,8 @@ class FeatureWindow:
         black bars), under 0.3 where only a title or a near object did."""
         change = np.abs(self.tiny(a) - self.tiny(b)).reshape(-1, 3).sum(axis=1)
         return float(change.mean() ** 2 / max(np.square(change).mean(), 1e-9))
+
+
+def _detail(grey: np.ndarray) -> float:
+    across = cv2.norm(grey[:, 1:], grey[:, :-1], cv2.NORM_L2SQR)
+    return (across + cv2.norm(grey[1:], grey[:-1], cv2.NORM_L2SQR)) / grey.size

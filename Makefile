@@ -1,0 +1,61 @@
+# Everything from a bare machine with Python 3.11+, git, make and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help env demo test lint types floors tests bench clean
+
+help:
+	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
+	@echo "make test    lint, types, import floors and all tests"
+	@echo "make bench   repeat the measurements of docs/benchmarks.md"
+	@echo "make clean   remove the environment and the demo"
+
+env: $(STAMP)
+
+# OpenCV: only the build without display libraries, though a dependency asks for the other one.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	echo 'opencv-python ; python_version < "3"' > $(VENV)/overrides.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt \
+		--overrides $(VENV)/overrides.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: env
+	$(BIN)/curate models fetch
+	$(BIN)/python -m curate.testing.bucket demo/bucket
+	$(BIN)/curate run demo/bucket --out demo/corpus
+	@echo
+	@echo "The sample bucket is in demo/bucket, the corpus in demo/corpus. Try:"
+	@echo "  $(BIN)/curate stats demo/corpus"
+	@echo "  $(BIN)/curate failures demo/corpus"
+	@echo "  $(BIN)/curate select demo/corpus --name strict --set text.area_max.max=0.02"
+	@echo "  $(BIN)/curate export demo/corpus --selection strict"
+	@echo "  $(BIN)/curate verify demo/corpus --deep"
+
+test: lint types floors tests
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env
+	$(BIN)/basedpyright
+
+floors: env
+	$(BIN)/lint-imports
+
+tests: env
+	$(BIN)/curate models fetch
+	$(BIN)/python -m pytest
+
+bench: env
+	$(BIN)/python tests/bench/bench_overhead.py
+	$(BIN)/python tests/bench/bench_cuts.py
+	$(BIN)/python tests/bench/bench_select.py
+
+clean:
+	rm -rf $(VENV) demo
