@@ -81,6 +81,14 @@ def test_a_missing_folder_is_an_empty_relation_with_the_right_types(tmp_path):
     assert rows(con, sources_sql(con, corpus)) == []
 
 
+def test_half_floats_are_floats_whether_a_part_is_there_or_not(tmp_path):
+    corpus, con = Corpus(str(tmp_path)), connect()
+    schema = cells_schema({"half": pa.float16(), "halves": pa.list_(pa.float16())})
+    empty = con.sql(cells_sql(con, corpus, "s", "f", schema)).types
+    write_part(corpus.cells("s", "f"), rows_table(schema, [{"key": "k", "half": 0.5, "halves": [0.5]}]))
+    assert con.sql(cells_sql(con, corpus, "s", "f", schema)).types == empty
+
+
 def test_names_with_wild_cards_and_key_value_folders_are_plain_names(tmp_path):
     corpus = Corpus(str(tmp_path / "a[1]*" / "x=3"))
     write_cells(corpus, [cell("k", "ok", 1, 0.5)], [cell("k", "ok", 2, 0.7)])
@@ -247,3 +255,15 @@ def test_reading_again_after_a_new_part_sees_it(tmp_path):
     assert rows(con, cells_sql(con, corpus, "s", "f"))[0]["outcome"] == "failed"
     write_cells(corpus, [cell("k", "ok", 2, 0.5)])
     assert rows(con, parts_sql(con, corpus.cells("s", "f"), ["key"], "attempt DESC"))[0]["outcome"] == "ok"
+
+
+def test_cells_that_hold_half_floats_read_the_same_empty_and_filled(tmp_path):
+    """Regression: a stage with a float16 column and no cell yet ended the run's planning."""
+    corpus = Corpus(str(tmp_path))
+    schema = pa.schema([("key", pa.string()), ("vector", pa.list_(pa.float16())), ("outcome", pa.string())])
+    con = connect()
+    empty = con.sql(cells_sql(con, corpus, "x", "f", schema)).types
+    cell = {"key": "a", "vector": [1.5], "outcome": "ok", "attempt": 1}
+    full = pa.schema([*schema, ("attempt", pa.int32())])
+    write_part(corpus.cells("x", "f"), pa.Table.from_pylist([cell], schema=full))
+    assert con.sql(cells_sql(con, corpus, "x", "f", schema)).types[: len(empty)] == empty

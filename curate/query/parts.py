@@ -235,11 +235,18 @@ def _readable(con: duckdb.DuckDBPyConnection, place: Place, path: str) -> str:
     return str(place.fs.unstrip_protocol(path))
 
 
+def _as_read(dtype: pa.DataType) -> pa.DataType:
+    """The type as DuckDB reads it from Parquet: it takes half floats there as floats, but not from Arrow."""
+    if pa.types.is_list(dtype):
+        return pa.list_(_as_read(dtype.value_type))
+    return pa.float32() if pa.types.is_float16(dtype) else dtype
+
+
 def _nothing(con: duckdb.DuckDBPyConnection, schema: pa.Schema | None, columns: Sequence[str] | None) -> str:
     """An empty relation: typed where the type is known, else of the type NULL, which compares with anything."""
     types = dict(_CELL_TAIL_TYPES)
     if schema is not None:
-        empty = con.from_arrow(schema.empty_table())
+        empty = con.from_arrow(pa.schema([(f.name, _as_read(f.type)) for f in schema]).empty_table())
         types = dict(zip(empty.columns, map(str, empty.types), strict=True))
     names = list(columns or types)
     typed = (f"NULL::{types[n]}" if types.get(n, "NULL") not in {"NULL", '"NULL"'} else "NULL" for n in names)

@@ -120,5 +120,6 @@ def fading_frames(measures: Sequence[np.ndarray], stride: int) -> int:
     if not growing.size:
         return 0
     affected = len(growing) if growing.all() else int(np.argmin(growing))
-    at_once = any(values[0] >= AT_ONCE * values[min(affected, len(values) - 1)] for values in measures)
-    return 0 if at_once else affected
+    reached = [values[min(affected, len(values) - 1)] for values in measures]
+    at_first = [min(values[0] / max(last, 1e-9), 1.0) for values, last in zip(measures, reached, strict=True)]
+    return 0 if sum(at_first) >= AT_ONCE * len(measures) else affected
