@@ -8,6 +8,7 @@ cuts and CPU seconds of the cascade and of PySceneDetect's detectors, all fed th
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def found_by(method: str, frames: list[np.ndarray]) -> tuple[list[Truth], float]
     detector = stage.detector(facts(len(frames)))
     spans = [span for thumb in given for span in detector.push(thumb)] + detector.finish(len(frames))
     seconds = time.process_time() - began
-    pairs = zip(spans, spans[1:], strict=False)
+    pairs = itertools.pairwise(spans)
     gaps = [Truth(a.end_pts, b.start_pts, str(a.end_kind)) for a, b in pairs if a.end_kind is not CutKind.MAX_LEN]
     return gaps, seconds
 
@@ -207,9 +208,7 @@ def main() -> None:
     frames, truths, flashes = reel(pictures(args.files), args.minutes, args.seed)
     counts = {kind: sum(t.kind == kind for t in truths) for kind in ("hard", "dissolve", "fade")}
     print(f"{len(frames)} frames, {counts}, {len(flashes)} flashes; seed {args.seed}")
-    print(
-        f"{'method':24} {'hard':>6} {'dissolve':>9} {'fade':>6} {'prec.':>6} {'F1':>6} {'flash':>6} {'clean':>6} ms/frame"
-    )
+    print(f"{'method':24}   hard  dissolve   fade  prec.     F1  flash  clean ms/frame")
     for method in METHODS:
         found, cpu_s = found_by(method, frames)
         s = score(truths, flashes, found, cpu_s)

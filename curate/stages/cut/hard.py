@@ -63,16 +63,15 @@ def judge(window: FeatureWindow, frame: int, flash_frames: int, peak_ratio: floa
     """
     steps = window.steps(frame - AROUND, frame + AROUND + 1)
     jump = float(steps[AROUND])
-    if jump < STEP_FLOOR or jump <= steps[AROUND - 1] or jump < steps[AROUND + 1]:
-        return Verdict.MOTION
     usual = max(float(np.median(steps[:AROUND])), float(np.median(steps[AROUND + 1 :])))
-    if jump < peak_ratio * usual:
+    if jump < max(STEP_FLOOR, peak_ratio * usual):
         return Verdict.MOTION
     if _returns(window, frame - 1, range(frame + 1, frame + 1 + flash_frames), jump):
         return Verdict.FLASH
     if _returns(window, frame, range(frame - 1 - flash_frames, frame - 1), jump):
         return Verdict.MOTION
-    if window.spread(frame - 1, frame) < MIN_SPREAD:
+    is_peak = steps[AROUND - 1] < jump >= steps[AROUND + 1]
+    if not is_peak or window.spread(frame - 1, frame) < MIN_SPREAD:
         return Verdict.MOTION
     same = same_scene(window.grey(frame - 1), window.grey(frame))
     return Verdict.MOTION if same >= SAME_PLACE else Verdict.CUT
