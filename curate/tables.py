@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from curate import __version__
 from curate.errors import CorpusError
 from curate.records import Cell
 from curate.stage import Stage
-from curate.storage import Place
+from curate.storage import Place, is_remote
 
 FORMAT_VERSION = 1
 
@@ -124,9 +125,16 @@ def _cell_row(cell: Cell, host: str, run_id: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus folder. Only knows places; DuckDB questions are in `curate.query`."""
+    """A corpus folder. Only knows places; DuckDB questions are in `curate.query`.
+
+    A local path is made absolute at once: workers may live in other folders.
+    """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        if not is_remote(self.uri):
+            object.__setattr__(self, "uri", str(Path(self.uri.removeprefix("file://")).expanduser().absolute()))
 
     @cached_property
     def root(self) -> Place:

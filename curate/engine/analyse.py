@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from curate.engine.pipeline import Pipeline, Step
 from curate.engine.rows import RowBuffer
 from curate.engine.score import OpenClip, Scorer, ViewKeys
@@ -29,14 +31,16 @@ FORWARD_BYTES = 64 << 20
 
 @dataclass
 class _Forward:
-    """Clips that wait to be sent to the next group."""
+    """Clips that wait to be sent to the next group, with the views that later groups ask for."""
 
+    keys: frozenset[str]
     items: list[tuple[ClipItem, ClipWork]] = field(default_factory=list)
     held_bytes: int = 0
 
     def add(self, clip: OpenClip) -> None:
-        self.items.append((ClipItem(clip.clip, clip.facts, clip.pixels), clip.to_work()))
-        self.held_bytes += sum(view.frames.nbytes for view in clip.pixels.values())
+        views = {key: view for key, view in clip.pixels.items() if key in self.keys}
+        self.items.append((ClipItem(clip.clip, clip.facts, views), clip.to_work()))
+        self.held_bytes += sum(view.frames.nbytes for view in views.values())
 
     def take(self) -> ClipBundle:
         bundle = ClipBundle(tuple(self.items))
@@ -64,7 +68,8 @@ class Analyser:
         self._all = pipeline.requested
         self._on_source = on_source or (lambda _event, _uri: None)
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
-        self._forward = _Forward()
+        self._forward = _Forward(frozenset(self._keys.wanted_by(self._later)))
+        cv2.setNumThreads(1)  # one worker per core is cheaper than threads inside a worker (DESIGN section 6)
 
     def analyse(self, works: Sequence[SourceWork]) -> Iterator[Bundle]:
         """Work through sources; bundles come out as they fill, the rest at the end."""
@@ -211,15 +216,17 @@ class GroupScorer:
     """A worker of a later group: scores bundles of clips and sends on what further groups need."""
 
     def __init__(self, pipeline: Pipeline, group: int, *, host: str, run_id: str) -> None:
-        self._scorer = Scorer(pipeline.group(group), ViewKeys(pipeline.steps))
+        keys = ViewKeys(pipeline.steps)
+        self._scorer = Scorer(pipeline.group(group), keys)
         self._later = frozenset(step.stage.name for step in pipeline.steps if step.group > group)
+        self._later_keys = frozenset(keys.wanted_by(self._later))
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
 
     def process(self, bundle: ClipBundle) -> Iterator[Bundle]:
         """Score one bundle."""
         clips = [OpenClip.of_work(work, item.facts, item.views) for item, work in bundle.items]
         self._scorer.score(clips, bundle.attempts, self._emit)
-        forward = _Forward()
+        forward = _Forward(self._later_keys)
         for clip in clips:
             if clip.missing & self._later:
                 forward.add(clip)

@@ -57,7 +57,7 @@ def known_sources(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> dict[Key, K
 def hash_lookalikes(
     corpus: Corpus, refs: Sequence[InputRef], known: Mapping[Key, KnownSource], scratch: Path, run_map: RunMap
 ) -> int:
-    """Take the digest of unread inputs whose size another input or a known source has: only those can be the same content.
+    """Take the digest of unread inputs that have the size of another input or known source: no others can be the same.
 
     Their rows are written to `sources`; gives how many were read.
     """

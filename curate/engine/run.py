@@ -93,7 +93,7 @@ class RunResult:
 def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path, listener: Listener) -> RunResult:
     """Compute all that is missing, then write the run's folder, manifest last.
 
-    EngineError when something is still missing after the last pass; KeyboardInterrupt leaves finished work in the tables.
+    EngineError when something is still missing after the last pass. KeyboardInterrupt leaves finished work in place.
     """
     began = datetime.now(UTC)
     run_id = _run_id(request, began)

@@ -17,6 +17,9 @@ def ray_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[An
     """One Ray task an item, results in order; a lost worker's task is done again, at most three times."""
     import ray
 
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda item: function(item))
+    def apply(item: Any) -> Any:
+        return function(item)
+
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(apply)
     for reference in [task.remote(item) for item in items]:
         yield ray.get(reference)
