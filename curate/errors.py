@@ -121,12 +121,13 @@ class WorkerDiedError(EngineError):
 
 def transient_names() -> list[str]:
     """Names of all error classes for which `is_transient` holds."""
-    found, todo = ["TimeoutError", "ConnectionError", "MemoryError"], [CurateError]
+    found: set[str] = set()
+    todo: list[type[BaseException]] = [CurateError, TimeoutError, ConnectionError, MemoryError]
     while todo:
         cls = todo.pop()
         todo += cls.__subclasses__()
-        if cls.transient:
-            found.append(cls.__name__)
+        if not issubclass(cls, CurateError) or cls.transient:
+            found.add(cls.__name__)
     return sorted(found)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.errors import StorageError, UsageError
+from curate.errors import CurateError, StorageError, UsageError
 from curate.ingest.spool import local_copy
 from curate.media.sheet import clip_sheet
 from curate.query import RunTables, connect, last_run, literal
@@ -37,9 +37,14 @@ def find_clip(corpus: Corpus, clip_id: str, run_id: str | None = None) -> ClipRe
     with closing(connect()) as con:
         tables = RunTables(con, corpus, run_id or last_run(corpus))
         found = _rows(con, f"select * from ({tables.clips_sql()}) where starts_with(clip_id, {literal(clip_id)})")
-        if len(found) != 1:
-            which = "no clip" if not found else f"{len(found)} clips"
-            raise UsageError(f"{which} of run {tables.run_id} begin like that", subject=clip_id)
+        if not found:
+            raise UsageError(f"no clip of run {tables.run_id} begins like that", subject=clip_id)
+        if len(found) > 1:
+            some = ", ".join(sorted(row["clip_id"] for row in found)[:3])
+            text = (
+                f"{len(found)} clips of run {tables.run_id} begin like that ({some}{', ...' if len(found) > 3 else ''})"
+            )
+            raise UsageError(text, subject=clip_id, fix="Give more digits")
         clip = Clip.from_row(found[0])
         digest = literal(clip.source_digest)
         uris = _rows(con, f"select uri from ({tables.inputs_sql()}) where source_digest = {digest} order by uri")
@@ -57,10 +62,14 @@ def find_clip(corpus: Corpus, clip_id: str, run_id: str | None = None) -> ClipRe
 
 def clip_picture(record: ClipRecord) -> bytes:
     """A contact sheet of the clip as PNG; StorageError when no name of its source can be read any more."""
+    errors: list[CurateError] = []
     for uri in record.uris:
-        with tempfile.TemporaryDirectory(prefix="curate-") as scratch, local_copy(uri, Path(scratch)) as path:
-            return clip_sheet(str(path), record.facts, record.clip)
-    raise StorageError("its source is not among the inputs of the run", subject=record.clip.clip_id)
+        try:
+            with tempfile.TemporaryDirectory(prefix="curate-") as scratch, local_copy(uri, Path(scratch)) as path:
+                return clip_sheet(str(path), record.facts, record.clip)
+        except CurateError as error:
+            errors.append(error)
+    raise errors[0] if errors else StorageError("has no source among the inputs", subject=record.clip.clip_id)
 
 
 def _verdicts(con: Any, corpus: Corpus, clip_id: str) -> dict[str, dict[str, Any]]:
@@ -68,8 +77,9 @@ def _verdicts(con: Any, corpus: Corpus, clip_id: str) -> dict[str, dict[str, Any
     for name in corpus.selections().folders():
         place = corpus.selections().child(name, "selection.parquet")
         if place.exists() and place.is_local:
-            sql = f"select * from read_parquet({literal(place.path)}) where clip_id = {literal(clip_id)}"
-            found |= {name: row for row in _rows(con, sql)}
+            rows = _rows(con, f"select * from read_parquet({literal(place.path)}) where clip_id = {literal(clip_id)}")
+            if rows:
+                found[name] = rows[0]
     return found
 
 

@@ -135,6 +135,8 @@ class Stage(ABC, Generic[ConfigT]):
     columns: ClassVar[tuple[Column, ...]]
     resources: ClassVar[Resources] = Resources()
     reads_pixels: ClassVar[bool] = True
+    stand_in: ClassVar[str] = ""
+    """Said in the terminal, the manifest and the statistics where a stage only stands in for a real model."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -215,6 +217,11 @@ class CutDetector(Protocol):
         """The stream ended at ``end_pts``; give the remaining spans."""
         ...
 
+    @property
+    def needed_pts(self) -> int:
+        """No span to come begins before this pts: what lies before it need not be held any longer."""
+        ...
+
     def summary(self) -> dict[str, Any]:
         """Values of the cut cell except ``n_clips``; valid after finish."""
         ...
@@ -264,6 +271,8 @@ class ClipStage(Stage[ConfigT]):
         values: list[Mapping[str, Any]] = []
         with boundary() as caught:
             values = [self._checked(value) for value in self.score_batch(items)]
+            if len(values) != len(items):
+                raise StageError(f"gave {len(values)} results for {len(items)} clips", subject=self.name)
         seconds = (time.perf_counter() - began) / len(items)
         if caught.error is None:
             pairs = zip(items, values, strict=True)
@@ -279,10 +288,34 @@ class ClipStage(Stage[ConfigT]):
                 f"gave columns {sorted(set(values) - declared)} beyond and lacked {sorted(declared - set(values))}",
                 subject=self.name,
             )
-        bad = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
-        if bad:
-            raise StageError(f"gave a value that is not finite in {bad}", subject=self.name)
+        for column in self.columns:
+            _check_value(self.name, column, values[column.name])
         return values
+
+
+def _check_value(stage: str, column: Column, value: Any) -> None:
+    """StageError unless the value fits its column; here, where the clip fails alone, and not in the table writer."""
+    try:
+        array = _as_array(value, column.dtype)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise StageError(
+            f"a value does not fit its declared type in {column.name!r}: {error}", subject=stage
+        ) from error
+    if pa.types.is_integer(column.dtype) and isinstance(value, float) and not value.is_integer():
+        raise StageError(f"a value does not fit its declared type in {column.name!r}: {value}", subject=stage)
+    while pa.types.is_list(array.type):
+        array = array.flatten()
+    if pa.types.is_floating(array.type) and not np.isfinite(array.drop_null().to_numpy(zero_copy_only=False)).all():
+        raise StageError(f"gave a value that is not finite in {column.name!r}", subject=stage)
+
+
+def _as_array(value: Any, dtype: pa.DataType) -> pa.Array:
+    """The value as Arrow holds it; NumPy vectors of the right type whole, which is a thousand times faster."""
+    if isinstance(value, np.ndarray) and value.ndim == 1 and pa.types.is_list(dtype):
+        array = pa.array(value)
+        if array.type == dtype.value_type:
+            return array
+    return pa.array([value], dtype)
 
 
 @dataclass
@@ -294,7 +327,7 @@ class Caught:
 
 @contextmanager
 def boundary() -> Iterator[Caught]:
-    """The one place that stops an unforeseen error: what fails inside is recorded by the caller, and the run goes on."""
+    """The one place that stops an unforeseen error: the caller records what failed inside, and the run goes on."""
     caught = Caught()
     try:
         yield caught

@@ -108,6 +108,8 @@ class CorpusStats:
     seconds: list[StageSeconds]
     sources: list[SourceOutcome]
     funnel: dict[str, Any] | None = field(default=None)
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    """What some stages cannot do without bigger models, by stage."""
 
 
 def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | None = None) -> CorpusStats:
@@ -141,6 +143,7 @@ def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | Non
             seconds=seconds,
             sources=_outcomes(tables),
             funnel=funnel if funnel and funnel["run_id"] == run_id else None,
+            stand_ins=tables.manifest.get("stand_ins", {}),
         )
 
 

@@ -45,6 +45,10 @@ class _StrideDetector:
     def finish(self, end_pts: int) -> list[Span]:
         return [self._close(end_pts)]
 
+    @property
+    def needed_pts(self) -> int:
+        return self._start
+
     def summary(self) -> dict[str, Any]:
         return {"n_frames": self._frames}
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from curate.errors import CurateError, UsageError
+from curate.storage import storage_error
 
 EXIT_OK = 0
 EXIT_ERROR = 1
@@ -21,22 +22,30 @@ EXIT_STOPPED = 4
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters, and those that change the direction or the lines of a text; a name may forge neither.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def plain(text: object) -> str:
-    """Text of unknown origin (file names, messages) made safe to print: no control characters, no markup."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
+    """Text of unknown origin (file names, messages), safe to print in a line: no control characters, no markup."""
+    safe = str(text).encode("utf-8", "backslashreplace").decode()
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", safe))
 
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """Turn our errors into one line and an exit status; Ctrl-C into status 4."""
+    """Turn our errors, and those of the machine, into one line and an exit status; Ctrl-C into status 4."""
     try:
         yield
     except CurateError as error:
-        err.print(f"[bold red]Error[/] {plain(error)}", soft_wrap=True)
-        raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR) from error
+        raise _told(error) from error
+    except OSError as error:
+        raise _told(storage_error(error, str(error.filename or ""))) from error
     except KeyboardInterrupt as stop:
-        err.print("Stopped. What is finished is kept; the same command goes on from here.")
+        err.print("Stopped. What is finished is kept; the same command goes on from here.", soft_wrap=True)
         raise typer.Exit(EXIT_STOPPED) from stop
+
+
+def _told(error: CurateError) -> typer.Exit:
+    err.print(f"[bold red]Error[/] {plain(' '.join(str(error).split()))}", soft_wrap=True)
+    return typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)

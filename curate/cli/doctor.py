@@ -35,7 +35,10 @@ class Finding:
 
 
 def doctor() -> None:
-    """Say what this machine has and lacks; exit status 1 when the default recipe could not run."""
+    """Say what this machine has and lacks; exit status 1 when the default recipe could not run.
+
+    Example: `curate doctor`
+    """
     with ending():
         findings = [*_machine(), *_decoders(), *_engine(), *_models(), *_optional()]
     for finding in findings:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from curate.cli.console import ending, out, plain
-from curate.cli.tables import print_failures, print_stats
+from curate.cli.tables import grid, print_failures, print_stats
 from curate.inspection import ClipRecord, clip_picture, find_clip
 from curate.stats import corpus_stats
 from curate.stats import failures as failures_of
@@ -20,6 +19,7 @@ from curate.units import format_duration
 
 CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="Folder or URI of the corpus.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's id; default the last complete one.")]
+_NO_VALUES = frozenset({*BOOKKEEPING, "key", "outcome", "error_traceback"})
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
@@ -70,9 +70,11 @@ def show(
     with ending():
         record = find_clip(Corpus(corpus), clip_id, run)
         _print_clip(record)
+        for stage, cell in record.cells.items():
+            _print_traceback(stage, cell)
         target = png or Path(f"{record.clip.clip_id}.png")
         target.write_bytes(clip_picture(record))
-        out.print(f"Contact sheet: {plain(target)}")
+        out.print(f"Contact sheet: {plain(target)}", soft_wrap=True)
 
 
 def _print_clip(record: ClipRecord) -> None:
@@ -83,28 +85,40 @@ def _print_clip(record: ClipRecord) -> None:
     out.print(f"  stream {clip.stream} of content sha256 {clip.source_digest}", soft_wrap=True)
     out.print(
         f"  {float(clip.start_s):.3f} s to {float(clip.end_s):.3f} s ({format_duration(float(clip.duration_s))}), "
-        f"pts {clip.start_pts} to {clip.end_pts} in units of {clip.time_base} s"
+        f"pts {clip.start_pts} to {clip.end_pts} in units of {clip.time_base} s",
+        soft_wrap=True,
     )
-    out.print(
-        f"  begins with {clip.start_kind} ({clip.start_detector}), ends with {clip.end_kind} ({clip.end_detector})"
-    )
+    begins, ends = _edge(clip.start_kind, clip.start_detector), _edge(clip.end_kind, clip.end_detector)
+    out.print(f"  begins with {begins}, ends with {ends}", soft_wrap=True)
     for name, verdict in record.verdicts.items():
         why = f": {plain(verdict['reason'])}" if verdict["reason"] else ""
-        out.print(f"  selection {plain(name)}: {verdict['verdict']}{why}")
+        out.print(f"  selection {plain(name)}: {verdict['verdict']}{why}", soft_wrap=True)
     for stage, cell in record.cells.items():
-        table = Table(
-            f"{stage} {record.fingerprints[stage]}", str(cell["outcome"]), box=None, header_style="bold", expand=False
-        )
+        table = grid(f"{stage} {record.fingerprints[stage]}", str(cell["outcome"]))
         for column, value in cell.items():
-            if value is not None and column not in {*BOOKKEEPING, "key", "outcome"}:
-                table.add_row(column, plain(_short(value)))
+            if value is not None and column not in _NO_VALUES:
+                table.add_row(f"  {column}", plain(_short(value)))
         out.print(table)
+
+
+def _edge(kind: object, detector: str) -> str:
+    words = str(kind).replace("_", " ")
+    return f"{words} ({plain(detector)})" if detector else words
+
+
+def _print_traceback(stage: str, cell: dict[str, Any]) -> None:
+    if cell.get("error_traceback"):
+        out.print(f"[bold]Traceback of {plain(stage)}[/]")
+        for line in cell["error_traceback"].splitlines():
+            out.print(f"  {plain(line)}", soft_wrap=True)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
+        if not value:
+            return "none"
         head = ", ".join(_short(item) for item in value[:6])
         return f"[{head}{', ...' if len(value) > 6 else ''}] ({len(value)})"
     return str(value)

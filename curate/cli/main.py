@@ -30,10 +30,13 @@ def _version(wanted: bool) -> None:
 def root(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Raw video to a curated, captioned, sharded training corpus."""
+    """Raw video to a curated, captioned, sharded training corpus.
+
+    Example: `curate run videos/ --out corpus`
+    """
 
 
-app.command("run")(run.run)
+app.command("run", epilog=run.EPILOG)(run.run)
 app.command("select")(corpus.select_command)
 app.command("export")(corpus.export_command)
 app.command("verify")(corpus.verify_command)

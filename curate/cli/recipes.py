@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from curate.cli.console import ending, out, plain
+from curate.cli.tables import grid
 from curate.recipe import build, load_recipe, recipe_files
 
 app = typer.Typer(help="Recipes: list, show, validate.", no_args_is_help=True)
@@ -18,31 +18,39 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", he
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the recipes that ship with the package."""
+    """List the recipes that ship with the package.
+
+    Example: `curate recipes list`
+    """
     with ending():
-        table = Table("recipe", "what it does", box=None, header_style="bold")
+        table = grid("recipe", "what it does")
         for name in recipe_files():
-            table.add_row(name, " ".join(load_recipe(name).description.split()))
+            table.add_row(name, plain(" ".join(load_recipe(name).description.split())))
         out.print(table)
 
 
 @app.command("show")
 def show_recipe(recipe: RecipeName, sets: Sets = None) -> None:
-    """Print a recipe with all its defaults, after `--set`."""
+    """Print a recipe with all its defaults, after `--set`: a file to begin one's own with.
+
+    Example: `curate recipes show embedded --set cut.min_len_s=2 > mine.yaml`
+    """
     with ending():
         loaded = load_recipe(recipe, sets or [])
         pipeline = build(loaded)
-        out.print(plain(loaded.to_text()), soft_wrap=True)
-        table = Table("stage", "fingerprint", "columns", box=None, header_style="bold")
+        typer.echo(loaded.to_text())
+        typer.echo("# The fingerprint of each stage, and the columns it writes:")
         for _, stage, fingerprint in pipeline.stages():
-            table.add_row(stage.name, fingerprint, ", ".join(column.name for column in stage.columns))
-        out.print(table)
+            typer.echo(f"# {stage.name} {fingerprint}: {', '.join(column.name for column in stage.columns)}")
 
 
 @app.command("validate")
 def validate_recipe(recipe: RecipeName, sets: Sets = None) -> None:
-    """Check a recipe; exit status 2 and the reason when it is wrong."""
+    """Check a recipe; exit status 2 and the reason when it is wrong.
+
+    Example: `curate recipes validate mine.yaml`
+    """
     with ending():
         pipeline = build(load_recipe(recipe, sets or []))
         names = ", ".join(stage.name for _, stage, _ in pipeline.stages())
-        out.print(f"{plain(recipe)} is right: {names}")
+        out.print(f"{plain(recipe)} is right: {names}", soft_wrap=True)

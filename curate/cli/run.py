@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from curate.cli.console import EXIT_FAILURES, ending, out, plain
 from curate.cli.corpus import print_export
 from curate.cli.progress import Progress
-from curate.cli.tables import print_funnel
+from curate.cli.tables import print_funnel, print_stand_ins
 from curate.job import JobOptions, JobResult, run_job
 from curate.recipe import load_recipe
 from curate.units import format_duration
@@ -20,7 +21,7 @@ EPILOG = """
 - A folder: `curate run videos/ --out corpus`
 - A bucket, on a Ray cluster: `curate run s3://bucket/raw --out s3://bucket/corpus --address auto`
 - A list with titles and licences: `curate run list.csv --out corpus`
-- Other thresholds later, nothing computed again: `curate select corpus --set select.text.max=0.03`
+- Other thresholds later, nothing computed again: `curate select corpus --set text.area_max.max=0.03`
 - Look first: `curate run videos/ --out corpus --sample 0.01 --engine inline`
 
 **Exit status**: 0 complete (failures are printed), 1 could not be completed, 2 wrong usage, 3 something failed and
@@ -54,7 +55,8 @@ def run(
 ) -> None:
     """Score every clip of the sources, select, and write training shards.
 
-    Whatever was computed before is not computed again: the same command resumes, and a changed recipe computes what changed.
+    Whatever was computed before is not computed again: the same command resumes, and a changed recipe computes what
+    changed.
     """
     with ending():
         if not corpus:
@@ -73,15 +75,20 @@ def _print_result(result: JobResult, corpus: str) -> int:
     run_result = result.run
     inputs = run_result.counts["inputs"]
     failed = inputs.get("failed", 0) + run_result.counts["cells_failed"]
-    out.print(f"Run {run_result.run_id} is complete after {format_duration(run_result.seconds)}.")
+    out.print(f"Run {run_result.run_id} is complete after {format_duration(run_result.seconds)}.", soft_wrap=True)
     if result.funnel is not None:
         print_funnel(out, result.funnel)
     if result.export is not None:
         print_export(result.export)
-    out.print("[bold]Look next[/]")
-    name = plain(corpus)
-    out.print(f"  curate stats {name}        scores, thresholds, what each filter drops")
-    if failed:
-        out.print(f"  curate failures {name}     what failed, and why")
-    out.print(f"  curate verify {name}       check every shard")
+    print_stand_ins(out, run_result.stand_ins)
+    _print_next(corpus, failed=bool(failed), exported=result.export is not None)
     return failed
+
+
+def _print_next(corpus: str, *, failed: bool, exported: bool) -> None:
+    hints = {"stats": "scores, thresholds, what each filter drops"}
+    hints |= {"failures": "what failed, and why"} if failed else {}
+    hints |= {"verify": "check every shard"} if exported else {"export": "write the kept clips as shards"}
+    out.print("[bold]Look next[/]")
+    for command, what in hints.items():
+        out.print(f"  curate {command:<9} {plain(shlex.quote(corpus))}   {what}", soft_wrap=True)

@@ -2,54 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
 
 from curate.cli.console import plain
 from curate.select import Counts, Funnel, Reason
-from curate.stats import CategoryStats, CorpusStats, FailureGroup, NumberStats, StageSeconds
+from curate.stats import CategoryStats, CorpusStats, FailureGroup, NumberStats, SourceOutcome, StageSeconds
 from curate.units import format_duration
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _VERDICTS = ("kept", "dropped", "failed", "skipped")
+_REASONS = 12
+"""Reasons and causes that are printed one by one; funnel.json and inputs.parquet hold all."""
+_WORD_CHARS = 40
+"""Longer values are sentences, which nobody wants counted."""
+_LAYOUTS: tuple[tuple[int, tuple[str, ...], int], ...] = (
+    (90, ("min", "p5", "p25", "p50", "p75", "p95", "max"), 20),
+    (70, ("min", "p5", "p50", "p95", "max"), 20),
+    (40, ("min", "p50", "max"), 10),
+    (0, ("min", "p50", "max"), 0),
+)
+"""By the room beside the name: the ranks that are shown, and the bins of the histogram."""
+
+
+def grid(*heads: str) -> Table:
+    """An open table; columns whose head begins with ``>`` hold numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for head in heads:
+        is_number = head.startswith(">")
+        table.add_column(head.lstrip(">"), justify="right" if is_number else "left", no_wrap=is_number)
+    return table
 
 
 def print_funnel(console: Console, funnel: Funnel) -> None:
     """What became of every input and every clip, with reasons and hours."""
-    table = Table("", "found", *_VERDICTS, box=None, header_style="bold")
-    for name, counts in (("inputs", funnel.inputs), ("clips", funnel.clips)):
-        table.add_row(name, *_cells(counts, skips=name == "inputs"))
-    total_s = 3600 * sum(funnel.hours.values())
-    spent = [format_duration(3600 * funnel.hours.get(verdict, 0.0)) for verdict in _VERDICTS[:3]]
-    table.add_row("video", format_duration(total_s), *spent, "")
-    console.print(f"[bold]Funnel[/] of selection {plain(funnel.name)} over run {plain(funnel.run_id)}")
+    table = grid("", ">found", *(f">{verdict}" for verdict in _VERDICTS))
+    table.add_row("inputs", *_cells(funnel.inputs), str(funnel.inputs.skipped))
+    table.add_row("clips", *_cells(funnel.clips))
+    table.add_row("video", *(_spent(3600 * funnel.hours.get(key, 0.0)) for key in ("found", *_VERDICTS[:3])))
+    title = f"[bold]Funnel[/] of selection {plain(funnel.name)} over run {plain(funnel.run_id)}"
+    console.print(title, soft_wrap=True)
     console.print(table)
     _print_reasons(console, "inputs", funnel.input_reasons)
     _print_reasons(console, "clips", funnel.clip_reasons)
     for limit in funnel.thresholds:
         value = "nothing to rank" if limit.value is None else f"{limit.value:.6g}"
-        console.print(f"  {plain(limit.condition)}: {limit.kind} {limit.share:g} of {limit.n} is {value}")
+        console.print(f"{plain(limit.condition)}: {limit.kind} {limit.share:g} of {limit.n} is {value}", soft_wrap=True)
     if funnel.retention and funnel.retention.ratio is not None and len(funnel.conditions) > 1:
         joint, product = funnel.retention.joint, funnel.retention.product
-        console.print(f"  kept by all conditions {joint:.1%}; if they were independent it would be {product:.1%}")
+        text = f"kept by all conditions {joint:.1%}; if they were independent it would be {product:.1%}"
+        console.print(text, soft_wrap=True)
 
 
-def _cells(counts: Counts, *, skips: bool) -> list[str]:
-    shown = [counts.found, counts.kept, counts.dropped, counts.failed]
-    return [str(n) for n in shown] + [str(counts.skipped) if skips else ""]
+def _cells(counts: Counts) -> list[str]:
+    return [str(n) for n in (counts.found, counts.kept, counts.dropped, counts.failed)]
 
 
 def _print_reasons(console: Console, what: str, reasons: Sequence[Reason]) -> None:
     shown = [reason for reason in reasons if reason.verdict != "kept"]
     if not shown:
         return
-    table = Table(f"{what} not kept", "why", "n", "time", box=None, header_style="bold")
-    for reason in shown:
-        spent = format_duration(reason.hours * 3600) if reason.hours else ""
-        table.add_row(reason.verdict, plain(reason.reason), str(reason.n), spent)
+    has_time = any(reason.hours for reason in shown)
+    table = grid(f"{what} not kept", "why", ">n", *([">time"] if has_time else []))
+    for reason in shown[:_REASONS]:
+        spent = [_spent(reason.hours * 3600)] if has_time else []
+        table.add_row(reason.verdict, plain(reason.reason), str(reason.n), *spent)
+    rest = shown[_REASONS:]
+    if rest:
+        table.add_row("...", f"{len(rest)} more reasons (funnel.json has them)", str(sum(reason.n for reason in rest)))
     console.print(table)
 
 
@@ -57,45 +81,82 @@ def print_stats(console: Console, stats: CorpusStats) -> None:
     """Scores, failures and time of a run."""
     console.print(
         f"[bold]Run[/] {plain(stats.run_id)}: {stats.n_sources} sources, {stats.n_clips} clips, "
-        f"{format_duration(stats.hours * 3600)}"
+        f"{format_duration(stats.hours * 3600)}",
+        soft_wrap=True,
     )
     if stats.funnel is not None:
-        print_funnel(console, Funnel.from_json(_json(stats.funnel)))
+        print_funnel(console, Funnel.from_json(json.dumps(stats.funnel)))
+    else:
+        _print_outcomes(console, stats.sources)
+    print_stand_ins(console, stats.stand_ins)
     _print_numbers(console, [n for n in stats.numbers if n.stage != "probe"])
-    _print_categories(console, [c for c in stats.categories if c.stage != "probe" and c.n_distinct <= 20])
+    _print_categories(console, [c for c in stats.categories if c.stage != "probe"])
     print_failures(console, stats.failures)
     _print_seconds(console, stats.seconds)
 
 
-def _json(funnel: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(funnel)
-
-
-def sparkline(counts: Sequence[int]) -> str:
-    """A histogram in one line of block characters; an empty bin is a blank, any other at least the lowest block."""
-    top = max(counts, default=0)
-    return "".join(_BARS[-(-8 * count // top) if top else 0] for count in counts)
+def print_stand_ins(console: Console, stand_ins: Mapping[str, str]) -> None:
+    """What some stages cannot do without bigger models: nobody should take their output for more than it is."""
+    for stage, text in stand_ins.items():
+        console.print(f"[yellow]Stand-in[/] {plain(stage)}: {plain(text)}", soft_wrap=True)
 
 
-def _print_numbers(console: Console, numbers: Sequence[NumberStats]) -> None:
-    heads = ("score", "clips", "failed", "min", "p5", "p25", "p50", "p75", "p95", "max", "histogram")
-    table = Table(*heads, box=None, header_style="bold")
-    for entry in numbers:
-        ranks = [entry.percentiles[p] for p in ("p5", "p25", "p50", "p75", "p95")]
-        values = [f"{value:.4g}" for value in (entry.min, *ranks, entry.max)]
-        failed = f"[red]{entry.failed}[/]" if entry.failed else "0"
-        table.add_row(f"{entry.stage}.{entry.column}", str(entry.n), failed, *values, sparkline(entry.counts))
+def _print_outcomes(console: Console, outcomes: Sequence[SourceOutcome]) -> None:
+    """What became of the inputs, where no selection was made over the run."""
+    table = grid("inputs", "why", ">n")
+    for entry in outcomes[:_REASONS]:
+        table.add_row(entry.outcome, plain(entry.cause), str(entry.n))
+    rest = outcomes[_REASONS:]
+    if rest:
+        table.add_row("...", f"{len(rest)} more causes", str(sum(entry.n for entry in rest)))
     console.print(table)
 
 
+def sparkline(counts: Sequence[int], bins: int) -> str:
+    """A histogram in one line of block characters; an empty bin is a blank, any other at least the lowest block."""
+    step = max(1, len(counts) // bins)
+    merged = [sum(counts[i : i + step]) for i in range(0, len(counts), step)]
+    top = max(merged, default=0)
+    return "".join(_BARS[-(-8 * count // top) if top else 0] for count in merged)
+
+
+def _print_numbers(console: Console, numbers: Sequence[NumberStats]) -> None:
+    """Scores by stage: those of clips in the recipe's order, then what the cut counted in each source."""
+    if not numbers:
+        return
+    place = {"clip": -1, "cut": 1}
+    ordered = sorted(numbers, key=lambda entry: place.get(entry.stage, 0))
+    name_chars = max(len(entry.column) for entry in ordered) + 2
+    n_chars = max(len(str(entry.n)) for entry in ordered)
+    room = console.width - name_chars - n_chars - 4
+    ranks, bins = next((ranks, bins) for least, ranks, bins in _LAYOUTS if room >= least)
+    table = grid("score", ">n", *(f">{rank}" for rank in ranks), *(["histogram"] if bins else []))
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
+    for stage, entries in groupby(ordered, key=lambda entry: entry.stage):
+        members = list(entries)
+        failed = f", [red]{members[0].failed} failed[/]" if members[0].failed else ""
+        table.add_row(f"[bold]{plain(stage)}[/]{' of each source' if stage == 'cut' else ''}{failed}")
+        for entry in members:
+            values = {"min": entry.min, "max": entry.max, **entry.percentiles}
+            shown = (_number(values[rank]) for rank in ranks)
+            line = [sparkline(entry.counts, bins)] if bins else []
+            table.add_row(f"  {plain(entry.column)}", str(entry.n), *shown, *line)
+    console.print(table)
+
+
+def _number(value: float) -> str:
+    """Three significant digits, whole numbers in full."""
+    value += 0.0  # no minus before a nought
+    return f"{value:.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
+
+
 def _print_categories(console: Console, categories: Sequence[CategoryStats]) -> None:
-    table = Table("class", "values", box=None, header_style="bold")
+    table = grid("class", "values")
     for entry in categories:
-        if entry.top:
+        if entry.top and all(len(value) <= _WORD_CHARS for value, _ in entry.top):
             counts = ", ".join(f"{plain(value)} {n}" for value, n in entry.top[:8])
-            table.add_row(f"{entry.stage}.{entry.column}", counts)
+            more = f", {entry.n_distinct - 8} more" if entry.n_distinct > 8 else ""
+            table.add_row(f"{plain(entry.stage)}.{plain(entry.column)}", counts + more)
     if table.row_count:
         console.print(table)
 
@@ -104,18 +165,24 @@ def print_failures(console: Console, groups: Sequence[FailureGroup], *, examples
     """Failures by stage and class, with examples; nothing when there are none."""
     if not groups:
         return
-    table = Table("failed in", "class", "n", "for example", box=None, header_style="bold")
+    table = grid("failed in", "class", ">n", "for example")
     for group in groups:
         for index, example in enumerate(group.examples[:examples]):
-            head = (group.stage, group.error_class, str(group.n)) if index == 0 else ("", "", "")
+            head = (plain(group.stage), plain(group.error_class), str(group.n)) if index == 0 else ("", "", "")
             name = example.uri.rsplit("/", 1)[-1]
             table.add_row(*head, f"{plain(name)}: {plain(example.message)}")
     console.print(table)
 
 
 def _print_seconds(console: Console, seconds: Sequence[StageSeconds]) -> None:
-    table = Table("stage", "cells", "total", "mean", "longest", box=None, header_style="bold")
+    table = grid("time of stage", ">cells", ">total", ">share", ">mean", ">longest")
+    total_s = sum(entry.sum_s for entry in seconds) or 1.0
     for entry in seconds:
-        spent = (format_duration(entry.sum_s), f"{entry.mean_s * 1000:.0f} ms", format_duration(entry.max_s))
-        table.add_row(entry.stage, str(entry.n), *spent)
+        spent = (_spent(entry.sum_s), f"{entry.sum_s / total_s:.0%}", _spent(entry.mean_s), _spent(entry.max_s))
+        table.add_row(plain(entry.stage), str(entry.n), *spent)
     console.print(table)
+
+
+def _spent(seconds: float) -> str:
+    """A time, with milliseconds where seconds would all be nought."""
+    return f"{seconds * 1000:.0f} ms" if 0 < seconds < 1 else format_duration(seconds)

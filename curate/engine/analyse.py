@@ -152,8 +152,6 @@ class Analyser:
                         else:
                             self._fail_clip(ClipWork(clip, self._all), source, blind.error)
                         yield
-                if spans:
-                    sampler.forget_before(spans[-1].end_pts)
             values = {**detector.summary(), "n_clips": n_clips}
             self._rows.add_cell(
                 cut, Cell(file.digest, Outcome.OK, values, clock.seconds(), attempt=source.work.attempt)
@@ -209,6 +207,7 @@ def _detect(path: str, facts: SourceFacts, width_px: int, detector: Any, sampler
         thumb = frame.thumb(width_px)
         sampler.push(frame, thumb if width_px == THUMB_WIDTH_PX else None)
         yield detector.push(Thumb(frame.pts, thumb))
+        sampler.forget_before(detector.needed_pts)
     yield detector.finish(facts.end_pts)
 
 

@@ -38,14 +38,21 @@ class CellState:
 
 @dataclass
 class Planner:
-    """Finds the missing work of one run over the tables as they are now."""
+    """Finds the missing work of one run over the tables as they are now.
+
+    Without ``retry``, what failed for a transient reason counts as done: it is recorded, and a later run does it again.
+    """
 
     con: duckdb.DuckDBPyConnection
     corpus: Corpus
     pipeline: Pipeline
     refs: Sequence[InputRef]
     only_clips: frozenset[str] | None = None
-    _transient: frozenset[str] = field(default_factory=lambda: frozenset(transient_names()))
+    retry: bool = True
+    _transient: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._transient = frozenset(transient_names() if self.retry else ())
 
     def plan(self, known: Known) -> list[SourceWork]:
         """Work by source, in the order of the inputs; empty when the run is complete."""
@@ -60,7 +67,7 @@ class Planner:
                 works.append(SourceWork(ref))
             elif found.digest is not None:
                 contents[found.digest] = (ref, found)
-            elif not found.is_final:
+            elif found.error_class in self._transient:
                 works.append(SourceWork(ref, attempt=found.attempt + 1))
         if self.only_clips is not None:
             works = []
@@ -78,6 +85,8 @@ class Planner:
         works, cut_done = [], []
         for digest, (ref, _) in contents.items():
             probe, cut = probes.get(digest), cuts.get(digest)
+            if cut is not None and cut.outcome is Outcome.FAILED and cut.is_done:
+                continue
             if probe is None or not probe.is_done:
                 works.append(SourceWork(ref, digest, attempt=probe.attempt + 1 if probe else 1))
             elif probe.outcome is Outcome.OK and (cut is None or not cut.is_done):
@@ -133,7 +142,7 @@ class Planner:
                         attempts[step.stage.name, clip_id] = attempt
         if not missing:
             return []
-        clips = self._clip_works(missing)
+        clips = self._clip_works(missing, attempts)
         return self._by_source(contents, clips, attempts)
 
     def _missing_of(self, step: Step) -> Iterable[tuple[str, int | None]]:
@@ -145,7 +154,9 @@ class Planner:
                 and (outcome is null or (outcome = 'failed' and error_class in (select name from transient)))"""
         ).fetchall()
 
-    def _clip_works(self, missing: Mapping[str, set[str]]) -> list[ClipWork]:
+    def _clip_works(
+        self, missing: Mapping[str, set[str]], attempts: Mapping[tuple[str, str], int]
+    ) -> list[ClipWork]:
         self.con.register("lacking", pa.table({"clip_id": list(missing)}))
         has, failed = self._values_of_lacking()
         rows = self.con.sql(f"select * from ({self._clips()}) where clip_id in (select clip_id from lacking)")
@@ -153,10 +164,21 @@ class Planner:
         for row in rows.to_arrow_table().to_pylist():
             clip = Clip.from_row(row)
             values = has.get(clip.clip_id, {})
-            todo = self._beyond_gates(missing[clip.clip_id], values, failed.get(clip.clip_id, set()))
+            broken = failed.get(clip.clip_id, set())
+            tried = {name for name in missing[clip.clip_id] if (name, clip.clip_id) in attempts}
+            todo = self._beyond_gates(missing[clip.clip_id], values, broken) - self._in_vain(tried, broken)
             if todo:
-                works.append(ClipWork(clip, todo, values, frozenset(failed.get(clip.clip_id, set()))))
+                works.append(ClipWork(clip, todo, values, frozenset(broken)))
         return works
+
+    def _in_vain(self, tried: set[str], failed: set[str]) -> set[str]:
+        """Stages that were tried and read a cell that failed for good, or that such a stage writes."""
+        found: set[str] = set()
+        for step in self.pipeline.steps:
+            name = step.stage.name
+            if name in tried and not (failed | found).isdisjoint(step.stage.reads):
+                found.add(name)
+        return found
 
     def _values_of_lacking(self) -> tuple[dict[str, dict[str, Any]], dict[str, set[str]]]:
         """Values that reads and gates need, and stages that failed for good, by clip that lacks a cell."""

@@ -88,6 +88,7 @@ class RunResult:
     counts: dict[str, Any]
     seconds: float
     stage_seconds: Mapping[str, float]
+    stand_ins: Mapping[str, str]
 
 
 def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path, listener: Listener) -> RunResult:
@@ -101,7 +102,8 @@ def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path,
     hash_lookalikes(request.corpus, request.refs, known_sources(con, request.corpus), scratch, run_map)
     total = _passes(con, request, engine, run_id, listener)
     counts = _write_run(con, request, engine.name, run_id, began, total)
-    return RunResult(run_id, counts, (datetime.now(UTC) - began).total_seconds(), total.stage_seconds)
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    return RunResult(run_id, counts, seconds, total.stage_seconds, stand_ins(request.pipeline))
 
 
 def _passes(
@@ -187,6 +189,7 @@ def _write_run(
         "tool_version": __version__,
         "stages": request.pipeline.manifest_stages(),
         "requested": sorted(request.pipeline.requested),
+        "stand_ins": stand_ins(request.pipeline),
         "gates": request.pipeline.manifest_gates(),
         "models": {s.name: dict(s.model_digests()) for _, s, _ in request.pipeline.stages() if s.model_digests()},
         "libraries": _libraries(),
@@ -245,3 +248,9 @@ def _libraries() -> dict[str, str]:
     names += ["scenedetect", "torch"]
     found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
     return {name: found[name] for name in names if name in found}
+
+
+def stand_ins(pipeline: Pipeline) -> dict[str, str]:
+    """What the requested stages cannot do without bigger models, by stage."""
+    steps = [step.stage for step in pipeline.steps if step.stage.name in pipeline.requested]
+    return {stage.name: stage.stand_in for stage in steps if stage.stand_in}

@@ -55,6 +55,7 @@ class TemplateCaption(ClipStage[TemplateConfig]):
     config_type = TemplateConfig
     reads = ("motion", "features", "text")
     reads_pixels = False
+    stand_in = "captions are sentences made of measured facts; no captioning model has seen a clip"
     resources = Resources(cpus=0.1, memory_bytes=16 << 20)
     columns: ClassVar[tuple[Column, ...]] = (
         Column("caption", pa.string(), "", "one English sentence of measured facts"),

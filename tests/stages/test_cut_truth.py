@@ -174,6 +174,13 @@ def test_rates(rate: int):
     assert summary["cut_kinds"] == ["hard", "dissolve"]
 
 
+def test_a_very_slow_pass_on_dense_frames_still_gives_exact_cuts():
+    shown = thumbs(shots(250, 250, 100), range(0, 6000, 10))
+    passes = [{"fps": 0.01, "threshold": 12.0}]
+    spans, _ = run(shown, end_pts=6000, source=facts(rate=8, time_base="1/1200"), passes=passes)
+    assert bounds(spans) == [(0, 2500), (2500, 5000), (5000, 6000)]
+
+
 def test_nothing_pushed_gives_nothing():
     detector = Cut(CutConfig()).detector(facts())
     assert detector.finish(0) == []

@@ -15,7 +15,7 @@ from curate.stages.cut.blend import BlendFinder
 from curate.stages.cut.fade import FadeFinder
 from curate.stages.cut.features import FeatureWindow
 from curate.stages.cut.hard import HardFinder
-from curate.stages.cut.model import Edge, Transition
+from curate.stages.cut.model import HARD, Edge, Transition
 from curate.stages.cut.passes import RatePass
 
 BLEND_HALVES = (3, 6, 11, 18)
@@ -41,7 +41,7 @@ class Cascade:
         fade_frames, flash_frames = round(FADE_MAX * scale), max(1, round(FLASH_MAX * scale))
         self.settled_pts = 0
         self._window = FeatureWindow(2 * fade_frames + 6 * halves[-1])
-        self._hard = HardFinder([RatePass(*each, time_base) for each in passes], flash_frames)
+        self._hard = HardFinder([RatePass(*each, time_base, fade_frames) for each in passes], flash_frames)
         self._blend = BlendFinder(halves, peak_radius=round(12 * scale))
         self._fade = FadeFinder(fade_frames, flash_frames, stride=max(1, round(5 * scale)))
         self._found: list[Transition] = []
@@ -77,7 +77,8 @@ class Cascade:
         edges = self._open()
         while self._closed is None and self._found and self._found[0].first < frontier:
             each = self._found.pop(0)
-            if each.first < self._clean or self._yields(each):
+            within = each.first < self._clean or (each.rank == HARD and each.first == self._clean)
+            if within or self._yields(each):
                 continue
             edges.append(Edge(self._window.pts(each.first), False, each.end_kind, each.end_detector))
             self._closed = each
@@ -98,7 +99,7 @@ class Cascade:
             if other.first > (each.clean or each.first) + SLACK:
                 return False
             if other.rank < each.rank:
-                if each.rank == 2:
+                if each.rank == HARD:
                     other.first = each.first
                 return True
         return False

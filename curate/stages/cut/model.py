@@ -28,6 +28,10 @@ def hard_cut(pts: int, detector: str) -> list[Edge]:
     return [Edge(pts, False, CutKind.HARD, detector), Edge(pts, True, CutKind.HARD, detector)]
 
 
+FADE, DISSOLVE, HARD = range(3)
+"""Ranks of transitions."""
+
+
 @dataclass(slots=True)
 class Transition:
     """From one shot to the next, in frame numbers: ``first`` affected frame, ``clean`` again (None: not known yet;
@@ -47,10 +51,10 @@ class Transition:
 
     @property
     def rank(self) -> int:
-        """Which of two overlapping transitions stands: fades (0) before dissolves (1) before hard cuts (2)."""
+        """Which of two overlapping transitions stands: the lower rank."""
         if self.clean == self.first:
-            return 2
-        return 1 if self.end_kind is CutKind.DISSOLVE else 0
+            return HARD
+        return DISSOLVE if self.end_kind is CutKind.DISSOLVE else FADE
 
 
 class ShotFinder(Protocol):

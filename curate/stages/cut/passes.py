@@ -12,15 +12,17 @@ from curate.stages.cut.features import content_change
 class RatePass:
     """Content change between frames sampled at one rate, exact on any time stamps.
 
-    A frame is sampled when it is the first at or after a point of the grid k / fps that begins at the first frame.
+    A frame is sampled when it is the first at or after a point of the grid k / fps that begins at the first frame, or
+    when ``most_frames`` came since the last sample (so that no rate makes the decision wait for ever).
     ``sampled`` is the number of the last sampled frame.
     """
 
-    def __init__(self, rate_fps: Fraction, threshold: float, time_base: Fraction) -> None:
+    def __init__(self, rate_fps: Fraction, threshold: float, time_base: Fraction, most_frames: int) -> None:
         self.name = f"cascade@{float(rate_fps):g}" if rate_fps else "cascade@native"
         self.sampled = -1
         self._per_tick = rate_fps * time_base
         self._threshold = threshold
+        self._most_frames = most_frames
         self._origin = 0
         self._slot = 0
         self._hsv: np.ndarray | None = None
@@ -39,7 +41,8 @@ class RatePass:
         if self._hsv is None:
             self._origin = pts
         slot = (pts - self._origin) * self._per_tick.numerator // self._per_tick.denominator
-        if self._hsv is not None and self.coarse and slot == self._slot and not last:
+        waits = self._hsv is not None and self.coarse and slot == self._slot
+        if waits and not last and frame - self.sampled < self._most_frames:
             return None
         before, since = self._hsv, self.sampled
         self._hsv, self._slot, self.sampled = hsv, slot, frame

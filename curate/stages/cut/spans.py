@@ -63,6 +63,11 @@ class SpanMaker:
         """Seconds of the dropped stretches."""
         return float(self.dropped_ticks * self._base)
 
+    @property
+    def opened_pts(self) -> int | None:
+        """Where the open shot, or its piece in the making, begins; None between shots."""
+        return self._opened.pts if self._in_shot else None
+
     def frame(self, pts: int) -> None:
         """The next frame in display order."""
         if not self.n_frames:

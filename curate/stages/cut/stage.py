@@ -19,7 +19,7 @@ from curate.stages.cut.scenedetect import SceneDetectFinder
 from curate.stages.cut.spans import SpanMaker, SpanRule
 from curate.units import exact, pts_to_s
 
-LOOK_AHEAD_S = {"cascade": 6.0, "fixed": 0.0}
+LOOK_AHEAD_S = {"cascade": 7.0, "fixed": 0.0}
 """How far a detector reads past a frame before it decides, at 8 frames/s and more; PySceneDetect's: 12 s."""
 
 
@@ -128,9 +128,9 @@ class SourceCutter:
         self._end: Edge | None = None
 
     @property
-    def settled_pts(self) -> int:
-        """No edge of a span to come is decided before this pts; the open span may have begun earlier."""
-        return self._finder.settled_pts
+    def needed_pts(self) -> int:
+        """No span to come begins before this pts."""
+        return self._maker.opened_pts if self._maker.opened_pts is not None else self._finder.settled_pts
 
     def push(self, thumb: Thumb) -> list[Span]:
         """Take the next frame in display order; StageError when its pts is not after that of the frame before."""
