@@ -237,3 +237,19 @@ def test_every_pair_of_neighbouring_spans_is_in_order():
     spans, _ = run(thumbs([*shots(45, 31, 50), *scenes.noise(60, W, H), *shots(40)]), min_len_s=0.5, max_len_s=1.0)
     assert all(a.end_pts <= b.start_pts for a, b in itertools.pairwise(spans))
     assert all(15 <= s.end_pts - s.start_pts <= 30 for s in spans)
+
+
+@pytest.mark.parametrize("min_len_s", [0.0, 1.0])
+def test_no_span_to_come_begins_before_the_pts_still_needed(min_len_s: float):
+    """Regression: a minute of shots too short to keep held every frame of it."""
+    shown = thumbs(shots(*[12] * 20, 60))
+    detector = Cut(CutConfig(min_len_s=min_len_s, max_len_s=2.0)).detector(facts())
+    needed, starts = 0, []
+    for thumb in shown:
+        spans = detector.push(thumb)
+        assert all(span.start_pts >= needed for span in spans)
+        assert detector.needed_pts >= needed
+        starts += [span.start_pts for span in spans]
+        needed = detector.needed_pts
+        assert thumb.pts - needed < 30 * (2 + 7)
+    assert all(span.start_pts >= needed for span in detector.finish(len(shown)))

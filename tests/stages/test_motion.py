@@ -167,9 +167,9 @@ def test_jitter_without_direction_is_handheld(motion):
     at = 40 + np.round(rng.normal(0, 4, (3 * FPS, 2))).astype(int)
     found = motion.score(item_of([texture[y : y + H_PX, x : x + W_PX] for x, y in at]))
     assert found["camera"] == "handheld"
-    assert found["camera_shake"] > 0.02
+    assert found["camera_shake_width_s"] > 0.02
     steady = motion.score(item_of(scenes.moving_texture(3 * FPS, W_PX, H_PX, (-1, 0)), 2.0))
-    assert steady["camera_shake"] < 0.003
+    assert steady["camera_shake_width_s"] < 0.003
 
 
 def test_bars_do_not_move_against_the_camera(motion):
@@ -188,7 +188,7 @@ def test_uneven_time_stamps_are_divided_by_true_time(motion):
     found = motion.score(item)
     assert found["camera_pan_width_s"] == pytest.approx(60 / W_PX, rel=0.05)
     assert found["speed_width_s"] == pytest.approx(60 / W_PX, rel=0.05)
-    assert found["camera_shake"] < 0.01
+    assert found["camera_shake_width_s"] < 0.01
 
 
 def test_v2d_score_equals_a_plain_loop(motion):
