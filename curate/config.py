@@ -25,7 +25,9 @@ def parse_config(cls: type[ConfigT], data: Mapping[str, Any] | None, where: str)
     try:
         return cls.model_validate(dict(data or {}))
     except ValidationError as error:
-        lines = [_explain(cls, item, where) for item in error.errors()]
+        # Unknown keys first: what is missing is often one of them, misspelt.
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        lines = [_explain(cls, item, where) for item in items]
         raise ConfigError("; ".join(lines), subject=where) from error
 
 
@@ -41,6 +43,8 @@ def _explain(cls: type[BaseModel], item: Any, where: str) -> str:
     dotted = ".".join([where, *path])
     if item["type"] == "extra_forbidden":
         return f"unknown key {dotted!r}, {nearest(path[-1], _fields_at(cls, path[:-1]))}"
+    if item["type"] == "missing":
+        return f"key {dotted!r} is missing"
     return f"{dotted}: {item['msg']} (got {item.get('input')!r})"
 
 

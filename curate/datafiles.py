@@ -18,3 +18,8 @@ def find_data_dir(kind: Literal["models", "pipelines"]) -> Path:
     if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
         return checkout / kind
     raise StorageError(f"this installation carries no {kind}", subject=str(package), fix="Install curate-video again")
+
+
+def recipe_files() -> dict[str, Path]:
+    """Recipes that ship with the package, by name."""
+    return {path.stem: path for path in sorted(find_data_dir("pipelines").glob("*.yaml"))}

@@ -86,6 +86,8 @@ class DecodeError(InputError):
 class SourceChangedError(InputError):
     """The file is no longer the one that was scored."""
 
+    transient = True
+
 
 class StorageError(CurateError):
     """A place could not be read or written."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
-
-import pyarrow.parquet as pq
 
 from curate.errors import CorpusError, UsageError
 from curate.ingest.local import absolute_path
@@ -14,7 +11,7 @@ from curate.query import connect, run_query, sources_sql
 from curate.shards.index import ShardIndex
 from curate.shards.tombstones import add_tombstones
 from curate.storage import is_remote
-from curate.tables import Corpus
+from curate.tables import Corpus, parquet_table
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -72,7 +69,7 @@ def _holds(corpus: Corpus, name: str, digests: set[str]) -> bool:
         return False
     for shard in index.shards:
         data = folder.child(*shard.sidecar.split("/")).read_bytes()
-        held = pq.read_table(io.BytesIO(data), columns=["source_digest"])["source_digest"].to_pylist()
+        held = parquet_table(data, ["source_digest"])["source_digest"].to_pylist()
         if not digests.isdisjoint(held):
             return True
     return False

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from curate.config import nearest
 from curate.engine.inline import InlineEngine
 from curate.engine.inputs import RunMap
+from curate.engine.on_demand import RayOnDemand
 from curate.engine.pipeline import Pipeline
 from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
-from curate.engine.run_map import inline_map, ray_map
+from curate.engine.run_map import inline_map
 from curate.errors import ConfigError, MissingModelError, UsageError
 from curate.export import ExportConfig, ExportReport, export
+from curate.export.rows import ACTIVE
 from curate.ingest.listing import list_inputs
 from curate.media.views import estimated_bytes
-from curate.query import last_run
+from curate.query import check_run, column_names, last_run, run_stages
 from curate.recipe import Recipe, build, load_recipe, parse_recipe
 from curate.records import InputRef
 from curate.select import BucketOf, Funnel, load_funnel, select
@@ -62,7 +65,8 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job did. Selection and export are None where it only computed stages for a selection's clips."""
+    """What a job did. Selection and export are None where it only computed stages: for a selection's clips, or not all
+    that the recipe's selection and export read."""
 
     run: RunResult
     funnel: Funnel | None
@@ -76,17 +80,16 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
     check_memory(pipeline)
     corpus = Corpus(options.out)
     refs = _inputs(corpus, sources, options)
+    check_columns(recipe, pipeline, sorted({key for ref in refs for key in ref.user}))
     corpus.create()
     _check_writable(corpus)
     only = _kept_clips(corpus, options.where) if options.where else None
     request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, _about(options))
-    if options.engine == "ray":
-        listener.step("Starting Ray" if options.address is None else f"Joining Ray at {options.address}")
-    engine, run_map = open_engine(options.engine, options.address)
+    engine, run_map = open_engine(options.engine, options.address, listener.step)
     try:
         with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
             run = execute(request, engine, run_map, Path(scratch), listener)
-        if options.where:
+        if options.where or not stages_read(recipe, pipeline) <= pipeline.requested:
             return JobResult(run, None, None)
         listener.step("Selecting")
         funnel = select(corpus, recipe.select, run_id=run.run_id, bucket_of=_bucket_of(recipe.export))
@@ -118,7 +121,7 @@ def export_again(
     corpus.check()
     run_id = load_funnel(corpus, selection).run_id if selection else last_run(corpus)
     chosen = _recipe_of(corpus, recipe, run_id, overrides)
-    opened, run_map = open_engine(engine, address)
+    opened, run_map = open_engine(engine, address, lambda _text: None)
     try:
         return export(corpus, selection or chosen.select.name, chosen.export, run_map=run_map)
     finally:
@@ -128,6 +131,7 @@ def export_again(
 def _recipe_of(corpus: Corpus, recipe: str, run_id: str, overrides: Sequence[str]) -> Recipe:
     if recipe:
         return load_recipe(recipe, overrides)
+    check_run(corpus, run_id)
     place = corpus.runs().child(run_id, "recipe.yaml")
     return parse_recipe(place.read_text(), f"recipe of run {run_id}", overrides)
 
@@ -142,16 +146,16 @@ def _kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:
     return frozenset(row["clip_id"] for row in table.to_pylist() if row["verdict"] == "kept")
 
 
-def open_engine(name: str, address: str | None) -> tuple[Engine, RunMap]:
-    """An engine and the way to run bulk work beside it."""
+def open_engine(name: str, address: str | None, say: Callable[[str], None]) -> tuple[Engine, RunMap]:
+    """An engine and the way to run bulk work beside it. Ray starts, and ``say`` hears of it, when there is work."""
     if name == "inline":
         scratch = Path(tempfile.gettempdir())
         return InlineEngine(scratch), inline_map
     if name != "ray":
         raise UsageError(f"no engine is called {name!r}", fix="Use `ray` or `inline`")
-    from curate.engine.ray_engine import RayEngine, RayOptions
-
-    return RayEngine(RayOptions(address)), ray_map
+    text = "Starting Ray" if address is None else f"Joining Ray at {address}"
+    engine = RayOnDemand(address, lambda: say(text))
+    return engine, engine.map
 
 
 def check_models(pipeline: Pipeline) -> None:
@@ -171,6 +175,41 @@ def check_models(pipeline: Pipeline) -> None:
         raise MissingModelError(
             f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(absent))}`"
         )
+
+
+def check_columns(recipe: Recipe, pipeline: Pipeline, user_keys: Iterable[str]) -> None:
+    """ConfigError when the selection or the export reads a column that the run will not have."""
+    stages = run_stages(pipeline.manifest_stages())
+    valid = set(column_names(stages, user_keys, bookkeeping=True))
+    for where, column, fix in _columns_read(recipe):
+        if column not in valid:
+            hint = nearest(column, column_names(stages, user_keys))
+            raise ConfigError(f"the run will have no column {column!r}, {hint}", subject=where, fix=fix)
+
+
+def stages_read(recipe: Recipe, pipeline: Pipeline) -> set[str]:
+    """Names of the clip stages whose cells the selection (with the run's gates) and the export read."""
+    columns = [recipe.export.motion, *(column for _, column, _ in _columns_read(recipe))]
+    names = {step.stage.name for step in pipeline.steps}
+    gates = {gate.stage for step in pipeline.steps for gate in step.gates}
+    return gates | {name for name in names if any(column.startswith(f"{name}.") for column in columns)}
+
+
+def _columns_read(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """(key of the recipe, column that it names, what to do where there is none)."""
+    config, dedup = recipe.export, recipe.select.dedup
+    for condition in recipe.select.conditions:
+        yield "select.conditions", condition.column, "Correct the name, or add the stage to the recipe"
+    if dedup.method == "hash":
+        yield "select.dedup", f"{dedup.stage}.phash_first", "Add the stage, or say `select.dedup.method: none`"
+        if dedup.keep:
+            yield "select.dedup.keep", dedup.keep, "Correct the name, or add the stage to the recipe"
+    if config.caption:
+        yield "export.caption", config.caption, "Add the stage, or say `export.caption: ''` for shards without captions"
+    for column in ACTIVE if config.crop == "letterbox" else ():
+        yield "export.crop", column, "Add the stage `quality`, which finds the bars"
+    for column in config.columns or ():
+        yield "export.columns", column, "Correct the name, or add the stage to the recipe"
 
 
 def check_memory(pipeline: Pipeline) -> None:

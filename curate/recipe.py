@@ -21,7 +21,7 @@ import yaml
 from pydantic import Field
 
 from curate.config import Config, nearest, parse_config
-from curate.datafiles import find_data_dir
+from curate.datafiles import recipe_files
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.errors import ConfigError
 from curate.export import ExportConfig
@@ -41,7 +41,7 @@ class GateConfig(Config):
 
 
 class Recipe(Config):
-    """A whole recipe, checked: ``stages`` holds one {name: configuration} per entry."""
+    """A whole recipe, checked: ``stages`` holds one {name: configuration} per entry, with all defaults."""
 
     name: str
     description: str = ""
@@ -58,11 +58,6 @@ class Recipe(Config):
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
 
 
-def recipe_files() -> dict[str, Path]:
-    """Recipes that ship with the package, by name."""
-    return {path.stem: path for path in sorted(find_data_dir("pipelines").glob("*.yaml"))}
-
-
 def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path and apply ``key=value`` overrides. ConfigError says what is wrong and where.
 
@@ -77,11 +72,10 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe
     data = _parsed(text, where)
     for override in overrides:
         _apply(data, override)
-    data["stages"] = [_entry(item) for item in data.get("stages") or []]
+    data["stages"] = _entries(data)
     recipe = parse_config(Recipe, data, "recipe")
-    for name, config in recipe.stage_entries():
-        _build_item(name, config)
-    return recipe
+    resolved = tuple({name: _resolved(name, config)} for name, config in recipe.stage_entries())
+    return recipe.model_copy(update={"stages": resolved})
 
 
 def build(recipe: Recipe, only: Sequence[str] = ()) -> Pipeline:
@@ -91,7 +85,7 @@ def build(recipe: Recipe, only: Sequence[str] = ()) -> Pipeline:
 
 def _path_of(name_or_file: str) -> Path:
     path = Path(name_or_file)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise ConfigError("no such recipe file", subject=name_or_file)
         return path
@@ -111,13 +105,27 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     return data
 
 
+def _entries(data: Mapping[str, Any]) -> list[dict[str, dict[str, Any]]]:
+    stages = data.get("stages") or []
+    if not isinstance(stages, list):
+        raise ConfigError(f"must be a list, one entry a stage, not {stages!r}", subject="stages")
+    return [_entry(item) for item in stages]
+
+
 def _entry(item: Any) -> dict[str, dict[str, Any]]:
     if isinstance(item, str):
         return {item: {}}
     if isinstance(item, Mapping) and len(item) == 1:
         name, config = next(iter(item.items()))
-        return {str(name): dict(config or {})}
+        if config is None or isinstance(config, Mapping):
+            return {str(name): dict(config or {})}
     raise ConfigError(f"an entry is a stage name or one {{name: configuration}}, not {item!r}", subject="stages")
+
+
+def _resolved(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a stage or gate with all its defaults, checked."""
+    cls = GateConfig if name == "gate" else stage_class(name).config_type
+    return parse_config(cls, config, name).model_dump(mode="json", by_alias=True)
 
 
 def _build_item(name: str, config: Mapping[str, Any]) -> Stage[Any] | Gate:
@@ -133,21 +141,29 @@ def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"{override!r} is not of the form key=value", subject="--set")
-    value = yaml.safe_load(text)
+    value = _value(override, text)
     head, _, rest = key.partition(".")
     if head in {"select", "export"} and rest:
         _put(data.setdefault(head, {}), rest.split("."), value, key)
         return
-    named = [_entry(item) for item in data.get("stages") or []]
+    named = _entries(data)
     names = [next(iter(entry)) for entry in named]
     stage = max((name for name in names if key.startswith(f"{name}.")), key=len, default="")
     if not stage:
         valid = [*names, "select", "export"]
-        known = head in stage_names()
-        hint = f"stage {head!r} is not in this recipe" if known else f"{nearest(head, valid)}"
+        absent = head in stage_names() and head not in names
+        hint = f"stage {head!r} is not in this recipe" if absent else nearest(key.rpartition(".")[0] or key, valid)
+        hint = f"say which key of it, as in {key}.KEY=VALUE" if key in valid else hint
         raise ConfigError(f"unknown key {key!r}: {hint}", subject="--set")
     _put(named[names.index(stage)][stage], key[len(stage) + 1 :].split("."), value, key)
     data["stages"] = named
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {override!r} is not YAML", subject="--set") from error
 
 
 def _put(target: Any, path: Sequence[str], value: Any, key: str) -> None:

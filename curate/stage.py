@@ -180,12 +180,16 @@ class Stage(ABC, Generic[ConfigT]):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A source lying on local disk. ``digest`` is the sha256 of its bytes."""
+    """A source lying on local disk. ``digest`` is the sha256 of its bytes.
+
+    ``identity`` is what told the file apart when it was hashed, where it is the user's own; empty for a copy of ours.
+    """
 
     path: str
     uri: str
     digest: str
     size_bytes: int
+    identity: tuple[int, ...] = ()
 
 
 class ProbeStage(Stage[ConfigT]):

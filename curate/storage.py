@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
@@ -16,7 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import StorageError, TransientStorageError
 
-_SECRET = re.compile(r"(?P<scheme>[a-z0-9+]+://)(?P<user>[^/@\s]+)@|(?P<key>[?&][^=&\s]*=)[^&\s]+")
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SECRET = re.compile(r"(?P<scheme>[a-z0-9+.-]+://)(?P<user>[^/?\s]+)@|(?P<key>[?&][^=&\s]*=)[^&\s]+", re.IGNORECASE)
 
 
 def redacted(uri: str) -> str:
@@ -39,10 +41,11 @@ class Place:
     def _opened(self) -> tuple[Any, str]:
         try:
             return fsspec.core.url_to_fs(self.uri)
-        except (ImportError, ValueError) as error:
-            raise StorageError(
-                str(error), subject=redacted(self.uri), fix="Install that file system's package"
-            ) from error
+        except ImportError as error:
+            fix = "See `curate doctor` for what opens which place"
+            raise StorageError(redacted(str(error)), subject=redacted(self.uri), fix=fix) from error
+        except ValueError as error:
+            raise StorageError(redacted(str(error)), subject=redacted(self.uri), fix="Check the spelling") from error
 
     @property
     def fs(self) -> Any:
@@ -146,14 +149,11 @@ def storage_error(error: OSError, uri: str, *, writing: bool = False) -> Storage
     verb = "written" if writing else "read"
     if isinstance(error, TimeoutError | ConnectionError):
         return TransientStorageError(f"cannot be {verb} just now: {error}", subject=name, fix="Run the command again")
-    reasons = {
-        "FileNotFoundError": ("does not exist", "Check the spelling"),
-        "PermissionError": (f"may not be {verb}", "Check the access rights"),
-    }
-    message, fix = reasons.get(type(error).__name__, (f"cannot be {verb}: {error.strerror or error}", ""))
-    if error.errno == 28:
-        message, fix = (
-            "no space left on the device",
-            "Free some space and run the same command: it goes on where it stopped",
-        )
-    return StorageError(message, subject=name, fix=fix)
+    if error.errno in NO_SPACE:
+        fix = "Free some space and run the same command: it goes on where it stopped"
+        return TransientStorageError("no space left on the device", subject=name, fix=fix)
+    if isinstance(error, FileNotFoundError) and not writing:
+        return StorageError("does not exist", subject=name, fix="Check the spelling")
+    if isinstance(error, PermissionError):
+        return StorageError(f"may not be {verb}", subject=name, fix="Check the access rights")
+    return StorageError(f"cannot be {verb}: {error.strerror or redacted(str(error))}", subject=name)

@@ -155,7 +155,10 @@ class Corpus:
             raise CorpusError(
                 "is not a corpus (no corpus.json)", subject=self.uri, fix="`curate run SOURCE --out` makes one"
             )
-        found = json.loads(mark.read_text()).get("format_version")
+        try:
+            found = json.loads(mark.read_text())["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorpusError("is not a corpus (its corpus.json is not ours)", subject=self.uri) from error
         if found != FORMAT_VERSION:
             raise CorpusError(f"has format {found}, this version reads {FORMAT_VERSION}", subject=self.uri)
 
@@ -210,7 +213,16 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 def read_parquet(place: Place) -> pa.Table:
     """A whole Parquet file."""
-    return pq.read_table(io.BytesIO(place.read_bytes()))
+    return parquet_table(place.read_bytes())
+
+
+def parquet_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file's content as a table; pa.ArrowInvalid when it is none.
+
+    Not by pyarrow's ``read_table``: its background threads let go of their input some time after the rows are there,
+    and when that is while the interpreter ends, they abort the process (seen in one of ten commands).
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def rows_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -51,7 +51,7 @@ def format_bytes(size_bytes: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """``3725.2`` -> ``"1h02m05s"``; below a minute one decimal."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f}s"
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.errors import CorpusError, DecodeError, StorageError
 from curate.media.playback import decode_fully
@@ -19,7 +18,7 @@ from curate.shards.index import INDEX_NAME, ShardEntry, ShardIndex
 from curate.shards.reader import MEMBERS
 from curate.shards.tombstones import forgotten
 from curate.storage import Place
-from curate.tables import Corpus, read_parquet
+from curate.tables import Corpus, parquet_table, read_parquet
 
 SAMPLED_PER_SHARD = 3
 """Clips of each shard that are decoded when not all are."""
@@ -98,7 +97,7 @@ class _Shard:
     def _rows(self, sidecar: bytes) -> tuple[list[dict[str, Any]], list[Problem]]:
         entry = self.entry
         try:
-            rows = pq.read_table(io.BytesIO(sidecar)).to_pylist()
+            rows = parquet_table(sidecar).to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
             return [], [Problem("sidecar", entry.sidecar, f"is not Parquet: {error}")]
         self.clip_ids = tuple(row["clip_id"] for row in rows)

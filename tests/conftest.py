@@ -9,10 +9,14 @@ from pathlib import Path
 import cv2
 import fsspec
 import pytest
+from hypothesis import settings
 
 from curate.testing.footage import moving_texture, write_video
 
 cv2.setNumThreads(1)
+
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,7 @@ def test_vanished_and_changed_sources_leave_holes_and_are_tried_again(corpus, bu
     film(changed, seed=9)
     report = export(corpus, "best", config())
     assert Counter(hole.reason for hole in report.holes) == {
-        "StorageError: does not exist": 3,
+        "TransientStorageError: is gone since it was listed": 3,
         "SourceChangedError: is no longer the content that was scored": 3,
     }
     assert report.n_clips == 3

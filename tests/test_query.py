@@ -245,7 +245,7 @@ def test_the_last_complete_run(tmp_path):
     kit.write("run-1")
     kit.write("run-2", complete=False)
     assert last_run(kit.corpus) == "run-1"
-    with pytest.raises(CorpusError, match="did you mean 'run-1'"):
+    with pytest.raises(ConfigError, match="did you mean 'run-1'"):
         RunTables(connect(), kit.corpus, "run1")
 
 

@@ -22,6 +22,9 @@ EXIT_STOPPED = 4
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+_QUERY_STOPPED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C during a query: a RuntimeError of these words."""
+
 # Control characters, and those that change the direction or the lines of a text; a name may forge neither.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -41,7 +44,9 @@ def ending() -> Iterator[None]:
         raise _told(error) from error
     except OSError as error:
         raise _told(storage_error(error, str(error.filename or ""))) from error
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, RuntimeError) as stop:
+        if isinstance(stop, RuntimeError) and str(stop) != _QUERY_STOPPED:
+            raise
         err.print("Stopped. What is finished is kept; the same command goes on from here.", soft_wrap=True)
         raise typer.Exit(EXIT_STOPPED) from stop
 

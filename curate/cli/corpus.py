@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from curate.cli.console import EXIT_ERROR, ending, out, plain
 from curate.cli.look import CorpusName, RunName
 from curate.cli.tables import print_funnel
-from curate.export import ExportReport
-from curate.forget import forget
-from curate.job import export_again, select_again
-from curate.tables import Corpus
 from curate.units import format_bytes
-from curate.verify import verify
+
+if TYPE_CHECKING:
+    from curate.export import ExportReport
+    from curate.tables import Corpus
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="Recipe whose rules to use; default the run's own.")]
 
@@ -35,6 +34,9 @@ def select_command(
 
     Example: `curate select corpus --name strict --set text.area_max.max=0.02`
     """
+    from curate.job import select_again
+    from curate.tables import Corpus
+
     with ending():
         print_funnel(out, select_again(Corpus(corpus), recipe, sets or [], name=name, like=like, run_id=run))
 
@@ -53,6 +55,9 @@ def export_command(
 
     Example: `curate export corpus --selection strict --set export.crop=letterbox`
     """
+    from curate.job import export_again
+    from curate.tables import Corpus
+
     with ending():
         print_export(export_again(Corpus(corpus), selection, recipe, sets or [], engine=engine, address=address))
 
@@ -80,6 +85,8 @@ def verify_command(
 
     Example: `curate verify corpus embedded --deep`
     """
+    from curate.tables import Corpus
+
     with ending():
         place = Corpus(corpus)
         place.check()
@@ -96,6 +103,8 @@ def _shard_sets(corpus: Corpus, name: str) -> Sequence[str]:
 
 
 def _verify_one(corpus: Corpus, name: str, *, deep: bool) -> int:
+    from curate.verify import verify
+
     problems = verify(corpus, name, deep=deep)
     for problem in problems:
         out.print(f"[red]{problem.kind}[/] {plain(problem.subject)}: {plain(problem.message)}", soft_wrap=True)
@@ -113,6 +122,9 @@ def forget_command(
 
     Example: `curate forget corpus s3://bucket/raw/a.mp4 --reason "take-down request 17"`
     """
+    from curate.forget import forget
+    from curate.tables import Corpus
+
     with ending():
         gone = forget(Corpus(corpus), source, reason)
         out.print(f"Forgotten: {len(gone.digests)} contents under {len(gone.uris)} names.")

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.cli.console import ending, out, plain
-from curate.cli.tables import grid, print_failures, print_stats
-from curate.inspection import ClipRecord, clip_picture, find_clip
-from curate.stats import corpus_stats
-from curate.stats import failures as failures_of
-from curate.tables import BOOKKEEPING, Corpus
+from curate.cli.tables import grid, print_failure_details, print_stats
 from curate.units import format_duration
+
+if TYPE_CHECKING:
+    from curate.inspection import ClipRecord
 
 CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="Folder or URI of the corpus.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's id; default the last complete one.")]
-_NO_VALUES = frozenset({*BOOKKEEPING, "key", "outcome", "error_traceback"})
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
@@ -33,6 +31,9 @@ def stats(
 
     Example: `curate stats corpus --selection embedded`
     """
+    from curate.stats import corpus_stats
+    from curate.tables import Corpus
+
     with ending():
         found = corpus_stats(Corpus(corpus), run, selection)
         if as_json:
@@ -50,11 +51,14 @@ def failures(
 
     Example: `curate failures corpus`
     """
+    from curate.stats import failures as failures_of
+    from curate.tables import Corpus
+
     with ending():
         groups = failures_of(Corpus(corpus), run)
         if not groups:
             out.print("Nothing failed.")
-        print_failures(out, groups, examples=examples)
+        print_failure_details(out, groups, examples)
 
 
 def show(
@@ -67,6 +71,9 @@ def show(
 
     Example: `curate show corpus 3f2a --png clip.png`
     """
+    from curate.inspection import clip_picture, find_clip
+    from curate.tables import Corpus
+
     with ending():
         record = find_clip(Corpus(corpus), clip_id, run)
         _print_clip(record)
@@ -78,7 +85,9 @@ def show(
 
 
 def _print_clip(record: ClipRecord) -> None:
-    clip = record.clip
+    from curate.tables import BOOKKEEPING
+
+    clip, no_values = record.clip, {*BOOKKEEPING, "key", "outcome", "error_traceback"}
     out.print(f"[bold]Clip[/] {clip.clip_id}")
     for uri in record.uris:
         out.print(f"  of {plain(uri)}", soft_wrap=True)
@@ -96,7 +105,7 @@ def _print_clip(record: ClipRecord) -> None:
     for stage, cell in record.cells.items():
         table = grid(f"{stage} {record.fingerprints[stage]}", str(cell["outcome"]))
         for column, value in cell.items():
-            if value is not None and column not in _NO_VALUES:
+            if value is not None and column not in no_values:
                 table.add_row(f"  {column}", plain(_short(value)))
         out.print(table)
 

@@ -12,7 +12,6 @@ from curate.cli.console import out
 
 app = typer.Typer(
     name="curate",
-    help="Raw video to a curated, captioned, sharded training corpus.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -45,8 +45,8 @@ class Progress:
         self._began = time.monotonic()
         known = sum(len(work.clips) for work in works if work.clips is not None)
         clips = f", {known} clips known already" if known else ""
-        name = "" if pass_number == 1 else f"Pass {pass_number}: "
-        self._say(f"{name}{self._total} sources to read{clips}")
+        pass_name, again = ("", "") if pass_number == 1 else (f"Pass {pass_number}: ", " again")
+        self._say(f"{pass_name}{self._total} sources to read{again}{clips}")
 
     def wrote(self, summary: Summary) -> None:
         """A bundle is on disk."""
@@ -58,6 +58,8 @@ class Progress:
 
     def step(self, text: str) -> None:
         """A step of the job begins."""
+        if self._live:
+            self._live.refresh()
         self._total = 0
         self._say(f"{text} ...")
 

@@ -8,7 +8,7 @@ import typer
 
 from curate.cli.console import ending, out, plain
 from curate.cli.tables import grid
-from curate.recipe import build, load_recipe, recipe_files
+from curate.datafiles import recipe_files
 
 app = typer.Typer(help="Recipes: list, show, validate.", no_args_is_help=True)
 
@@ -22,10 +22,13 @@ def list_recipes() -> None:
 
     Example: `curate recipes list`
     """
+    import yaml
+
     with ending():
         table = grid("recipe", "what it does")
-        for name in recipe_files():
-            table.add_row(name, plain(" ".join(load_recipe(name).description.split())))
+        for name, path in recipe_files().items():
+            described = yaml.safe_load(path.read_text(encoding="utf-8"))["description"]
+            table.add_row(name, plain(" ".join(described.split())))
         out.print(table)
 
 
@@ -35,6 +38,8 @@ def show_recipe(recipe: RecipeName, sets: Sets = None) -> None:
 
     Example: `curate recipes show embedded --set cut.min_len_s=2 > mine.yaml`
     """
+    from curate.recipe import build, load_recipe
+
     with ending():
         loaded = load_recipe(recipe, sets or [])
         pipeline = build(loaded)
@@ -50,6 +55,8 @@ def validate_recipe(recipe: RecipeName, sets: Sets = None) -> None:
 
     Example: `curate recipes validate mine.yaml`
     """
+    from curate.recipe import build, load_recipe
+
     with ending():
         pipeline = build(load_recipe(recipe, sets or []))
         names = ", ".join(stage.name for _, stage, _ in pipeline.stages())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from curate.cli.console import EXIT_FAILURES, ending, out, plain
 from curate.cli.corpus import print_export
-from curate.cli.progress import Progress
 from curate.cli.tables import print_funnel, print_stand_ins
-from curate.job import JobOptions, JobResult, run_job
-from curate.recipe import load_recipe
 from curate.units import format_duration
+
+if TYPE_CHECKING:
+    from curate.job import JobResult
 
 EPILOG = """
 **Examples**
@@ -59,6 +59,10 @@ def run(
     changed.
     """
     with ending():
+        from curate.cli.progress import Progress
+        from curate.job import JobOptions, run_job
+        from curate.recipe import load_recipe
+
         if not corpus:
             raise typer.BadParameter("say where the corpus is to lie", param_hint="--out")
         options = JobOptions(

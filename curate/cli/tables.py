@@ -5,28 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from curate.cli.console import plain
-from curate.select import Counts, Funnel, Reason
-from curate.stats import CategoryStats, CorpusStats, FailureGroup, NumberStats, SourceOutcome, StageSeconds
 from curate.units import format_duration
+
+if TYPE_CHECKING:
+    from curate.select import Counts, Funnel, Reason
+    from curate.stats import CategoryStats, CorpusStats, FailureGroup, NumberStats, SourceOutcome, StageSeconds
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _VERDICTS = ("kept", "dropped", "failed", "skipped")
 _REASONS = 12
 """Reasons and causes that are printed one by one; funnel.json and inputs.parquet hold all."""
+_CLIP_ID_CHARS = 32
+_ANY_WIDTH = 1000
 _WORD_CHARS = 40
 """Longer values are sentences, which nobody wants counted."""
-_LAYOUTS: tuple[tuple[int, tuple[str, ...], int], ...] = (
-    (90, ("min", "p5", "p25", "p50", "p75", "p95", "max"), 20),
-    (70, ("min", "p5", "p50", "p95", "max"), 20),
-    (40, ("min", "p50", "max"), 10),
-    (0, ("min", "p50", "max"), 0),
+_LAYOUTS: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("min", "p5", "p25", "p50", "p75", "p95", "max"), 20),
+    (("min", "p5", "p50", "p95", "max"), 20),
+    (("min", "p50", "max"), 10),
+    (("min", "p50", "max"), 0),
+    (("p50",), 0),
 )
-"""By the room beside the name: the ranks that are shown, and the bins of the histogram."""
+"""Ranks and bins of the histogram that are shown, from wide to narrow terminals."""
 
 
 def grid(*heads: str) -> Table:
@@ -79,6 +85,8 @@ def _print_reasons(console: Console, what: str, reasons: Sequence[Reason]) -> No
 
 def print_stats(console: Console, stats: CorpusStats) -> None:
     """Scores, failures and time of a run."""
+    from curate.select import Funnel
+
     console.print(
         f"[bold]Run[/] {plain(stats.run_id)}: {stats.n_sources} sources, {stats.n_clips} clips, "
         f"{format_duration(stats.hours * 3600)}",
@@ -126,10 +134,14 @@ def _print_numbers(console: Console, numbers: Sequence[NumberStats]) -> None:
         return
     place = {"clip": -1, "cut": 1}
     ordered = sorted(numbers, key=lambda entry: place.get(entry.stage, 0))
-    name_chars = max(len(entry.column) for entry in ordered) + 2
-    n_chars = max(len(str(entry.n)) for entry in ordered)
-    room = console.width - name_chars - n_chars - 4
-    ranks, bins = next((ranks, bins) for least, ranks, bins in _LAYOUTS if room >= least)
+    tables = [_draw_numbers(ordered, ranks, bins) for ranks, bins in _LAYOUTS]
+    # Measured as if there were room for all, else the answer is what is left after shrinking.
+    anywhere = console.options.update(width=_ANY_WIDTH)
+    fitting = (table for table in tables if console.measure(table, options=anywhere).maximum <= console.width)
+    console.print(next(fitting, tables[-1]))
+
+
+def _draw_numbers(ordered: Sequence[NumberStats], ranks: Sequence[str], bins: int) -> Table:
     table = grid("score", ">n", *(f">{rank}" for rank in ranks), *(["histogram"] if bins else []))
     table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     for stage, entries in groupby(ordered, key=lambda entry: entry.stage):
@@ -141,7 +153,7 @@ def _print_numbers(console: Console, numbers: Sequence[NumberStats]) -> None:
             shown = (_number(values[rank]) for rank in ranks)
             line = [sparkline(entry.counts, bins)] if bins else []
             table.add_row(f"  {plain(entry.column)}", str(entry.n), *shown, *line)
-    console.print(table)
+    return table
 
 
 def _number(value: float) -> str:
@@ -161,17 +173,31 @@ def _print_categories(console: Console, categories: Sequence[CategoryStats]) -> 
         console.print(table)
 
 
-def print_failures(console: Console, groups: Sequence[FailureGroup], *, examples: int = 1) -> None:
-    """Failures by stage and class, with examples; nothing when there are none."""
+def print_failures(console: Console, groups: Sequence[FailureGroup]) -> None:
+    """Failures by stage and class, each with an example; nothing when there are none."""
     if not groups:
         return
     table = grid("failed in", "class", ">n", "for example")
     for group in groups:
-        for index, example in enumerate(group.examples[:examples]):
-            head = (plain(group.stage), plain(group.error_class), str(group.n)) if index == 0 else ("", "", "")
-            name = example.uri.rsplit("/", 1)[-1]
-            table.add_row(*head, f"{plain(name)}: {plain(example.message)}")
+        example = group.examples[0]
+        name = example.uri.rsplit("/", 1)[-1]
+        text = f"{plain(name)}: {plain(example.message)}"
+        table.add_row(plain(group.stage), plain(group.error_class), str(group.n), text)
     console.print(table)
+
+
+def print_failure_details(console: Console, groups: Sequence[FailureGroup], examples: int) -> None:
+    """Failures by stage and class, with whole names and messages to act upon."""
+    for group in groups:
+        console.print(f"[bold]{group.n} x {plain(group.error_class)}[/] in {plain(group.stage)}", soft_wrap=True)
+        for example in group.examples[:examples]:
+            of_clip = (
+                "" if example.key == example.uri or len(example.key) > _CLIP_ID_CHARS else f"clip {example.key} of "
+            )
+            console.print(f"  {plain(of_clip)}{plain(example.uri)}", soft_wrap=True)
+            console.print(f"    {plain(example.message)}", soft_wrap=True)
+        if group.n > examples:
+            console.print(f"  and {group.n - examples} more", soft_wrap=True)
 
 
 def _print_seconds(console: Console, seconds: Sequence[StageSeconds]) -> None:

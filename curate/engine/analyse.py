@@ -19,7 +19,7 @@ from curate.engine.rows import RowBuffer
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork
 from curate.errors import SourceChangedError
-from curate.ingest.spool import spooled
+from curate.ingest.spool import check_unchanged, spooled
 from curate.media.decode import iter_frames
 from curate.media.views import ViewSampler, sample_spans
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
@@ -110,9 +110,7 @@ class Analyser:
     def _opened(self, file: SourceFile, source: _Source) -> Iterator[None]:
         work = source.work
         if work.digest is not None and work.digest != file.digest:
-            raise SourceChangedError(
-                "changed while the run was going on", subject=file.uri, fix="Run the command again"
-            )
+            raise self._changed(file, source)
         source.digest = file.digest
         if source.facts is None:
             source.facts = self._probe(file)
@@ -121,16 +119,25 @@ class Analyser:
         else:
             yield from self._known_clips(file, source.facts, work.clips, source)
 
+    def _changed(self, file: SourceFile, source: _Source) -> SourceChangedError:
+        """The error of a source whose content is known, but is another by now; recorded with the known one."""
+        work = source.work
+        error = SourceChangedError("changed while the run was going on", subject=file.uri, fix="Run the command again")
+        if work.digest is not None and work.clips is None:
+            self._rows.add_cell(self._pipeline.cut, failed_cell(work.digest, error, 0.0, work.attempt))
+        return error
+
     def _probe(self, file: SourceFile) -> SourceFacts:
         began = time.perf_counter()
         probe = self._pipeline.probe
         with boundary() as caught:
             facts = probe.probe(file)
+            check_unchanged(file)
             self._rows.add_cell(probe, Cell(file.digest, Outcome.OK, facts.to_cell(), time.perf_counter() - began))
             return facts
-        assert caught.error is not None
-        self._rows.add_cell(probe, failed_cell(file.digest, caught.error, time.perf_counter() - began))
-        raise caught.error
+        error = _cause(file, caught.error)
+        self._rows.add_cell(probe, failed_cell(file.digest, error, time.perf_counter() - began))
+        raise error
 
     def _cut(self, file: SourceFile, source: _Source) -> Iterator[None]:
         """The one decode: cut detector and view sampler see every frame; clips are scored as they close."""
@@ -140,6 +147,8 @@ class Analyser:
         sampler = ViewSampler(facts, self._specs(source.work))
         with boundary() as caught:
             for spans in _detect(file.path, facts, cut.thumb_width_px, detector, sampler):
+                if spans:
+                    check_unchanged(file)
                 for span in spans:
                     clip = Clip.of_span(file.digest, facts.stream, facts.time_base_fraction, span)
                     n_clips += 1
@@ -152,14 +161,15 @@ class Analyser:
                         else:
                             self._fail_clip(ClipWork(clip, self._all), source, blind.error)
                         yield
+            check_unchanged(file)
             values = {**detector.summary(), "n_clips": n_clips}
             self._rows.add_cell(
                 cut, Cell(file.digest, Outcome.OK, values, clock.seconds(), attempt=source.work.attempt)
             )
             return
-        assert caught.error is not None
-        self._rows.add_cell(cut, failed_cell(file.digest, caught.error, clock.seconds(), source.work.attempt))
-        raise caught.error
+        error = _cause(file, caught.error)
+        self._rows.add_cell(cut, failed_cell(file.digest, error, clock.seconds(), source.work.attempt))
+        raise error
 
     def _known_clips(
         self, file: SourceFile, facts: SourceFacts, works: Sequence[ClipWork], source: _Source
@@ -168,9 +178,10 @@ class Analyser:
         clips = [work.clip for work in works]
 
         def blind(clip: Clip, error: Exception) -> None:
-            self._fail_clip(by_id[clip.clip_id], source, error)
+            self._fail_clip(by_id[clip.clip_id], source, _cause(file, error))
 
         for clip, pixels in sample_spans(file.path, facts, clips, self._specs(source.work), on_error=blind):
+            check_unchanged(file)
             self._score(OpenClip.of_work(by_id[clip.clip_id], facts, pixels), source)
             yield
 
@@ -200,6 +211,15 @@ class Analyser:
             if step.stage.name in work.missing:
                 attempt = source.work.attempts.get((step.stage.name, work.clip.clip_id), 0) + 1
                 self._rows.add_cell(step.stage, failed_cell(work.clip.clip_id, error, 0.0, attempt))
+
+
+def _cause(file: SourceFile, error: Exception | None) -> Exception:
+    """Why reading a file failed: if it changed meanwhile that is why, and says nothing of the content it had."""
+    with boundary() as caught:
+        check_unchanged(file)
+    found = caught.error or error
+    assert found is not None
+    return found
 
 
 def _detect(path: str, facts: SourceFacts, width_px: int, detector: Any, sampler: ViewSampler) -> Iterator[list[Span]]:

@@ -22,6 +22,9 @@ class InlineEngine:
         self._scratch = scratch
         self._in_flight: set[str] = set()
 
+    def open(self) -> None:
+        """Nothing to start."""
+
     def run_pass(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
     ) -> Iterator[Summary]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from curate.errors import CurateError, is_transient
+from curate.errors import CurateError
 from curate.ingest.spool import spooled
 from curate.query import sources_sql
 from curate.records import InputRef, Outcome
@@ -32,11 +32,6 @@ class KnownSource:
     error_class: str
     error_message: str
     attempt: int
-
-    @property
-    def is_final(self) -> bool:
-        """A failure that is not worth another attempt on resume."""
-        return self.outcome is Outcome.FAILED and not is_transient(self.error_class)
 
 
 def key_of(ref: InputRef) -> Key:

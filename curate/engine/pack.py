@@ -1,34 +1,40 @@
-"""How many workers of which size: packed so that every pool's minimum fits the cluster at once.
+"""How many workers of which size: packed so that every one of them finds a place on the nodes at the same time.
 
-Ray Data waits for ever, without an error, when the pools of a chain cannot all be placed (DESIGN section 6); so the sum
-is checked here, before anything starts.
+Ray Data waits for ever, without an error, when the pools of a chain cannot all be placed (DESIGN section 6); so they
+are placed here first, before anything starts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curate.engine.pipeline import Pipeline
 from curate.errors import EngineError
+from curate.stage import Resources
 
 WRITER_CPUS = 0.2
 DECODER_CPUS = 0.9
 """A decoder keeps a core busy; the tenth left over on each core makes room for the writer on any node of two cores."""
-MIN_DECODER_CPUS = 0.5
+SMALL_DECODER_CPUS = (0.8, 0.7, 0.6, 0.5)
+"""What a single decoder is content with where there is no room for a whole one."""
 DECODERS_PER_WRITER = 16
 BLOCKS_PER_DECODER = 8
 MAX_SOURCES_PER_BLOCK = 16
+POOL_SHARE = 0.5
+"""Most of the cluster's CPUs that further workers of GPU stages may take: the rest decodes for them."""
+
+Nodes = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers of a later group, and what each takes."""
+    """Workers of one kind, and what each takes."""
 
     workers: int
     cpus: float
-    gpus: float
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,44 +49,127 @@ class Packing:
     sources_per_block: int
 
 
-def pack(pipeline: Pipeline, nodes: Sequence[Mapping[str, float]], n_sources: int, *, single: bool) -> Packing:
+def pack(pipeline: Pipeline, nodes: Nodes, n_sources: int, *, single: bool) -> Packing:
     """Fit the pipeline on the nodes' CPUs and GPUs; EngineError when it cannot fit.
 
     ``single`` puts one source in a block: used after a pass died, to find the source that kills workers.
     """
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
-    gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    pools = tuple(_pool(pipeline, number, gpus) for number in range(1, pipeline.n_groups))
+    writers = Pool(max(1, math.ceil(cpus / DECODERS_PER_WRITER)), WRITER_CPUS)
+    pools = _pools(pipeline, nodes, writers)
     pool_cpus = sum(pool.workers * pool.cpus for pool in pools)
-    writers = max(1, math.ceil(cpus / DECODERS_PER_WRITER))
-    left = cpus - pool_cpus - writers * WRITER_CPUS
-    if left < MIN_DECODER_CPUS:
-        raise EngineError(
-            f"the recipe needs more than the {cpus:g} CPUs of this cluster: {len(pools)} pools of their own, "
-            f"a writer and a decoder",
-            fix="Add CPUs, or take stages with a pool of their own out of the recipe",
-        )
     most = max(1, sum(int(node.get("CPU", 0.0)) for node in nodes) - math.ceil(pool_cpus))
     per_block = 1 if single else _sources_per_block(n_sources, most)
-    decoders = max(1, min(most, math.ceil(n_sources / per_block)))
-    return Packing(decoders, _floor(min(DECODER_CPUS, left / decoders)), pools, writers, WRITER_CPUS, per_block)
+    wanted = max(1, min(most, math.ceil(n_sources / per_block)))
+    decoders = _decoders(nodes, pools, writers, wanted)
+    return Packing(decoders.workers, decoders.cpus, tuple(pools), writers.workers, writers.cpus, per_block)
 
 
-def _pool(pipeline: Pipeline, number: int, cluster_gpus: float) -> Pool:
-    needs = pipeline.group(number)[0].stage.resources
-    if needs.gpus > cluster_gpus:
+def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
+    """A worker for each group with workers of its own, more of those on GPUs as long as there is room."""
+    names = {number: pipeline.group(number)[0].stage for number in range(1, pipeline.n_groups)}
+    for stage in names.values():
+        _check_stage(stage.name, stage.resources, nodes)
+    pools = [Pool(1, stage.resources.cpus, stage.resources.gpus) for stage in names.values()]
+    smallest = Pool(1, SMALL_DECODER_CPUS[-1])
+    if not _all_fit(nodes, [smallest, *pools, writers]):
         raise EngineError(
-            f"stage {pipeline.group(number)[0].stage.name!r} needs {needs.gpus:g} GPU, there are {cluster_gpus:g}",
+            f"the recipe needs more than the {_sum(nodes, 'CPU'):g} CPUs and {_sum(nodes, 'GPU'):g} GPUs of this "
+            f"cluster: {len(pools)} pools of their own, a writer and a decoder",
+            fix="Add nodes, or take stages with a pool of their own out of the recipe",
+        )
+    room_cpus = POOL_SHARE * _sum(nodes, "CPU")
+    growing = [index for index, pool in enumerate(pools) if pool.gpus]
+    while growing:
+        index = min(growing, key=lambda index: pools[index].workers)
+        larger = [*pools]
+        larger[index] = replace(pools[index], workers=pools[index].workers + 1)
+        affordable = sum(pool.workers * pool.cpus for pool in larger) <= room_cpus
+        if affordable and _all_fit(nodes, [smallest, *larger, writers]):
+            pools = larger
+        else:
+            growing.remove(index)
+    return pools
+
+
+def _check_stage(name: str, needs: Resources, nodes: Nodes) -> None:
+    if needs.gpus > _sum(nodes, "GPU"):
+        raise EngineError(
+            f"stage {name!r} needs {needs.gpus:g} GPU, there are {_sum(nodes, 'GPU'):g}",
             fix="Run on a cluster with GPUs, or leave the stage out with `--stages`",
         )
-    workers = max(1, int(cluster_gpus / needs.gpus)) if needs.gpus else 1
-    return Pool(workers, needs.cpus, needs.gpus)
+    if not _all_fit(nodes, [Pool(1, needs.cpus, needs.gpus)]):
+        raise EngineError(
+            f"stage {name!r} needs a node with {needs.cpus:g} CPUs and {needs.gpus:g} GPUs free, there is none",
+            fix="Add a larger node, or leave the stage out with `--stages`",
+        )
+
+
+def _decoders(nodes: Nodes, pools: Sequence[Pool], writers: Pool, wanted: int) -> Pool:
+    """As many decoders as wanted and as fit beside the rest; a smaller one where not even one does."""
+    few, many = 0, wanted
+    while few < many:
+        middle = (few + many + 1) // 2
+        if _all_fit(nodes, [Pool(middle, DECODER_CPUS), *pools, writers]):
+            few = middle
+        else:
+            many = middle - 1
+    if few:
+        return Pool(few, DECODER_CPUS)
+    sizes = (size for size in SMALL_DECODER_CPUS if _all_fit(nodes, [Pool(1, size), *pools, writers]))
+    return Pool(1, next(sizes, SMALL_DECODER_CPUS[-1]))
+
+
+def _all_fit(nodes: Nodes, pools: Sequence[Pool]) -> bool:
+    """Whether all workers find a place, in this order, whichever way they are spread."""
+    return all(_placed(nodes, pools, spread=spread) for spread in (True, False))
+
+
+def _placed(nodes: Nodes, pools: Sequence[Pool], *, spread: bool) -> bool:
+    """Place worker after worker on the emptiest node that takes it, or else on the first."""
+    rooms = [_Room(_units(node.get("CPU", 0.0)), [_units(1.0)] * int(node.get("GPU", 0.0))) for node in nodes]
+    for pool in pools:
+        cpus, gpus = _units(pool.cpus), _units(pool.gpus)
+        for _ in range(pool.workers):
+            fitting = (room for room in rooms if room.takes(cpus, gpus))
+            chosen = max(fitting, key=lambda room: room.cpus, default=None) if spread else next(fitting, None)
+            if chosen is None:
+                return False
+            chosen.place(cpus, gpus)
+    return True
+
+
+@dataclass
+class _Room:
+    """What is free on a node, in Ray's resolution of 1/10000: CPUs together, each GPU by itself."""
+
+    cpus: int
+    gpus: list[int]
+
+    def takes(self, cpus: int, gpus: int) -> bool:
+        """Whether a worker fits. Whole GPUs must be wholly free, a part of one lies on a single GPU."""
+        return self.cpus >= cpus and len(self._chosen(gpus)) * _units(1.0) >= gpus
+
+    def place(self, cpus: int, gpus: int) -> None:
+        """Take what the worker needs."""
+        self.cpus -= cpus
+        for device in self._chosen(gpus):
+            self.gpus[device] -= min(gpus, _units(1.0))
+
+    def _chosen(self, gpus: int) -> list[int]:
+        if not gpus:
+            return []
+        share, count = min(gpus, _units(1.0)), max(1, -(-gpus // _units(1.0)))
+        return [device for device, free in enumerate(self.gpus) if free >= share][:count]
+
+
+def _units(value: float) -> int:
+    return round(value * 10_000)
+
+
+def _sum(nodes: Nodes, resource: str) -> float:
+    return sum(node.get(resource, 0.0) for node in nodes)
 
 
 def _sources_per_block(n_sources: int, decoders: int) -> int:
     return max(1, min(MAX_SOURCES_PER_BLOCK, n_sources // (BLOCKS_PER_DECODER * decoders)))
-
-
-def _floor(value: float) -> float:
-    """Down to Ray's resolution of resources, 1/10000."""
-    return math.floor(value * 10_000) / 10_000

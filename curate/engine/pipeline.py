@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from curate.config import nearest
 from curate.errors import ConfigError
 from curate.stage import ClipStage, CutStage, ProbeStage, Stage
@@ -166,6 +168,12 @@ def _steps(items: Sequence[Stage[Any] | Gate]) -> tuple[Step, ...]:
                 group = max(needs, default=0)
             reads = {name: known[name].fingerprint for name in item.reads}
             steps.append(Step(item, item.fingerprint(reads), gates, group))
+    if items and isinstance(items[-1], Gate):
+        raise ConfigError(
+            f"the gate on {items[-1].stage}.{items[-1].column} has no stage below it",
+            subject="stages",
+            fix="Make it a condition of `select`, or put it above the stages that it is to save",
+        )
     return tuple(steps)
 
 
@@ -173,9 +181,17 @@ def _check_gate(gate: Gate, known: Mapping[str, Step]) -> None:
     if gate.stage not in known:
         hint = nearest(gate.stage, known) if known else "no stage stands above it"
         raise ConfigError(f"a gate reads {gate.stage!r}, which no stage above it writes; {hint}", subject="stages")
-    columns = [column.name for column in known[gate.stage].stage.columns]
+    columns = {column.name: column.dtype for column in known[gate.stage].stage.columns}
     if gate.column not in columns:
         raise ConfigError(f"stage {gate.stage!r} has no column {gate.column!r}, {nearest(gate.column, columns)}")
+    dtype = columns[gate.column]
+    ranged = gate.min is not None or gate.max is not None
+    if pa.types.is_nested(dtype) or (ranged and not (pa.types.is_integer(dtype) or pa.types.is_floating(dtype))):
+        raise ConfigError(
+            f"a gate cannot judge {gate.stage}.{gate.column}, which holds {dtype}",
+            subject="stages",
+            fix="`min` and `max` need numbers, `in` and `not_in` single values",
+        )
 
 
 def _check_stage(stage: ClipStage[Any], known: Mapping[str, Step]) -> None:

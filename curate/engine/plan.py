@@ -154,9 +154,7 @@ class Planner:
                 and (outcome is null or (outcome = 'failed' and error_class in (select name from transient)))"""
         ).fetchall()
 
-    def _clip_works(
-        self, missing: Mapping[str, set[str]], attempts: Mapping[tuple[str, str], int]
-    ) -> list[ClipWork]:
+    def _clip_works(self, missing: Mapping[str, set[str]], attempts: Mapping[tuple[str, str], int]) -> list[ClipWork]:
         self.con.register("lacking", pa.table({"clip_id": list(missing)}))
         has, failed = self._values_of_lacking()
         rows = self.con.sql(f"select * from ({self._clips()}) where clip_id in (select clip_id from lacking)")
@@ -164,9 +162,10 @@ class Planner:
         for row in rows.to_arrow_table().to_pylist():
             clip = Clip.from_row(row)
             values = has.get(clip.clip_id, {})
-            broken = failed.get(clip.clip_id, set())
             tried = {name for name in missing[clip.clip_id] if (name, clip.clip_id) in attempts}
-            todo = self._beyond_gates(missing[clip.clip_id], values, broken) - self._in_vain(tried, broken)
+            in_vain = self._in_vain(tried, failed.get(clip.clip_id, set()))
+            broken = in_vain | failed.get(clip.clip_id, set())
+            todo = self._beyond_gates(missing[clip.clip_id] - in_vain, values, broken)
             if todo:
                 works.append(ClipWork(clip, todo, values, frozenset(broken)))
         return works

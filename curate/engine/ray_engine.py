@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import pickle
 import socket
+import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,7 @@ from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
-from curate.errors import EngineError
+from curate.errors import EngineError, StorageError
 from curate.tables import Corpus
 
 RETRIES = 3
@@ -39,6 +43,7 @@ NODE_GRACE_S = 20.0
 """How long a lost node's workers may take to come back elsewhere before the pass is given up and planned anew."""
 
 PING_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 10.0
 
 Batch = dict[str, np.ndarray]
 
@@ -153,6 +158,9 @@ class RayEngine:
             _init(options)
         self._registry: Any = None
 
+    def open(self) -> None:
+        """Nothing to start: this process is a part of Ray already."""
+
     def run_pass(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
     ) -> Iterator[Summary]:
@@ -160,20 +168,26 @@ class RayEngine:
         self._registry = Registry.options(scheduling_strategy=_on_node(_this_node())).remote()
         packing = pack(pipeline, _nodes(check=single), len(works), single=single)
         watch = _NodeWatch(self._registry)
-        reason = ""
+        reason, ours = "", None
         try:
-            dataset = self._dataset(corpus, pipeline, works, packing, run_id)
+            _configure(works)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*ray_remote_args")  # no other way yet to bound retries
+                dataset = self._dataset(corpus, pipeline, works, packing, run_id)
+            _keep_logs_off_the_terminal()
             for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
         except RayError as error:
-            reason = _first_line(error)
+            reason, ours = _first_line(error), _storage_error(error)
         finally:
             watch.stop()
             dataset = None
         if reason:
             # Raised here and not above: a chained traceback would keep the dead pass's actors, and so its CPUs.
             self._end_workers()
+            if ours is not None:
+                raise ours
             raise EngineError(f"a pass died: {reason}", fix="See the Ray logs of the workers")
 
     def _end_workers(self) -> None:
@@ -193,7 +207,6 @@ class RayEngine:
     def _dataset(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], packing: Packing, run_id: str
     ) -> Any:
-        _configure(works)
         blocks = [works[i : i + packing.sources_per_block] for i in range(0, len(works), packing.sources_per_block)]
         rows = [{"payload": pickle.dumps(block, protocol=5)} for block in blocks]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -228,16 +241,55 @@ def _bounded_retries() -> dict[str, int]:
 
 
 def _init(options: RayOptions) -> None:
-    quiet: Mapping[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    if options.address:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core worker writes warnings to our terminal
+    quiet: Mapping[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with _stderr_put_aside():
+        if options.address:
+            _check_answers(options.address)
+            try:
+                ray.init(address=options.address, **quiet)
+            except ConnectionError as error:
+                raise _no_ray(options.address) from error
+        else:
+            size = {"num_cpus": options.num_cpus, "object_store_memory": options.object_store_bytes}
+            ray.init(include_dashboard=False, **size, **quiet)
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for ten minutes before it says that nobody listens.
+
+    ``auto`` means RAY_ADDRESS, else the Ray last started on this machine, whose address Ray leaves in a file.
+    """
+    if address == "auto":
+        last = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+        address = os.environ.get("RAY_ADDRESS") or (last.read_text().strip() if last.exists() else "")
+        if not address:
+            raise _no_ray("auto")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
         try:
-            ray.init(address=options.address, **quiet)
-        except ConnectionError as error:
-            raise EngineError(f"no Ray answers at {options.address}", fix="Start it with `ray start --head`") from error
-        return
-    ray.init(
-        num_cpus=options.num_cpus, object_store_memory=options.object_store_bytes, include_dashboard=False, **quiet
-    )
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            raise _no_ray(address) from error
+
+
+def _no_ray(address: str) -> EngineError:
+    fix = "Start it with `ray start --head`, check the address, or leave --address out to use a Ray of its own"
+    return EngineError(f"no Ray answers at {address}", fix=fix)
+
+
+@contextmanager
+def _stderr_put_aside() -> Iterator[None]:
+    """Ray's native code greets on standard error while it starts; errors come as exceptions all the same."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is wanted
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _configure(works: Sequence[SourceWork]) -> None:
@@ -251,8 +303,15 @@ def _configure(works: Sequence[SourceWork]) -> None:
     largest_bytes = max((work.ref.size_bytes or 0 for work in works), default=0)
     context.execution_no_progress_timeout_s = 1800 + largest_bytes / 100_000
     context.log_internal_stack_trace = False
-    context.raise_original_map_exception = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.raise_original_map_exception = True
+
+
+def _keep_logs_off_the_terminal() -> None:
+    """Ray Data's messages go to its log files alone; what a user must know comes from us."""
+    for name in ("ray.data", "ray"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.CRITICAL + 1)
 
 
 def _nodes(*, check: bool) -> list[Mapping[str, float]]:
@@ -285,6 +344,18 @@ def _on_node(node: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _storage_error(error: BaseException) -> StorageError | None:
+    """The reason when a table could not be written, which another pass would meet again."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = getattr(seen, "cause", None)
+        for found in (seen, cause):
+            if isinstance(found, StorageError) and not found.transient:
+                return StorageError(found.message, subject=found.subject, fix=found.fix)
+        seen = seen.__cause__ or cause
+    return None
 
 
 def _first_line(error: BaseException) -> str:

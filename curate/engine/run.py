@@ -20,12 +20,14 @@ from curate import __version__
 from curate.engine.inputs import RunMap, failure_row, hash_lookalikes, key_of, known_sources, same_content
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import Planner
-from curate.engine.work import SourceWork, Summary
+from curate.engine.rows import RowBuffer
+from curate.engine.work import ClipWork, SourceWork, Summary
+from curate.engine.writer import write_bundle
 from curate.errors import EngineError, WorkerDiedError
 from curate.query import cells_sql, connect
 from curate.records import InputRef, Outcome
 from curate.stage import Stage, failed_cell
-from curate.tables import INPUTS, SOURCES, Corpus, cell_schema, cells_table, parquet_bytes, rows_table, write_part
+from curate.tables import INPUTS, Corpus, cell_schema, parquet_bytes, rows_table
 
 MAX_PASSES = 3
 DEAD_PASSES_TO_QUARANTINE = 2
@@ -35,6 +37,10 @@ class Engine(Protocol):
     """What executes one pass."""
 
     name: str
+
+    def open(self) -> None:
+        """There is work: start what the passes need."""
+        ...
 
     def run_pass(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
@@ -114,6 +120,7 @@ def _passes(
         works = _plan(con, request)
         if not works:
             return total
+        engine.open()
         listener.planned(number, works)
         try:
             for summary in engine.run_pass(request.corpus, request.pipeline, works, run_id=run_id, single=died):
@@ -124,7 +131,7 @@ def _passes(
             deaths.update(engine.in_flight())
             _quarantine(request, works, deaths, run_id)
             listener.died(error)
-    left = _plan(con, request)
+    left = _plan(con, request, retry=False)
     if left:
         names = ", ".join(work.ref.uri for work in left[:3])
         raise EngineError(
@@ -134,8 +141,8 @@ def _passes(
     return total
 
 
-def _plan(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[SourceWork]:
-    planner = Planner(con, request.corpus, request.pipeline, request.refs, request.only_clips)
+def _plan(con: duckdb.DuckDBPyConnection, request: RunRequest, *, retry: bool = True) -> list[SourceWork]:
+    planner = Planner(con, request.corpus, request.pipeline, request.refs, request.only_clips, retry)
     return planner.plan(known_sources(con, request.corpus))
 
 
@@ -146,14 +153,23 @@ def _quarantine(request: RunRequest, works: Sequence[SourceWork], deaths: Mappin
         fix="Look at the file alone: `curate run FILE --engine inline`",
     )
     killers = [work for work in works if deaths.get(work.ref.uri, 0) >= DEAD_PASSES_TO_QUARANTINE]
-    cut, corpus = request.pipeline.cut, request.corpus
-    cells = [failed_cell(work.digest, error, 0.0, work.attempt) for work in killers if work.digest]
-    rows = [failure_row(work.ref, error, attempt=work.attempt) for work in killers if not work.digest]
-    if cells:
-        table = cells_table(cut, cells, host=socket.gethostname(), run_id=run_id)
-        write_part(corpus.cells(cut.name, request.pipeline.cut_fingerprint), table)
-    if rows:
-        write_part(corpus.sources(), rows_table(SOURCES, rows))
+    rows = RowBuffer(request.pipeline, host=socket.gethostname(), run_id=run_id)
+    for work in killers:
+        if work.clips is not None:
+            for stage, clip_id in _lacking(request.pipeline, work.clips):
+                attempt = work.attempts.get((stage.name, clip_id), 0) + 1
+                rows.add_cell(stage, failed_cell(clip_id, error, 0.0, attempt))
+        elif work.digest is not None:
+            rows.add_cell(request.pipeline.cut, failed_cell(work.digest, error, 0.0, work.attempt))
+        else:
+            rows.add_source(failure_row(work.ref, error, attempt=work.attempt))
+    if killers:
+        write_bundle(request.corpus, rows.take())
+
+
+def _lacking(pipeline: Pipeline, clips: Sequence[ClipWork]) -> Iterator[tuple[Stage[Any], str]]:
+    for step in pipeline.steps:
+        yield from ((step.stage, work.clip.clip_id) for work in clips if step.stage.name in work.missing)
 
 
 def _run_id(request: RunRequest, began: datetime) -> str:

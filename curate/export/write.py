@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import tempfile
@@ -25,9 +24,7 @@ from curate.shards.buckets import Bucket
 from curate.shards.index import Hole, ShardEntry
 from curate.shards.writer import Sample, ShardBytes, build_shard
 from curate.stage import boundary
-from curate.storage import Place, is_remote
-
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+from curate.storage import NO_SPACE, Place, is_remote
 
 
 @dataclass(frozen=True, slots=True)

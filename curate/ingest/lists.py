@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.errors import UsageError
 from curate.ingest.local import absolute_path
 from curate.ingest.names import VIDEO_SUFFIXES, suffix_of
 from curate.storage import Place, is_remote, redacted
+from curate.tables import parquet_table
 
 COLUMN_NAMES = ("uri", "url", "path", "video", "file", "filename", "file_name", "video_path", "video_url")
 """Names by which the column of paths is found, in this order; else it is the first column."""
@@ -39,7 +39,7 @@ def list_rows(uri: str) -> Iterator[Row]:
 
 def _parsed(data: bytes, suffix: str) -> list[Row]:
     if suffix == ".parquet":
-        return _table_rows(pq.read_table(io.BytesIO(data)))
+        return _table_rows(parquet_table(data))
     text = data.decode("utf-8-sig")
     if suffix in (".csv", ".tsv"):
         return _csv_rows(text, "\t" if suffix == ".tsv" else ",")

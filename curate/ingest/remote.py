@@ -38,6 +38,10 @@ _CLIENT_ERRORS = (
 )
 """Errors of storage clients that are no OSError; looked up only where the client is loaded."""
 
+_LOST = ("Timeout", "Connect", "Throttl", "Disconnected")
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP answers that another attempt may not meet again."""
+
 _PARALLEL_INFOS = 32
 
 
@@ -49,11 +53,20 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 def as_storage_error(error: Exception, uri: str) -> StorageError:
     """One of `client_errors` as ours; time-outs and lost connections are transient."""
+    error = _true_cause(error)
+    kind, told = type(error).__name__, redacted(str(error))
+    if any(word in kind for word in _LOST) or getattr(error, "status", None) in _BUSY:
+        text = f"cannot be read just now: {kind}: {told}"
+        return TransientStorageError(text, subject=redacted(uri), fix="Run the command again")
     if isinstance(error, OSError):
         return storage_error(error, uri)
-    kind = type(error).__name__
-    lost = any(word in kind for word in ("Timeout", "Connection", "Throttl", "Disconnected"))
-    return (TransientStorageError if lost else StorageError)(f"cannot be read: {kind}: {error}", subject=redacted(uri))
+    return StorageError(f"cannot be read: {kind}: {told}", subject=redacted(uri))
+
+
+def _true_cause(error: Exception) -> Exception:
+    """The web's file system says that a file is not found whatever went wrong; its cause says what did."""
+    cause = error.__cause__
+    return cause if isinstance(error, FileNotFoundError) and isinstance(cause, client_errors()) else error
 
 
 def is_glob(uri: str) -> bool:
@@ -63,11 +76,11 @@ def is_glob(uri: str) -> bool:
 
 
 def remote_inputs(source: str) -> Iterator[InputRef]:
-    """The inputs of a remote file, folder or glob. UsageError when there is nothing.
+    """The inputs of a remote file, folder or glob. UsageError when there is nothing, or no way to get there.
 
     A place that cannot be asked gives one input: a file fails when it is read, a folder is skipped with the cause.
     """
-    place = Place(source)
+    place = _openable(source)
     try:
         if is_glob(source) and not place.exists():
             yield from _glob(place)
@@ -78,11 +91,20 @@ def remote_inputs(source: str) -> Iterator[InputRef]:
             yield from (_found(place, name, found[name]) for name in sorted(found))
         else:
             yield _ref(source, info)
-    except FileNotFoundError as error:
-        raise UsageError("does not exist", subject=redacted(source), fix="Check the spelling") from error
     except client_errors() as error:
+        if isinstance(_true_cause(error), FileNotFoundError):
+            raise UsageError("does not exist", subject=redacted(source), fix="Check the spelling") from error
         named = not is_glob(source) and suffix_of(source) in VIDEO_SUFFIXES
         yield InputRef(source, cause="" if named else f"cannot be listed: {as_storage_error(error, source).message}")
+
+
+def _openable(source: str) -> Place:
+    place = Place(source)
+    try:
+        place.fs  # noqa: B018 - looks for the file system
+    except StorageError as error:
+        raise UsageError(error.message, subject=error.subject, fix=error.fix) from error
+    return place
 
 
 def remote_refs(uris: list[str]) -> list[InputRef]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from curate.errors import EmptyFileError, StorageError, TransientStorageError
+from curate.errors import EmptyFileError, SourceChangedError, StorageError, TransientStorageError
 from curate.ingest.local import file_kind
 from curate.ingest.names import suffix_of
 from curate.ingest.remote import as_storage_error, client_errors
@@ -39,12 +39,29 @@ def spooled(ref: InputRef, scratch: Path, *, quota_bytes: int = DEFAULT_QUOTA_BY
     """
     path = _local_path(ref.uri)
     if path is not None:
-        digest, size_bytes = _hash_in_place(path)
-        yield SourceFile(path, ref.uri, digest, size_bytes)
+        with _listed(ref):
+            digest, facts = _hash_in_place(path)
+        yield SourceFile(path, ref.uri, digest, facts.st_size, _identity(facts))
         return
     with _scratch_file(ref.uri, scratch) as copy:
-        digest, size_bytes = _fetch(ref.uri, copy, quota_bytes)
+        with _listed(ref):
+            digest, size_bytes = _fetch(ref.uri, copy, quota_bytes)
         yield SourceFile(str(copy), ref.uri, digest, size_bytes)
+
+
+@contextmanager
+def _listed(ref: InputRef) -> Iterator[None]:
+    """What was there when it was listed may be there again: that it is gone or closed now is no final failure."""
+    try:
+        yield
+    except StorageError as error:
+        seen = ref.size_bytes is not None
+        if seen and isinstance(error.__cause__, FileNotFoundError):
+            fix = "Run the command again"
+            raise TransientStorageError("is gone since it was listed", subject=error.subject, fix=fix) from error
+        if seen and isinstance(error.__cause__, PermissionError):
+            raise TransientStorageError(error.message, subject=error.subject, fix=error.fix) from error
+        raise
 
 
 @contextmanager
@@ -63,6 +80,27 @@ def local_copy(uri: str, scratch: Path, *, quota_bytes: int = DEFAULT_QUOTA_BYTE
 def digest_of(path: str | Path) -> str:
     """sha256 of a local regular file, as hex digits. Errors as `spooled`."""
     return _hash_in_place(str(path))[0]
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """SourceChangedError when a file that is read in place is no longer the one that was hashed.
+
+    Asked after reading: what was read before it passes belongs to the digest.
+    """
+    if not file.identity:
+        return
+    try:
+        now = _identity(Path(file.path).stat())
+    except OSError:
+        now = ()
+    if now != file.identity:
+        raise SourceChangedError(
+            "was changed, replaced or removed while it was read", subject=file.uri, fix="Run the command again"
+        )
+
+
+def _identity(facts: os.stat_result) -> tuple[int, ...]:
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _local_path(uri: str) -> str | None:
@@ -85,17 +123,17 @@ def _open_regular(path: str) -> int:
     return descriptor
 
 
-def _hash_in_place(path: str) -> tuple[str, int]:
+def _hash_in_place(path: str) -> tuple[str, os.stat_result]:
     with open(_open_regular(path), "rb", buffering=0) as file:
         before = os.fstat(file.fileno())
         try:
-            digest, size_bytes = _pump(file, None)
+            digest, _ = _pump(file, None)
         except OSError as error:
             raise storage_error(error, path) from error
         after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if _identity(before) != _identity(after):
         raise TransientStorageError("changed while it was read", subject=path, fix="Run again when it is complete")
-    return digest, size_bytes
+    return digest, after
 
 
 @contextmanager
@@ -169,9 +207,8 @@ def _empty(uri: str) -> EmptyFileError:
 
 
 def _too_large(uri: str, quota_bytes: int, free_bytes: int) -> StorageError:
-    room = "the scratch quota" if quota_bytes <= free_bytes else "the free scratch space"
-    return StorageError(
-        f"is larger than {room} of {format_bytes(min(quota_bytes, free_bytes))}",
-        subject=redacted(uri),
-        fix="Give a larger scratch folder or quota, or copy the file to local disk",
-    )
+    if quota_bytes <= free_bytes:
+        text, fix = f"is larger than the scratch quota of {format_bytes(quota_bytes)}", "Copy the file to local disk"
+        return StorageError(text, subject=redacted(uri), fix=fix)
+    text = f"is larger than the free scratch space of {format_bytes(free_bytes)}"
+    return TransientStorageError(text, subject=redacted(uri), fix="Free some space, or point TMPDIR at a larger disk")

@@ -12,7 +12,7 @@ from curate.query.parts import (
     sources_sql,
     tombstones_sql,
 )
-from curate.query.run import ColumnRef, RunGate, RunStage, RunTables, last_run
+from curate.query.run import ColumnRef, RunGate, RunStage, RunTables, check_run, column_names, last_run, run_stages
 
 __all__ = [
     "TOMBSTONES",
@@ -21,13 +21,16 @@ __all__ = [
     "RunStage",
     "RunTables",
     "cells_sql",
+    "check_run",
     "clips_sql",
+    "column_names",
     "connect",
     "identifier",
     "last_run",
     "literal",
     "parts_sql",
     "run_query",
+    "run_stages",
     "sources_sql",
     "tombstones_sql",
 ]

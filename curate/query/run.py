@@ -90,21 +90,41 @@ def last_run(corpus: Corpus) -> str:
     )
 
 
+def check_run(corpus: Corpus, run_id: str) -> None:
+    """ConfigError, with the nearest id, unless the corpus holds this complete run."""
+    known = corpus.run_ids()
+    if run_id not in known:
+        hint = nearest(run_id, known) if known else "there is none"
+        raise ConfigError(f"no run is called {run_id!r}, {hint}", subject=corpus.uri)
+
+
+def run_stages(entries: Iterable[dict[str, Any]]) -> tuple[RunStage, ...]:
+    """The stages as a manifest lists them."""
+    return tuple(
+        RunStage(entry["name"], entry["kind"], entry["fingerprint"], tuple(entry["columns"]), index)
+        for index, entry in enumerate(entries)
+    )
+
+
+def column_names(stages: Sequence[RunStage], user_keys: Iterable[str], *, bookkeeping: bool = False) -> list[str]:
+    """All names of columns that a run of these stages, over inputs with these extra columns, knows."""
+    tail = _TAIL if bookkeeping else ()
+    cells = [f"{stage.name}.{column}" for stage in stages for column in (*stage.columns, *tail)]
+    probed = next(stage.columns for stage in stages if stage.kind == "probe")
+    facts = [f"source.{name}" for name in (*_INPUT_FACTS, *probed)]
+    return [*(f"clip.{name}" for name in _CLIP_FACTS), *facts, *(f"user.{key}" for key in user_keys), *cells]
+
+
 class RunTables:
     """The tables as one run sees them."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, corpus: Corpus, run_id: str) -> None:
-        if run_id not in corpus.run_ids():
-            hint = nearest(run_id, corpus.run_ids()) if corpus.run_ids() else "there is none"
-            raise CorpusError(f"no run is called {run_id!r}, {hint}", subject=corpus.uri)
+        check_run(corpus, run_id)
         self.con = con
         self.corpus = corpus
         self.run_id = run_id
         self.manifest: dict[str, Any] = corpus.manifest(run_id)
-        self.stages = tuple(
-            RunStage(s["name"], s["kind"], s["fingerprint"], tuple(s["columns"]), index)
-            for index, s in enumerate(self.manifest["stages"])
-        )
+        self.stages = run_stages(self.manifest["stages"])
         self.gates = tuple(_gate(g) for g in self.manifest.get("gates", []))
 
     @cached_property
@@ -177,9 +197,7 @@ class RunTables:
 
     def column_names(self) -> list[str]:
         """All names that `column` knows, bookkeeping left out."""
-        cells = [f"{stage.name}.{column}" for stage in self.stages for column in stage.columns]
-        facts = [f"source.{name}" for name in (*_INPUT_FACTS, *self.probe.columns)]
-        return [*(f"clip.{name}" for name in _CLIP_FACTS), *facts, *(f"user.{key}" for key in self.user_keys), *cells]
+        return column_names(self.stages, self.user_keys)
 
     def gates_above(self, column: ColumnRef) -> tuple[RunGate, ...]:
         """Gates that decide whether this column was computed."""

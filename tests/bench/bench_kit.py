@@ -91,7 +91,9 @@ def machine() -> str:
     """One line about this machine."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = json.dumps([round(value, 1) for value in os.getloadavg()])
-    return f"{len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB, Python {platform.python_version()}, load {load}"
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB, Python {platform.python_version()}, load {load}"
+    )
 
 
 class _CpuWatch:

@@ -1,4 +1,4 @@
-"""Fixed overhead of `curate run` on one 5-second video: wall seconds less the stages' own (sum of `seconds` of all cells).
+"""Fixed overhead of `curate run` on one 5-second video: wall seconds less the stages' own (sum of `seconds` of cells).
 
     python tests/bench/bench_overhead.py [--repeats 3]
 

@@ -56,7 +56,9 @@ def test_http_sources_give_the_same_clips_as_files(tmp_path, folder, server):
     recipe = parse_recipe(RECIPE, "test")
     names = ["0.mp4", "1.mp4"]
     far = run_job([f"{server}/{name}" for name in names], recipe, JobOptions(str(tmp_path / "far"), "inline"), Quiet())
-    near = run_job([str(folder / name) for name in names], recipe, JobOptions(str(tmp_path / "near"), "inline"), Quiet())
+    near = run_job(
+        [str(folder / name) for name in names], recipe, JobOptions(str(tmp_path / "near"), "inline"), Quiet()
+    )
     assert far.funnel.clips == near.funnel.clips
     assert far.funnel.clips.kept == 2
     near_tars, far_tars = (sorted((tmp_path / name / "shards").rglob("*.tar")) for name in ("near", "far"))

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.errors import StorageError, UsageError
+from curate.errors import UsageError
 from curate.ingest.listing import list_inputs
 from curate.ingest.names import VIDEO_SUFFIXES
 from curate.records import InputRef
@@ -239,7 +239,7 @@ def test_a_remote_source_that_is_not_there_is_a_usage_error(memory_bucket: str) 
 
 
 def test_an_unknown_scheme_says_so() -> None:
-    with pytest.raises(StorageError, match="package"):
+    with pytest.raises(UsageError, match="nosuchscheme"):
         list_inputs(["nosuchscheme://bucket/a.mp4"])
 
 

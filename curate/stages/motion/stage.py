@@ -54,7 +54,9 @@ class Motion(ClipStage[MotionConfig]):
         _number("camera_tilt_height_s", "heights/s", "positive: camera turns up, content moves down"),
         _number("camera_zoom_per_s", "1/s", "rate of the log scale; positive: zooms in"),
         _number("camera_roll_deg_s", "degrees/s", "positive: camera turns clockwise, content anticlockwise"),
-        _number("camera_shake_width_s", "widths/s", "median change of the camera's velocity between neighbouring pairs"),
+        _number(
+            "camera_shake_width_s", "widths/s", "median change of the camera's velocity between neighbouring pairs"
+        ),
         _number("camera_inlier_share", "share", "places that move with the camera; 0: nothing to hold on to"),
         _number(
             "object_speed_width_s", "widths/s", "mean over the picture (black bars apart) of motion against the camera"
