@@ -15,7 +15,8 @@ CurateError
 ├── StageError              a stage broke its contract or could not measure an item
 │   └── DependencyError     a cell that the stage reads is missing or failed
 ├── CorpusError             the corpus folder does not hold what its tables say
-└── EngineError             the engine gave up (workers died, cluster too small)
+└── EngineError             the engine gave up (workers died)
+    ├── ClusterError        the cluster cannot hold the workers that the recipe needs
     └── WorkerDiedError     the source was in flight in two dead passes
 """
 
@@ -60,7 +61,9 @@ class ConfigError(UsageError):
 
 
 class MissingModelError(UsageError):
-    """Weights are not on this machine."""
+    """Weights are not on this machine: no fault of the clip, which is scored once they are."""
+
+    transient = True
 
 
 class InputError(CurateError):
@@ -115,6 +118,10 @@ class CorpusError(CurateError):
 
 class EngineError(CurateError):
     """The engine gave up."""
+
+
+class ClusterError(EngineError):
+    """The cluster cannot hold the workers that the recipe needs; another pass would not change that."""
 
 
 class WorkerDiedError(EngineError):

@@ -13,6 +13,7 @@ from curate.errors import CurateError, StorageError, UsageError
 from curate.ingest.spool import local_copy
 from curate.media.sheet import clip_sheet
 from curate.query import RunTables, connect, last_run, literal
+from curate.query.parts import file_sql
 from curate.records import Clip, SourceFacts
 from curate.tables import Corpus
 
@@ -76,8 +77,8 @@ def _verdicts(con: Any, corpus: Corpus, clip_id: str) -> dict[str, dict[str, Any
     found = {}
     for name in corpus.selections().folders():
         place = corpus.selections().child(name, "selection.parquet")
-        if place.exists() and place.is_local:
-            rows = _rows(con, f"select * from read_parquet({literal(place.path)}) where clip_id = {literal(clip_id)}")
+        if place.exists():
+            rows = _rows(con, f"select * from ({file_sql(con, place)}) where clip_id = {literal(clip_id)}")
             if rows:
                 found[name] = rows[0]
     return found

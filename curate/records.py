@@ -100,7 +100,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A half-open stretch of a stream, [start_pts, end_pts), and what bounds it."""
+    """A half-open stretch of a stream, [start_pts, end_pts), what bounds it, and its frames where they were counted."""
 
     start_pts: int
     end_pts: int
@@ -108,6 +108,7 @@ class Span:
     end_kind: CutKind = CutKind.SOURCE_END
     start_detector: str = ""
     end_detector: str = ""
+    n_frames: int | None = None
 
 
 def clip_id(source_digest: str, stream: int, start_pts: int, end_pts: int, time_base: Fraction) -> str:
@@ -118,7 +119,10 @@ def clip_id(source_digest: str, stream: int, start_pts: int, end_pts: int, time_
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A half-open span of one source. ``end_pts`` is the pts of the first frame outside."""
+    """A half-open span of one source. ``end_pts`` is the pts of the first frame outside.
+
+    ``n_frames`` is None where the cut stage did not count.
+    """
 
     clip_id: str
     source_digest: str
@@ -130,6 +134,7 @@ class Clip:
     end_kind: CutKind = CutKind.SOURCE_END
     start_detector: str = ""
     end_detector: str = ""
+    n_frames: int | None = None
 
     @classmethod
     def of_span(cls, source_digest: str, stream: int, time_base: Fraction, span: Span) -> Self:
@@ -145,6 +150,7 @@ class Clip:
             span.end_kind,
             span.start_detector,
             span.end_detector,
+            span.n_frames,
         )
 
     @property
@@ -177,6 +183,7 @@ class Clip:
             "end_kind": str(self.end_kind),
             "start_detector": self.start_detector,
             "end_detector": self.end_detector,
+            "n_frames": self.n_frames,
         }
 
     @classmethod
@@ -193,6 +200,7 @@ class Clip:
             CutKind(row["end_kind"]),
             row["start_detector"],
             row["end_detector"],
+            row["n_frames"],
         )
 
 

@@ -60,6 +60,7 @@ CLIPS = pa.schema(
         ("end_kind", pa.string()),
         ("start_detector", pa.string()),
         ("end_detector", pa.string()),
+        ("n_frames", pa.int64()),
     ]
 )
 

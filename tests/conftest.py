@@ -11,6 +11,7 @@ import fsspec
 import pytest
 from hypothesis import settings
 
+from curate.testing.bucket import make_sample_bucket
 from curate.testing.footage import moving_texture, write_video
 
 cv2.setNumThreads(1)
@@ -25,6 +26,14 @@ def sample_clip_mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("footage") / "pan.mp4"
     write_video(path, moving_texture(48, 160, 90, (-1.5, 0.0), seed=1), Fraction(24))
     return path
+
+
+@pytest.fixture(scope="session")
+def sample_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated files of the sample bucket. Nobody may change it."""
+    folder = tmp_path_factory.mktemp("sample") / "bucket"
+    make_sample_bucket(folder, real=False)
+    return folder
 
 
 @pytest.fixture

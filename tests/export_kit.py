@@ -47,13 +47,23 @@ class ExportKit(CorpusKit):
         self.clip_ids: list[str] = []
 
     def film(
-        self, path: Path, cuts: Sequence[int], names: Sequence[Path] = (), bars_px: int = 0, **user: str
+        self,
+        path: Path,
+        cuts: Sequence[int],
+        names: Sequence[Path] = (),
+        bars_px: int = 0,
+        *,
+        counted: bool = True,
+        **user: str,
     ) -> list[str]:
         """A film whose clips lie between the frames ``cuts``; ``names`` are further files of the same content."""
         facts, digest = read_facts(str(path)), digest_of(path)
         with iter_frames(str(path), facts) as frames:
             pts = [*(frame.pts for frame in frames), facts.end_pts]
-        spans = [Span(pts[start], pts[end]) for start, end in itertools.pairwise(cuts)]
+        spans = [
+            Span(pts[start], pts[end], n_frames=end - start if counted else None)
+            for start, end in itertools.pairwise(cuts)
+        ]
         clips = [Clip.of_span(digest, facts.stream, facts.time_base_fraction, span) for span in spans]
         for name in (path, *names):
             self._named(name, digest, user)

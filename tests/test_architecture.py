@@ -25,8 +25,8 @@ LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS = {"curate/cli/run.py:run", "tests/media/test_views.py:write_patches"}
 BROAD_EXCEPTS = {"curate/stage.py:boundary"}
 
-HOSTS = {"www.apache.org", "host", "127.0.0.1"}
-"""Hosts that may stand in a URL: that of the licence, and those that are nobody's."""
+HOSTS = {"www.apache.org", "arxiv.org", "host", "127.0.0.1"}
+"""Hosts that may stand in a URL: of the licence, of papers, and those that are nobody's."""
 
 _OTHERS = ("pypi", "org"), ("pythonhosted", "org"), ("huggingface", "co"), ("anaconda", "org"), ("docker", "io")
 NEVER = tuple(".".join(parts) for parts in _OTHERS)

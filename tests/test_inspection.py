@@ -21,20 +21,23 @@ from curate.testing.scenes import moving_texture
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory) -> tuple[Corpus, dict]:
-    """A run over one film of three clips, which also lies there under a second name; the last clip fails in `picky`."""
+    """A run over one film of three clips, which also lies there under a second name; the last clip fails in `picky`.
+
+    The name of the corpus looks like a pattern.
+    """
     folder = tmp_path_factory.mktemp("story")
     bucket = folder / "bucket"
     bucket.mkdir()
     write_video(bucket / "a.mp4", moving_texture(75, 96, 64, (1, 0), seed=1))
     (bucket / "twin.mp4").write_bytes((bucket / "a.mp4").read_bytes())
     pipe = pipeline(Luma(LumaConfig()), Double(Config()), Picky(PickyConfig(fails_above=1.5)))
-    run(folder / "c", bucket, pipe)
-    corpus = Corpus(str(folder / "c"))
-    cells = all_cells(folder / "c", pipe)
+    run(folder / "c[1]", bucket, pipe)
+    corpus = Corpus(str(folder / "c[1]"))
+    cells = all_cells(folder / "c[1]", pipe)
     ids = [row[0] for row in sorted(cells["clips"], key=lambda row: row[3])]
     for name, kept in {"some": ids[:1], "other": ids}.items():
         select(corpus, ids, kept, name)
-    (folder / "c" / "selections" / "half_made").mkdir()
+    (folder / "c[1]" / "selections" / "half_made").mkdir()
     return corpus, {"ids": ids, "cells": cells, "fingerprints": {s.name: fp for _, s, fp in pipe.stages()}}
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import job_kit
 import pytest
+from job_kit import Heard, table_files
 
-from curate.engine.work import SourceWork
 from curate.errors import ConfigError, CorpusError, MissingModelError, StorageError, UsageError
 from curate.job import JobOptions, JobResult, check_memory, export_again, run_job, select_again
 from curate.query import last_run
@@ -28,37 +29,12 @@ export: {caption: "", preset: ultrafast, buckets: {short_sides_px: [64], multipl
 WITHOUT_QUALITY = RECIPE.replace("quality, motion", "motion").replace("{column: quality.contrast, min: 0}, ", "")
 
 
-class Heard:
-    """A listener that remembers what was planned and said."""
-
-    def __init__(self) -> None:
-        self.works: list[SourceWork] = []
-        self.steps: list[str] = []
-
-    def planned(self, pass_number, works):
-        self.works += works
-
-    def wrote(self, summary): ...
-
-    def died(self, error): ...
-
-    def step(self, text):
-        self.steps.append(text)
-
-    @property
-    def stages(self) -> set[str]:
-        """Stages of which cells of known clips were computed."""
-        return {name for work in self.works for clip in work.clips or () for name in clip.missing}
-
-
 def recipe(*overrides: str, text: str = RECIPE) -> Recipe:
     return parse_recipe(text, "test", overrides)
 
 
 def do(sources, out: Path, chosen: Recipe | None = None, **options) -> tuple[JobResult, Heard]:
-    heard = Heard()
-    names = [str(source) for source in sources]
-    return run_job(names, chosen or recipe(), JobOptions(str(out), engine="inline", **options), heard), heard
+    return job_kit.do(sources, out, chosen or recipe(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +190,7 @@ def test_costly_stages_for_a_selection_take_the_inputs_of_the_last_run(bucket, o
     assert result.funnel.clips.kept == 2
     later, heard = do([], out, recipe(), where="small")
     assert (later.funnel, later.export) == (None, None)
-    assert heard.stages == {"quality"}
+    assert heard.computed == {"quality"}
     assert sorted(Path(work.ref.uri).name for work in heard.works) == ["a.mp4", "b.mp4"]
     assert names_of(Corpus(str(out))) == ["a.mp4", "b.mp4", "notes.txt", "still.mp4"]
     assert later.run.counts["inputs"] == {"ok": 3, "skipped": 1}
@@ -224,7 +200,7 @@ def test_a_part_of_the_stages_is_computed_without_a_selection(bucket, out):
     result, heard = do([bucket], out, only_stages=("qual*",))
     assert (result.funnel, result.export) == (None, None) and heard.steps == []
     result, heard = do([bucket], out)
-    assert heard.stages == {"motion"} and result.funnel.clips.found == 4
+    assert heard.computed == {"motion"} and result.funnel.clips.found == 4
 
 
 def test_selecting_and_exporting_again_follow_the_recipe_of_the_run(bucket, out):
@@ -244,7 +220,7 @@ def test_selecting_and_exporting_again_follow_the_recipe_of_the_run(bucket, out)
 
 def test_a_run_with_another_threshold_computes_no_cell(bucket, out):
     do([bucket], out)
-    before = sorted((path.name, path.stat().st_mtime_ns) for path in (out / "tables").rglob("*"))
+    before = table_files(out)
     result, heard = do([bucket], out, recipe("select.conditions.frozen.max=1"))
     assert heard.works == [] and result.funnel.clips.kept == 4 and result.export.n_clips == 4
-    assert sorted((path.name, path.stat().st_mtime_ns) for path in (out / "tables").rglob("*")) == before
+    assert table_files(out) == before

@@ -7,7 +7,7 @@ file -> probe -> frames -> cut detector -> spans -> clips
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from curate.engine.pipeline import Pipeline, Step
 from curate.engine.rows import RowBuffer
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork
-from curate.errors import SourceChangedError
-from curate.ingest.spool import check_unchanged, spooled
+from curate.ingest.spool import changed, check_unchanged, spooled
 from curate.media.decode import iter_frames
 from curate.media.views import ViewSampler, sample_spans
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
@@ -35,16 +34,19 @@ class _Forward:
 
     keys: frozenset[str]
     items: list[tuple[ClipItem, ClipWork]] = field(default_factory=list)
+    attempts: dict[tuple[str, str], int] = field(default_factory=dict)
     held_bytes: int = 0
 
-    def add(self, clip: OpenClip) -> None:
+    def add(self, clip: OpenClip, attempts: Mapping[tuple[str, str], int]) -> None:
         views = {key: view for key, view in clip.pixels.items() if key in self.keys}
         self.items.append((ClipItem(clip.clip, clip.facts, views), clip.to_work()))
+        cells = ((stage, clip.clip.clip_id) for stage in clip.missing)
+        self.attempts.update({cell: attempts[cell] for cell in cells if cell in attempts})
         self.held_bytes += sum(view.frames.nbytes for view in views.values())
 
     def take(self) -> ClipBundle:
-        bundle = ClipBundle(tuple(self.items))
-        self.items, self.held_bytes = [], 0
+        bundle = ClipBundle(tuple(self.items), self.attempts)
+        self.items, self.attempts, self.held_bytes = [], {}, 0
         return bundle
 
 
@@ -110,22 +112,14 @@ class Analyser:
     def _opened(self, file: SourceFile, source: _Source) -> Iterator[None]:
         work = source.work
         if work.digest is not None and work.digest != file.digest:
-            raise self._changed(file, source)
-        source.digest = file.digest
+            raise changed(file.uri)
+        source.digest, source.opened = file.digest, True
         if source.facts is None:
             source.facts = self._probe(file)
         if work.clips is None:
             yield from self._cut(file, source)
         else:
             yield from self._known_clips(file, source.facts, work.clips, source)
-
-    def _changed(self, file: SourceFile, source: _Source) -> SourceChangedError:
-        """The error of a source whose content is known, but is another by now; recorded with the known one."""
-        work = source.work
-        error = SourceChangedError("changed while the run was going on", subject=file.uri, fix="Run the command again")
-        if work.digest is not None and work.clips is None:
-            self._rows.add_cell(self._pipeline.cut, failed_cell(work.digest, error, 0.0, work.attempt))
-        return error
 
     def _probe(self, file: SourceFile) -> SourceFacts:
         began = time.perf_counter()
@@ -143,9 +137,9 @@ class Analyser:
         """The one decode: cut detector and view sampler see every frame; clips are scored as they close."""
         facts, cut = source.facts, self._pipeline.cut
         assert facts is not None
-        detector, clock, n_clips = cut.detector(facts), _Clock(), 0
-        sampler = ViewSampler(facts, self._specs(source.work))
+        clock, n_clips = _Clock(), 0
         with boundary() as caught:
+            detector, sampler = cut.detector(facts), ViewSampler(facts, self._specs(source.work))
             for spans in _detect(file.path, facts, cut.thumb_width_px, detector, sampler):
                 if spans:
                     check_unchanged(file)
@@ -195,10 +189,14 @@ class Analyser:
         self._rows.scored(clip.clip)
         source.done.add(clip.clip.clip_id)
         if clip.missing & self._later:
-            self._forward.add(clip)
+            self._forward.add(clip, source.work.attempts)
 
     def _fail_remaining(self, source: _Source, error: Exception) -> None:
-        """Clips of an earlier run whose source can no longer be read: their missing cells fail with that reason."""
+        """What was known of a source that can no longer be read fails with that reason: the missing cells of its clips,
+        or the cut, where the content is all that was known."""
+        content = source.work.digest
+        if content is not None and source.work.clips is None and not source.opened:
+            self._rows.add_cell(self._pipeline.cut, failed_cell(content, error, 0.0, source.work.attempt))
         for work in source.work.clips or ():
             if work.clip.clip_id not in source.done:
                 self._fail_clip(work, source, error)
@@ -248,7 +246,7 @@ class GroupScorer:
         forward = _Forward(self._later_keys)
         for clip in clips:
             if clip.missing & self._later:
-                forward.add(clip)
+                forward.add(clip, bundle.attempts)
         if forward.items:
             yield forward.take()
         yield self._rows.take()
@@ -259,11 +257,12 @@ class GroupScorer:
 
 @dataclass
 class _Source:
-    """What is known of a source while it is worked on."""
+    """What is known of a source while it is worked on; ``opened`` when it is read, and holds what it should."""
 
     work: SourceWork
     digest: str | None = None
     facts: SourceFacts | None = None
+    opened: bool = False
     done: set[str] = field(default_factory=set)
 
     def row(self, error: Exception | None, seconds: float) -> dict[str, Any]:

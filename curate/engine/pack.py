@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from curate.engine.pipeline import Pipeline
-from curate.errors import EngineError
+from curate.errors import ClusterError
 from curate.stage import Resources
 
 WRITER_CPUS = 0.2
@@ -50,7 +50,7 @@ class Packing:
 
 
 def pack(pipeline: Pipeline, nodes: Nodes, n_sources: int, *, single: bool) -> Packing:
-    """Fit the pipeline on the nodes' CPUs and GPUs; EngineError when it cannot fit.
+    """Fit the pipeline on the nodes' CPUs and GPUs; ClusterError when it cannot fit.
 
     ``single`` puts one source in a block: used after a pass died, to find the source that kills workers.
     """
@@ -73,7 +73,7 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
     pools = [Pool(1, stage.resources.cpus, stage.resources.gpus) for stage in names.values()]
     smallest = Pool(1, SMALL_DECODER_CPUS[-1])
     if not _all_fit(nodes, [smallest, *pools, writers]):
-        raise EngineError(
+        raise ClusterError(
             f"the recipe needs more than the {_sum(nodes, 'CPU'):g} CPUs and {_sum(nodes, 'GPU'):g} GPUs of this "
             f"cluster: {len(pools)} pools of their own, a writer and a decoder",
             fix="Add nodes, or take stages with a pool of their own out of the recipe",
@@ -94,12 +94,12 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
 
 def _check_stage(name: str, needs: Resources, nodes: Nodes) -> None:
     if needs.gpus > _sum(nodes, "GPU"):
-        raise EngineError(
+        raise ClusterError(
             f"stage {name!r} needs {needs.gpus:g} GPU, there are {_sum(nodes, 'GPU'):g}",
             fix="Run on a cluster with GPUs, or leave the stage out with `--stages`",
         )
     if not _all_fit(nodes, [Pool(1, needs.cpus, needs.gpus)]):
-        raise EngineError(
+        raise ClusterError(
             f"stage {name!r} needs a node with {needs.cpus:g} CPUs and {needs.gpus:g} GPUs free, there is none",
             fix="Add a larger node, or leave the stage out with `--stages`",
         )

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.exceptions import ExecutionTimeoutError, SystemException
 from ray.exceptions import RayError
 
 from curate.engine.analyse import Analyser, GroupScorer
@@ -33,7 +34,7 @@ from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
-from curate.errors import EngineError, StorageError
+from curate.errors import EngineError, StorageError, TransientStorageError
 from curate.tables import Corpus
 
 RETRIES = 3
@@ -178,7 +179,7 @@ class RayEngine:
             for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
-        except RayError as error:
+        except (RayError, ExecutionTimeoutError, SystemException) as error:
             reason, ours = _first_line(error), _storage_error(error)
         finally:
             watch.stop()
@@ -186,8 +187,11 @@ class RayEngine:
         if reason:
             # Raised here and not above: a chained traceback would keep the dead pass's actors, and so its CPUs.
             self._end_workers()
-            if ours is not None:
+            if ours is not None and not ours.transient:
                 raise ours
+            if ours is not None:
+                self._registry = None  # a table that could not be written is no fault of the sources in flight
+                raise EngineError(f"a pass died: {ours.message}", subject=ours.subject, fix=ours.fix)
             raise EngineError(f"a pass died: {reason}", fix="See the Ray logs of the workers")
 
     def _end_workers(self) -> None:
@@ -251,8 +255,9 @@ def _init(options: RayOptions) -> None:
             except ConnectionError as error:
                 raise _no_ray(options.address) from error
         else:
+            # "local": without it Ray joins RAY_ADDRESS or whatever Ray was last started here, alive or dead.
             size = {"num_cpus": options.num_cpus, "object_store_memory": options.object_store_bytes}
-            ray.init(include_dashboard=False, **size, **quiet)
+            ray.init(address="local", include_dashboard=False, **size, **quiet)
 
 
 def _check_answers(address: str) -> None:
@@ -347,13 +352,14 @@ def _on_node(node: str) -> Any:
 
 
 def _storage_error(error: BaseException) -> StorageError | None:
-    """The reason when a table could not be written, which another pass would meet again."""
+    """The reason when a table could not be written."""
     seen: BaseException | None = error
     while seen is not None:
         cause = getattr(seen, "cause", None)
         for found in (seen, cause):
-            if isinstance(found, StorageError) and not found.transient:
-                return StorageError(found.message, subject=found.subject, fix=found.fix)
+            if isinstance(found, StorageError):
+                kind = TransientStorageError if found.transient else StorageError
+                return kind(found.message, subject=found.subject, fix=found.fix)
         seen = seen.__cause__ or cause
     return None
 

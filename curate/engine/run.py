@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
+import pyarrow as pa
 
 from curate import __version__
 from curate.engine.inputs import RunMap, failure_row, hash_lookalikes, key_of, known_sources, same_content
@@ -23,8 +24,8 @@ from curate.engine.plan import Planner
 from curate.engine.rows import RowBuffer
 from curate.engine.work import ClipWork, SourceWork, Summary
 from curate.engine.writer import write_bundle
-from curate.errors import EngineError, WorkerDiedError
-from curate.query import cells_sql, connect
+from curate.errors import ClusterError, EngineError, WorkerDiedError
+from curate.query import cells_sql, clips_sql, connect
 from curate.records import InputRef, Outcome
 from curate.stage import Stage, failed_cell
 from curate.tables import INPUTS, Corpus, cell_schema, parquet_bytes, rows_table
@@ -100,7 +101,8 @@ class RunResult:
 def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path, listener: Listener) -> RunResult:
     """Compute all that is missing, then write the run's folder, manifest last.
 
-    EngineError when something is still missing after the last pass. KeyboardInterrupt leaves finished work in place.
+    EngineError when something is still missing after the last pass, or the cluster is too small for the recipe.
+    KeyboardInterrupt leaves finished work in place.
     """
     began = datetime.now(UTC)
     run_id = _run_id(request, began)
@@ -115,27 +117,31 @@ def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path,
 def _passes(
     con: duckdb.DuckDBPyConnection, request: RunRequest, engine: Engine, run_id: str, listener: Listener
 ) -> Summary:
-    total, deaths, died = Summary(), Counter[str](), False
+    total, deaths, death = Summary(), Counter[str](), None
     for number in range(1, MAX_PASSES + 1):
         works = _plan(con, request)
         if not works:
             return total
         engine.open()
         listener.planned(number, works)
+        single = death is not None
         try:
-            for summary in engine.run_pass(request.corpus, request.pipeline, works, run_id=run_id, single=died):
+            for summary in engine.run_pass(request.corpus, request.pipeline, works, run_id=run_id, single=single):
                 total.add(summary)
                 listener.wrote(summary)
+        except ClusterError:
+            raise
         except EngineError as error:
-            died = True
+            death = error
             deaths.update(engine.in_flight())
             _quarantine(request, works, deaths, run_id)
             listener.died(error)
     left = _plan(con, request, retry=False)
     if left:
         names = ", ".join(work.ref.uri for work in left[:3])
+        why = f"; why the last one died: {death.message}" if death else ""
         raise EngineError(
-            f"{len(left)} sources are still not done after {MAX_PASSES} passes ({names} ...)",
+            f"{len(left)} sources are still not done after {MAX_PASSES} passes ({names} ...){why}",
             fix="Run the same command again: it goes on with what is missing",
         )
     return total
@@ -191,7 +197,7 @@ def _write_run(
         "inputs": dict(Counter(row["outcome"] for row in rows)),
         "sources_read": total.sources,
         "clips_scored": total.clips,
-        "cells_failed": total.failed_cells,
+        "cells_failed": _count_failed(con, request, {row["source_digest"] for row in rows if row["outcome"] == "ok"}),
     }
     folder.child("recipe.yaml").write_text(request.recipe_text)
     folder.child("inputs.parquet").write_bytes(parquet_bytes(rows_table(INPUTS, rows)))
@@ -249,6 +255,24 @@ def _input_rows(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[dic
             }
         )
     return rows
+
+
+def _count_failed(con: duckdb.DuckDBPyConnection, request: RunRequest, digests: set[str | None]) -> int:
+    """Failed cells of the run's clips in the stages that it asked for, computed now or before."""
+    pipe = request.pipeline
+    con.register("counted", pa.table({"digest": pa.array([d for d in digests if d], pa.string())}))
+    con.register("chosen", pa.table({"clip_id": pa.array(sorted(request.only_clips or ()), pa.string())}))
+    clips = clips_sql(con, request.corpus, pipe.cut.name, pipe.cut_fingerprint, cell_schema(pipe.cut))
+    own = f"select clip_id from ({clips}) where source_digest in (select digest from counted)"
+    if request.only_clips is not None:
+        own += " and clip_id in (select clip_id from chosen)"
+    total = 0
+    for step in pipe.steps:
+        if step.stage.name in pipe.requested:
+            cells = cells_sql(con, request.corpus, step.stage.name, step.fingerprint, cell_schema(step.stage))
+            sql = f"select count(*) from ({cells}) where outcome = 'failed' and key in ({own})"
+            total += con.sql(sql).fetchall()[0][0]
+    return total
 
 
 def _failed_cells(

@@ -1,9 +1,11 @@
-"""Apply a function to items, here or on Ray; what selection's and export's bulk work is given to run on."""
+"""Apply a function to items, here or on Ray; what hashing and export are given to run on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from curate.errors import CurateError, EngineError
 
 RETRIES = 3
 
@@ -14,12 +16,24 @@ def inline_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator
 
 
 def ray_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """One Ray task an item, results in order; a lost worker's task is done again, at most three times."""
+    """One Ray task an item, results in order; a lost worker's task is done again, at most three times.
+
+    Errors of ours come as they were raised; EngineError when a task's workers died, or it failed in a way unforeseen.
+    """
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
     def apply(item: Any) -> Any:
         return function(item)
 
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(apply)
     for reference in [task.remote(item) for item in items]:
-        yield ray.get(reference)
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            if isinstance(error.cause, CurateError):
+                raise error.cause from error
+            raise EngineError(f"a Ray task failed: {error.cause!r}", fix="Run the command again") from error
+        except RayError as error:
+            raise EngineError(f"a Ray task was lost: {error}", fix="Run the command again") from error
+        yield result

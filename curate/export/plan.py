@@ -180,7 +180,9 @@ def assign(
 
 
 def expected_frames(clip: Clip, facts: SourceFacts) -> int:
-    """Frames of the span: exact at a constant rate, from the mean rate of the source at a varying one."""
+    """Frames of the span: as counted by the cut stage; else exact at a constant rate, estimated at a varying one."""
+    if clip.n_frames is not None:
+        return clip.n_frames
     if facts.vfr:
         ticks = facts.end_pts - facts.start_pts
         return (clip.end_pts - clip.start_pts) * facts.n_frames // ticks if ticks > 0 else 0

@@ -16,9 +16,9 @@ from curate.errors import CorpusError, StorageError
 from curate.export.config import ExportConfig, ExportReport
 from curate.export.plan import ExportPlan, make_plan
 from curate.export.rows import read_kept
-from curate.export.write import ShardResult, read_record, set_place, write_record, write_shard
+from curate.export.write import ShardResult, all_there, read_record, set_place, write_record, write_shard
 from curate.media.encode import encoder_version
-from curate.shards.index import INDEX_NAME, Hole, ShardEntry, ShardIndex
+from curate.shards.index import INDEX_NAME, Hole, ShardIndex
 from curate.shards.tombstones import forgotten
 from curate.storage import Place, storage_error
 from curate.tables import Corpus
@@ -52,7 +52,7 @@ def export(corpus: Corpus, selection: str, config: ExportConfig, *, run_map: Run
     plan = plan_export(corpus, selection, config)
     final, staging = corpus.shards(name), _staging(corpus, name, plan)
     old = _finished(final)
-    if old is not None and old.plan == plan.digest and not old.holes and _all_there(final, old.shards):
+    if old is not None and old.plan == plan.digest and not old.holes and all_there(final, old.shards):
         return _report(name, final, plan, old, reused=True)
     if old is not None and old.plan == plan.digest:
         _take_over(plan, final, old)
@@ -74,20 +74,13 @@ def _finished(folder: Place) -> ShardIndex | None:
         return None
 
 
-def _all_there(folder: Place, shards: Sequence[ShardEntry]) -> bool:
-    """Whether every file of these shards has its size."""
-    files = [pair for shard in shards for pair in ((shard.path, shard.bytes), (shard.sidecar, shard.sidecar_bytes))]
-    places = [(folder.child(*path.split("/")), size) for path, size in files]
-    return all(place.exists() and place.size_bytes() == size for place, size in places)
-
-
 def _take_over(plan: ExportPlan, final: Place, old: ShardIndex) -> None:
     """Copy shards without holes from the set in place, so that only the others are written again."""
     damaged = {hole.shard for hole in old.holes}
     entries = {shard.path: shard for shard in old.shards if shard.path not in damaged}
     for task in plan.tasks:
         entry = entries.get(f"{task.stem}.tar")
-        if entry is None or read_record(task) is not None or not _all_there(final, [entry]):
+        if entry is None or read_record(task) is not None or not all_there(final, [entry]):
             continue
         for path in (entry.path, entry.sidecar):
             _copy(final, set_place(task), path)
@@ -121,7 +114,7 @@ def _index(plan: ExportPlan, config: ExportConfig, results: Sequence[ShardResult
 def _put_in_place(staging: Place, final: Place, index: ShardIndex) -> None:
     """Make the staged set the one in place. On local disk by renaming the folder, elsewhere file by file."""
     written = staging.child("set")
-    if not _all_there(written, index.shards):
+    if not all_there(written, index.shards):
         raise StorageError(
             "files of the export vanished while it ran", subject=staging.uri, fix="Export again; only those are redone"
         )

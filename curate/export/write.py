@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import CurateError, DecodeError, SourceChangedError, StorageError
+from curate.errors import CurateError, DecodeError, SourceChangedError
 from curate.export.plan import PlannedClip, ShardTask
 from curate.export.rows import Source
 from curate.ingest.local import local_ref
@@ -24,7 +25,9 @@ from curate.shards.buckets import Bucket
 from curate.shards.index import Hole, ShardEntry
 from curate.shards.writer import Sample, ShardBytes, build_shard
 from curate.stage import boundary
-from curate.storage import NO_SPACE, Place, is_remote
+from curate.storage import NO_SPACE, Place, is_remote, storage_error
+
+_NO_ROOM = NO_SPACE | {errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,23 @@ def set_place(task: ShardTask) -> Place:
     return Place(task.staging).child("set")
 
 
+def all_there(folder: Place, shards: Sequence[ShardEntry]) -> bool:
+    """Whether every file of these shards lies in the folder and has its size."""
+    files = [pair for shard in shards for pair in ((shard.path, shard.bytes), (shard.sidecar, shard.sidecar_bytes))]
+    places = [(folder.child(*path.split("/")), size) for path, size in files]
+    return all(place.exists() and place.size_bytes() == size for place, size in places)
+
+
 def read_record(task: ShardTask) -> ShardResult | None:
-    """The result of a shard that an earlier attempt finished; None when it has to be written."""
+    """The result of a shard that an earlier attempt finished; None when it has to be written, also because its files
+    are gone (an attempt that died after the set was put in place)."""
     place = record_place(task)
     if not place.exists():
         return None
     data = json.loads(place.read_text())
     entry = ShardEntry(**data["entry"]) if data["entry"] else None
+    if entry is not None and not all_there(set_place(task), [entry]):
+        return None
     return ShardResult(entry, tuple(Hole(**hole) for hole in data["holes"]))
 
 
@@ -126,8 +139,8 @@ def _raise_ours(error: Exception | None) -> None:
     """A full disk is not the fault of a source: it stops the export instead of leaving holes."""
     here: BaseException | None = error
     while here is not None:
-        if getattr(here, "errno", None) in NO_SPACE:
-            raise StorageError("no space left for temporary files", fix="Free some space and export again") from error
+        if isinstance(here, OSError) and here.errno in _NO_ROOM:
+            raise storage_error(here, "temporary files", writing=True) from error
         here = here.__cause__
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.ingest.names import cause_of_hidden, cause_of_name
+from curate.ingest.names import CORPUS_CAUSE, CORPUS_PARTS, cause_of_hidden, cause_of_name
 from curate.records import InputRef
 
 _KINDS = {
@@ -58,7 +58,7 @@ class FolderWalk:
 
     Links to files inside the root count as files of their own. Links to folders inside are not entered, since their
     files are listed under their own names. What leaves the root is entered only with ``follow_links``; a folder is
-    never entered twice, so that loops end.
+    never entered twice, so that loops end. A corpus below the root is not entered.
     """
 
     root: str
@@ -85,6 +85,9 @@ class FolderWalk:
         if mark in self._seen:
             return
         self._seen.add(mark)
+        if folder != self.root and {entry.name for entry in found} >= CORPUS_PARTS:
+            yield InputRef(_printable(folder), cause=CORPUS_CAUSE)
+            return
         for entry in found:
             yield from self.entry(entry.path)
 

@@ -12,6 +12,10 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO_NAMES.split())
 LIST_SUFFIXES = frozenset({".txt", ".list", ".csv", ".tsv", ".parquet"})
 TAR_SUFFIX = ".tar"
 
+CORPUS_PARTS = frozenset({"corpus.json", "tables"})
+"""What lies in a corpus. One below a source folder is no source: its shards would be curated again."""
+CORPUS_CAUSE = "a corpus, which is no source"
+
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".!ut", "~")
 

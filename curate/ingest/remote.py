@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from curate.errors import StorageError, TransientStorageError, UsageError
-from curate.ingest.names import VIDEO_SUFFIXES, cause_of_name, suffix_of
+from curate.ingest.names import CORPUS_CAUSE, CORPUS_PARTS, VIDEO_SUFFIXES, cause_of_name, suffix_of
 from curate.records import InputRef
 from curate.storage import Place, redacted, storage_error
 
@@ -87,8 +88,7 @@ def remote_inputs(source: str) -> Iterator[InputRef]:
             return
         info = place.fs.info(place.path)
         if info["type"] == "directory":
-            found = place.fs.find(place.path, detail=True)
-            yield from (_found(place, name, found[name]) for name in sorted(found))
+            yield from _below(place, place.path, root=place.path)
         else:
             yield _ref(source, info)
     except client_errors() as error:
@@ -126,10 +126,32 @@ def _glob(place: Place) -> Iterator[InputRef]:
     found: Mapping[str, Any] = place.fs.glob(place.path, detail=True)
     for name in sorted(found):
         if found[name]["type"] == "directory":
-            below = place.fs.find(name, detail=True)
-            yield from (_found(place, path, below[path]) for path in sorted(below))
+            yield from _below(place, name, root=posixpath.dirname(name))
         else:
             yield _found(place, name, found[name])
+
+
+def _below(place: Place, folder: str, *, root: str) -> Iterator[InputRef]:
+    """All files of a folder; a corpus below ``root`` stands as one input, skipped."""
+    found: Mapping[str, Any] = place.fs.find(folder, detail=True)
+    corpora = _corpora(found, root.rstrip("/"))
+    yield from (InputRef(_uri(place, corpus), cause=CORPUS_CAUSE) for corpus in corpora)
+    for name in sorted(found):
+        if not name.startswith(tuple(f"{corpus}/" for corpus in corpora)):
+            yield _found(place, name, found[name])
+
+
+def _corpora(names: Iterable[str], root: str) -> list[str]:
+    """Folders below ``root`` that hold a corpus, by what lies in them."""
+    parts: dict[str, set[str]] = {}
+    for name in names:
+        here = posixpath.dirname(name)
+        part = posixpath.basename(name)
+        while here.startswith(f"{root}/"):
+            if part in CORPUS_PARTS:
+                parts.setdefault(here, set()).add(part)
+            here, part = posixpath.split(here)
+    return sorted(here for here, held in parts.items() if held == CORPUS_PARTS)
 
 
 def _found(place: Place, name: str, info: Mapping[str, Any]) -> InputRef:

@@ -94,9 +94,13 @@ def check_unchanged(file: SourceFile) -> None:
     except OSError:
         now = ()
     if now != file.identity:
-        raise SourceChangedError(
-            "was changed, replaced or removed while it was read", subject=file.uri, fix="Run the command again"
-        )
+        raise changed(file.uri)
+
+
+def changed(uri: str) -> SourceChangedError:
+    """The error of a source that is no longer the one that was listed and hashed."""
+    text = "was changed, replaced or removed while the run was going on"
+    return SourceChangedError(text, subject=uri, fix="Run the command again")
 
 
 def _identity(facts: os.stat_result) -> tuple[int, ...]:

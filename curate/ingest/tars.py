@@ -69,6 +69,8 @@ def locate_member(member: str, tar_uri: str) -> Member:
     place = Place(tar_uri)
     try:
         info = place.fs.info(place.path)
+        if info["type"] != "file":  # opening a FIFO would wait for ever
+            raise StorageError("is not a regular file", subject=redacted(tar_uri))
         found = _index(tar_uri, str(info.get("mtime") or info.get("ETag") or info["size"])).get(member)
     except tarfile.TarError as error:
         raise StorageError(f"is not a readable tar: {error}", subject=redacted(tar_uri)) from error
@@ -84,7 +86,9 @@ def _index(tar_uri: str, version: str) -> dict[str, Member]:
     """Members by name; kept for a few tars, since the members of one are usually read one after the other."""
     del version  # part of the key alone: a tar that changed is read again
     with Place(tar_uri).open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        return {info.name: Member(info.offset_data, info.size) for info in archive if info.isreg()}
+        return {
+            info.name: Member(info.offset_data, info.size) for info in archive if info.isreg() and not info.issparse()
+        }
 
 
 def _cause(info: tarfile.TarInfo) -> str:
@@ -93,7 +97,7 @@ def _cause(info: tarfile.TarInfo) -> str:
         return "unsafe name inside a tar"
     if info.issym() or info.islnk():
         return "link inside a tar"
-    if not info.isreg():
+    if not info.isreg() or info.issparse():
         return "not a regular file inside a tar"
     if name.lower().endswith(".tar"):
         return "tar inside a tar"

@@ -21,6 +21,10 @@ from curate.records import Clip
 
 AAC_FRAME_SAMPLES = 1024
 BIT_RATE_BPS = 128_000
+AAC_RATES_HZ = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
+OTHER_RATE_HZ = 48_000
+"""Rates that AAC knows, and the one that sound of any other rate gets."""
+
 _LEAD_S = 1.0  # decoding starts this much early: AAC and Opus need a few packets before they sound right
 
 
@@ -33,26 +37,29 @@ def add_audio(container: OutputContainer, path: str, clip: Clip) -> list[Packet]
         if not source.streams.audio:
             return []
         sound = cast("AudioStream", source.streams.best("audio"))
-        stream = cast("AudioStream", container.add_stream("aac", rate=sound.rate))
+        rate_hz = sound.rate if sound.rate in AAC_RATES_HZ else OTHER_RATE_HZ
+        stream = cast("AudioStream", container.add_stream("aac", rate=rate_hz))
         stream.codec_context.bit_rate = BIT_RATE_BPS
         stream.codec_context.flags |= Flags.bitexact
         try:
-            track = _samples(source, sound, clip)
+            track = _samples(source, sound, clip, rate_hz)
         except av.error.FFmpegError as error:
             raise DecodeError(f"the sound cannot be decoded: {error}", subject=clip.clip_id) from error
         packets: list[Packet] = []
-        for frame in _frames(track, sound.rate):
+        for frame in _frames(track, rate_hz):
             packets += stream.encode(frame)
         return [*packets, *stream.encode(None)]
 
 
-def _samples(source: InputContainer, sound: AudioStream, clip: Clip) -> np.ndarray:
+def _samples(source: InputContainer, sound: AudioStream, clip: Clip, rate_hz: int) -> np.ndarray:
     """float32 (2, n) in [-1, 1] over the span; silence where the source has none."""
-    start_s, rate_hz = clip.start_s, sound.rate
+    start_s = clip.start_s
     n_samples = round(clip.duration_s * rate_hz)
     track = np.zeros((2, n_samples), np.float32)
     base = cast("Fraction", sound.time_base)
-    source.seek(int((float(start_s) - _LEAD_S) / base), stream=sound, backward=True)
+    # Some demuxers (AVI, FLV) refuse to go to a time before the first packet.
+    target = max(sound.start_time or 0, int((float(start_s) - _LEAD_S) / base))
+    source.seek(target, stream=sound, backward=True)
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=rate_hz)
     for decoded in source.decode(sound):
         if decoded.pts is None:

@@ -179,7 +179,7 @@ def _video_stream(
         "a53cc": "0",
         "x264-params": "threads=1:cpu-independent=1:open-gop=0",
     }
-    rate = parse_fraction(facts.rate) or Fraction(30)
+    rate = parse_fraction(facts.rate)
     stream = cast("VideoStream", container.add_stream(ENCODER, rate=rate, options=choices))
     context = cast("Any", stream.codec_context)
     context.width, context.height, context.pix_fmt = like.width, like.height, like.format.name

@@ -255,7 +255,7 @@ def recover_rate(pts: np.ndarray, time_base: Fraction, declared: Iterable[Fracti
         for rate in (_nearest_common(trial), trial):
             if _fits(pts, time_base, rate):
                 return rate, False
-    return mean.limit_denominator(1001), True
+    return mean.limit_denominator(1001) or mean, True  # a frame every half hour rounds to none
 
 
 def _nearest_common(rate: Fraction) -> Fraction:

@@ -9,7 +9,7 @@ command that waits for its children the kernel's own sum (RUSAGE_CHILDREN) is la
 from __future__ import annotations
 
 import ctypes
-import json
+import importlib.util
 import os
 import platform
 import resource
@@ -88,12 +88,21 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """One line about this machine."""
+    """One line about this machine. Without cached bytecode every process compiles every module it imports anew."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    load = json.dumps([round(value, 1) for value in os.getloadavg()])
-    return (
-        f"{len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB, Python {platform.python_version()}, load {load}"
-    )
+    parts = [
+        f"{len(os.sched_getaffinity(0))} cores",
+        f"{memory_gib:.0f} GiB",
+        f"Python {platform.python_version()}",
+        f"bytecode {'cached' if _has_bytecode() else 'NOT cached'}",
+        f"load {os.getloadavg()[0]:.1f}",
+    ]
+    return ", ".join(parts)
+
+
+def _has_bytecode() -> bool:
+    found = importlib.util.find_spec("torch")
+    return bool(found and found.origin and Path(importlib.util.cache_from_source(found.origin)).exists())
 
 
 class _CpuWatch:

@@ -98,6 +98,7 @@ def write_clips(corpus, rng, digests, start, n, words):
         "start_s": pa.array(begin),
         "end_s": pa.array(begin + 5.0),
         **dict.fromkeys(["start_kind", "end_kind", "start_detector", "end_detector"], text),
+        "n_frames": pa.array(np.full(n, 150, np.int64)),
     }
     write(corpus.clips(FINGERPRINT), name, {key: columns[key] for key in CLIPS.names})
     common = rng.random(n)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from cli_kit import curate
 from rich.console import Console
 
-from curate.cli import console
 from curate.cli.progress import Progress, packed
 from curate.cli.tables import print_failure_details, print_funnel, print_stats, sparkline
 from curate.engine.work import SourceWork, Summary
@@ -118,7 +118,10 @@ def vars_of(reason):
 
 
 def test_names_can_neither_colour_nor_forge_a_line(funnel):
-    data = {**json.loads(funnel.to_json()), "input_reasons": [vars_of(Reason("skipped", f"same content as {NASTY}", 1))]}
+    data = {
+        **json.loads(funnel.to_json()),
+        "input_reasons": [vars_of(Reason("skipped", f"same content as {NASTY}", 1))],
+    }
     group = FailureGroup("probe", "NotMediaError", 1, [FailureExample("k" * 64, f"/x/{NASTY}", NASTY)])
     funnel = Funnel.from_json(json.dumps(data))
     for text in (
@@ -138,11 +141,10 @@ def test_a_name_on_the_command_line_is_as_harmless():
 
 
 def test_errors_of_the_machine_are_one_line_too(made, tmp_path):
-    clip = json.loads(curate("stats", made[0], "--json").out)["run_id"]
-    assert clip
-    ended = curate("show", made[0], "0", "--png", tmp_path / "no/such/folder.png")
-    assert ended.status in {1, 2}
-    assert "Traceback" not in ended.err
+    clip = pq.read_table(made[0] / "selections/small/selection.parquet")["clip_id"][0]
+    png = tmp_path / "no/such/folder.png"
+    ended = curate("show", made[0], clip, "--png", png)
+    assert (ended.status, ended.err) == (1, f"Error {png}: does not exist. Check the spelling\n")
 
 
 def test_sparkline_keeps_every_count():
@@ -176,7 +178,3 @@ def test_progress_tells_again_and_why_a_pass_died():
     assert lines[3] == "a worker died reading [b]x.mp4; planning again what is missing"
     assert lines[4] == "Pass 2: 1 sources to read again"
     assert lines[5].startswith("sources 1/1 | clips 0 |")
-
-
-def test_the_consoles_colour_nothing_by_guessing():
-    assert console.out.options.highlight is None or not console.out.options.highlight

@@ -42,15 +42,16 @@ def undisturbed(long_bucket, recipe, tmp_path_factory):
     return out
 
 
-def wait_for_cells(process: subprocess.Popen, out: Path) -> None:
-    while process.poll() is None and not list(out.glob("tables/cells/quality/*/part-*.parquet")):
+def wait_for_a_source(process: subprocess.Popen, out: Path) -> None:
+    """Until the tables hold all of one source: its row in `sources` is written last."""
+    while process.poll() is None and not list(out.glob("tables/sources/part-*.parquet")):
         time.sleep(0.005)
 
 
 def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(long_bucket, recipe, undisturbed, tmp_path):
     out = tmp_path / "corpus"
     process = start("run", long_bucket, *run_args(recipe, out))
-    wait_for_cells(process, out)
+    wait_for_a_source(process, out)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 4

@@ -138,5 +138,5 @@ def test_only_the_clips_of_a_selection(tmp_path, bucket):
     luma, double = stages()
     run(tmp_path / "c", bucket, pipeline(luma))
     chosen = all_cells(tmp_path / "c", pipeline(luma))["luma"][0][0]
-    _, heard = run(tmp_path / "c", bucket, pipeline(luma, double), only=frozenset({chosen}))
+    _, _heard = run(tmp_path / "c", bucket, pipeline(luma, double), only=frozenset({chosen}))
     assert [row[0] for row in all_cells(tmp_path / "c", pipeline(luma, double))["double"]] == [chosen]

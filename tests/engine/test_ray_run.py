@@ -10,11 +10,14 @@ from engine_kit import (
     Double,
     Killer,
     KillerConfig,
+    Listening,
     Luma,
     LumaConfig,
     Picky,
     PickyConfig,
     PooledDouble,
+    Slow,
+    SlowConfig,
     all_cells,
     pipeline,
     run,
@@ -22,6 +25,11 @@ from engine_kit import (
 
 from curate.config import Config
 from curate.engine.ray_engine import RayEngine, RayOptions
+from curate.engine.run import MAX_PASSES, RunRequest, execute
+from curate.engine.run_map import inline_map, ray_map
+from curate.errors import EngineError, StorageError, TransientStorageError
+from curate.ingest.listing import list_inputs
+from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
@@ -91,3 +99,39 @@ def test_more_output_than_the_object_store_holds(tmp_path, engine):
     run(tmp_path / "ray", folder, pipe, engine)
     run(tmp_path / "inline", folder, pipe)
     assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)
+
+
+def test_a_place_that_cannot_be_written_just_now_is_no_fault_of_the_sources_in_flight(tmp_path, bucket, engine):
+    class Throttled(Corpus):
+        """Its tables cannot be written by any worker."""
+
+        @property
+        def root(self) -> Place:
+            if ray.get_runtime_context().get_actor_id():
+                raise TransientStorageError("is throttled")
+            return Place(self.uri)
+
+    corpus, heard = Throttled(str(tmp_path / "c")), Listening()
+    corpus.create()
+    refs = list_inputs([str(bucket / f"{index}.mp4") for index in range(4)])
+    request = RunRequest(corpus, pipeline(Slow(SlowConfig(seconds=0.4))), refs, "test", "name: test\n")
+    with pytest.raises(EngineError, match=r"4 sources are still not done .*is throttled"):
+        execute(request, engine, inline_map, tmp_path, heard)
+    assert len(heard.deaths) == MAX_PASSES
+    assert corpus.sources().files() == []
+
+
+def test_errors_of_bulk_work_come_as_they_were_raised(engine):
+    def refuse(item: int) -> int:
+        if item == 1:
+            raise StorageError("is full", subject="disk", fix="Free some space")
+        if item == 2:
+            raise ValueError("a bug")
+        return item
+
+    assert list(ray_map(refuse, [3, 4])) == [3, 4]
+    with pytest.raises(StorageError) as ours:
+        list(ray_map(refuse, [3, 1]))
+    assert str(ours.value) == "disk: is full. Free some space"
+    with pytest.raises(EngineError, match="a Ray task failed: ValueError"):
+        list(ray_map(refuse, [2]))

@@ -48,6 +48,26 @@ def test_a_folder_is_taken_with_all_below_it_and_the_rest_is_named(tmp_path: Pat
     }
 
 
+def test_a_corpus_below_a_source_is_not_curated_again(tmp_path: Path, memory_bucket: str) -> None:
+    """`curate run . --out ./corpus`, twice."""
+    shard = "corpus/shards/best/320x192x25/000000.tar"
+    names = ["a.mp4", "corpus/corpus.json", "corpus/tables/sources/part-0.parquet", shard, "notes/corpus.json"]
+    put(tmp_path, *names)
+    fs = fsspec.filesystem("memory")
+    for name in names:
+        fs.pipe(f"/bucket/{name}", b"x")
+    expected = {
+        "a.mp4": "",
+        "corpus": "a corpus, which is no source",
+        "notes/corpus.json": "not a video file name (.json)",
+    }
+    assert causes(list_inputs([str(tmp_path)]), tmp_path) == expected
+    assert {ref.uri.removeprefix("memory:///bucket/"): ref.cause for ref in list_inputs([memory_bucket])} == expected
+    assert {ref.uri.rpartition("/")[2]: ref.cause for ref in list_inputs([f"{memory_bucket}/*"])} == {
+        name.rpartition("/")[2]: cause for name, cause in expected.items()
+    }
+
+
 def test_size_and_version_come_from_the_file(tmp_path: Path) -> None:
     put(tmp_path, "a.mp4")
     (ref,) = list_inputs([str(tmp_path)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -121,3 +122,24 @@ def test_a_tar_that_changed_is_read_again(shard: Path) -> None:
     assert locate_member("0001.mp4", str(shard)).size_bytes == 25
     with pytest.raises(StorageError, match="no member"):
         locate_member("gone.mp4", str(shard))
+
+
+def test_a_fifo_named_as_a_tar_never_makes_anybody_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(StorageError, match="not a regular file"):
+        locate_member("0001.mp4", str(tmp_path / "pipe.tar"))
+    (tmp_path / "list.txt").write_text(f"{member_uri('0001.mp4', str(tmp_path / 'pipe.tar'))}\n")
+    assert [ref.size_bytes for ref in list_inputs([str(tmp_path / "list.txt")])] == [None]
+
+
+def test_sparse_members_are_skipped_since_their_bytes_do_not_lie_in_one_piece(tmp_path: Path) -> None:
+    sparse = tarfile.TarInfo("holes.mp4")
+    sparse.pax_headers = {"GNU.sparse.map": "0,3,9,0", "GNU.sparse.size": "9"}
+    sparse.size = 3
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(sparse, io.BytesIO(b"abc"))
+        whole = tarfile.TarInfo("whole.mp4")
+        whole.size = 3
+        archive.addfile(whole, io.BytesIO(b"abc"))
+    causes = {ref.uri.split("/")[2].split(":")[0]: ref.cause for ref in list_inputs([str(tmp_path / "s.tar")])}
+    assert causes == {"holes.mp4": "not a regular file inside a tar", "whole.mp4": ""}

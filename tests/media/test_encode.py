@@ -329,6 +329,29 @@ def test_sound_is_off_by_default_and_its_lack_no_error(beep, make):
     assert not file.has_audio
 
 
+@pytest.mark.parametrize(("name", "rate_hz"), [("start.avi", 44_100), ("start.flv", 44_100), ("rate.mkv", 6_000)])
+def test_sound_of_demuxers_that_do_not_seek_before_the_start_and_of_rates_that_aac_lacks(tmp_path, name, rate_hz):
+    path = str(tmp_path / name)
+    with av.open(path, "w") as container:
+        video = container.add_stream("flv1" if name.endswith("flv") else "mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=rate_hz, layout="stereo")
+        for pixels in moving_texture(50, 64, 48, (1, 0), seed=1):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        wave = np.sin(np.arange(4 * rate_hz) * 0.3) * 9000
+        beat = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="stereo")
+        beat.sample_rate, beat.pts = rate_hz, 0
+        container.mux([*sound.encode(beat), *sound.encode(None)])
+    facts = read_facts(path)
+    file = extract_clip(
+        path, facts, clip_of(facts, facts.start_pts, facts.end_pts), QUICK.model_copy(update={"audio": True})
+    )
+    start_s, end_s, wave, _ = read_sound(file.data)
+    assert file.has_audio and np.abs(wave).max() > 0.1
+    assert abs(start_s) <= 0.04 and abs(end_s - 2.0) <= 0.08
+
+
 def test_options_refuse_what_they_do_not_know():
     with pytest.raises(ValueError, match="crf"):
         EncodeOptions(crf=70)

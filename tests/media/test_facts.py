@@ -103,6 +103,10 @@ def test_varying_rate_is_seen(tmp_path, suffix):
     assert abs(facts.rate_fps - 32 / (pts[-1] / 90_000)) < 0.1
 
 
+def test_rate_of_a_frame_every_hour_is_not_none():
+    assert recover_rate(np.array([0, 3_000_000, 9_000_000]), Fraction(1, 1000), []) == (Fraction(1, 4500), True)
+
+
 @given(
     rate=st.sampled_from([Fraction(24), Fraction(25), NTSC, Fraction(24000, 1001), Fraction(50), Fraction(25, 2)]),
     ticks=st.sampled_from([1000, 12800, 90000, 30000]),

@@ -39,7 +39,10 @@ def make(pts: list[int], end_pts: int, edges: list[Edge], rule: SpanRule, lag: i
         known = [edge for edge in left if edge.pts <= settled]
         left = left[len(known) :]
         spans += maker.settle(known, settled - 1 if lag == 0 else settled)
-    return spans + maker.finish(left, end_pts), maker
+    spans += maker.finish(left, end_pts)
+    for span in spans:
+        assert span.n_frames == sum(span.start_pts <= each < span.end_pts for each in pts)
+    return spans, maker
 
 
 def bounds(spans: list[Span]) -> list[tuple[int, int]]:

@@ -14,11 +14,9 @@ from curate.media.facts import read_facts
 from curate.testing.bucket import EXPECTED, REAL, main, make_sample_bucket
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bucket")
-    make_sample_bucket(folder, real=False)
-    return folder
+@pytest.fixture
+def bucket(sample_bucket: Path) -> Path:
+    return sample_bucket
 
 
 def test_what_is_there_is_left_alone(bucket: Path) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from curate.errors import StageError
 from curate.records import CutKind, SourceFacts, Span
@@ -37,6 +38,13 @@ class SpanRule:
         return cls(s_to_pts_ceil(exact(min_s), base), s_to_pts_floor(exact(max_s), base), piece_kind, points)
 
 
+class _Point(NamedTuple):
+    """Where a span may begin or end, and how many frames come before it."""
+
+    pts: int
+    number: int
+
+
 class SpanMaker:
     """Turns frames and edges into spans, each given as soon as nothing can change it any more.
 
@@ -52,7 +60,7 @@ class SpanMaker:
         self.dropped_ticks = 0
         self._rule = rule
         self._base = time_base
-        self._points: deque[int] = deque()
+        self._points: deque[_Point] = deque()
         self._edges: deque[Edge] = deque()
         self._opened = Edge(0, True, CutKind.SOURCE_START, "")
         self._in_shot = True
@@ -74,10 +82,10 @@ class SpanMaker:
             self._opened = Edge(pts, True, CutKind.SOURCE_START, "")
         elif pts <= self._last_pts:
             raise StageError(f"frames out of order: pts {pts} after {self._last_pts}", subject="cut")
+        if self._rule.points is None or pts in self._rule.points:
+            self._points.append(_Point(pts, self.n_frames))
         self.n_frames += 1
         self._last_pts = pts
-        if self._rule.points is None or pts in self._rule.points:
-            self._points.append(pts)
 
     def settle(self, edges: Sequence[Edge], settled_pts: int) -> list[Span]:
         """Spans that became certain, given new edges and that none to come lies before ``settled_pts``."""
@@ -100,7 +108,7 @@ class SpanMaker:
         while self._edges:
             self._take(self._edges.popleft(), out)
         if self._in_shot:
-            self._points.append(end_pts)
+            self._points.append(_Point(end_pts, self.n_frames))
             self._close(Edge(end_pts, False, CutKind.SOURCE_END, ""), out)
         return out
 
@@ -115,48 +123,48 @@ class SpanMaker:
         self._pieces(edge.pts, out)
         start, end = self._start(), self._last_point(edge.pts)
         if start is not None and end is not None and end > start:
-            self._emit(start, Edge(end, False, edge.kind, edge.detector), out)
+            self._emit(start, end, Edge(end.pts, False, edge.kind, edge.detector), out)
 
     def _pieces(self, limit_pts: int, out: list[Span]) -> None:
         """Pieces of the open shot that end at the length limit before ``limit_pts``."""
         longest = self._rule.max_ticks
-        while longest and (start := self._start()) is not None and start + longest < limit_pts:
-            end = self._last_point(start + longest)
+        while longest and (start := self._start()) is not None and start.pts + longest < limit_pts:
+            end = self._last_point(start.pts + longest)
             if end is not None and end > start:
-                self._emit(start, Edge(end, False, self._rule.piece_kind, ""), out)
-            elif len(self._points) > 1 and self._points[1] <= limit_pts:
-                self._drop(start, self._points[1])
-                self._opened = Edge(self._points[1], True, self._rule.piece_kind, "")
+                self._emit(start, end, Edge(end.pts, False, self._rule.piece_kind, ""), out)
+            elif len(self._points) > 1 and self._points[1].pts <= limit_pts:
+                self._drop(start.pts, self._points[1].pts)
+                self._opened = Edge(self._points[1].pts, True, self._rule.piece_kind, "")
             else:
                 return
 
-    def _emit(self, start: int, end: Edge, out: list[Span]) -> None:
-        if end.pts - start >= self._rule.min_ticks:
-            left = self._opened
-            out.append(Span(start, end.pts, left.kind, end.kind, left.detector, end.detector))
+    def _emit(self, start: _Point, end: _Point, edge: Edge, out: list[Span]) -> None:
+        if end.pts - start.pts >= self._rule.min_ticks:
+            left, n_frames = self._opened, end.number - start.number
+            out.append(Span(start.pts, end.pts, left.kind, edge.kind, left.detector, edge.detector, n_frames))
         else:
-            self._drop(start, end.pts)
-        self._opened = end
+            self._drop(start.pts, end.pts)
+        self._opened = edge
 
     def _drop(self, start: int, end: int) -> None:
         self.dropped += 1
         self.dropped_ticks += end - start
 
-    def _start(self) -> int | None:
+    def _start(self) -> _Point | None:
         """First allowed point of the open shot or piece; points before it are forgotten."""
-        while self._points and self._points[0] < self._opened.pts:
+        while self._points and self._points[0].pts < self._opened.pts:
             self._points.popleft()
         return self._points[0] if self._points else None
 
-    def _last_point(self, limit_pts: int) -> int | None:
-        at = bisect_right(self._points, limit_pts)
+    def _last_point(self, limit_pts: int) -> _Point | None:
+        at = bisect_right(self._points, limit_pts, key=lambda point: point.pts)
         return self._points[at - 1] if at else None
 
     def _forget(self, settled_pts: int) -> None:
         """Hold no more points than a decision to come may need."""
         if not self._in_shot:
-            while self._points and self._points[0] < settled_pts:
+            while self._points and self._points[0].pts < settled_pts:
                 self._points.popleft()
         elif not self._rule.max_ticks and self._start() is not None:
-            while len(self._points) > 2 and self._points[2] <= settled_pts:
+            while len(self._points) > 2 and self._points[2].pts <= settled_pts:
                 del self._points[1]

@@ -1,0 +1,139 @@
+"""The documentation holds what the code does: columns, keys, links, and examples that run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+
+from curate.engine.run import Listener
+from curate.export import ExportConfig
+from curate.job import JobOptions, export_again, run_job, select_again
+from curate.recipe import build, load_recipe, parse_recipe
+from curate.select import Condition, DedupConfig
+from curate.stages.registry import BUILT_IN, stage_class
+from curate.tables import Corpus
+from curate.testing.footage import write_video
+from curate.testing.scenes import moving_texture
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def sets_of(command: str) -> list[str]:
+    """Values of the --set options of a command line."""
+    words = shlex.split(command)
+    return [after for before, after in pairwise(words) if before == "--set"]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_column_is_described_with_its_unit(name):
+    section = page("stages.md").split(f"\n## {name}\n")[1].split("\n## ")[0]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in section.splitlines() if "| `" in line]
+    described = {(row[0], row[2]) for row in rows}
+    cls = stage_class(name)
+    assert described == {(column.name, column.unit) for column in cls.columns}
+    assert [field for field in cls.config_type.model_fields if f"`{field}`" not in section] == []
+
+
+def test_every_recipe_in_the_docs_is_right():
+    recipes = [text for path in PAGES for text in blocks(path.read_text(), "yaml")]
+    assert recipes
+    for text in recipes:
+        build(parse_recipe(text, "docs"))
+
+
+def test_every_set_option_in_the_docs_is_right():
+    lines = [line for path in PAGES for text in blocks(path.read_text(), "console") for line in text.splitlines()]
+    commands = [line.split(" # ")[0] for line in lines if "--set" in line]
+    assert commands
+    for command in commands:
+        prefix = "select.conditions." if command.startswith("curate select") else ""
+        load_recipe("embedded", [prefix + key for key in sets_of(command)])
+
+
+def test_every_key_of_selection_and_export_is_named():
+    text = page("recipe.md")
+    models = (ExportConfig, Condition, DedupConfig)
+    names = [field.alias or name for model in models for name, field in model.model_fields.items()]
+    names.remove("stage")  # the stage that hashes come from: for stages of one's own
+    assert [name for name in names if not re.search(rf"`[^`]*\b{name}\b[^`]*`", text)] == []
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    names = [re.split(r"[<>=\[ ]", requirement)[0] for requirement in wanted]
+    text = page("dependencies.md")
+    assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    broken = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+    assert broken == []
+
+
+class Silent(Listener):
+    def step(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with a corpus of one small video and the shard sets that the examples read."""
+    folder = tmp_path_factory.mktemp("docs")
+    write_video(folder / "pan.mp4", moving_texture(60, 320, 180, (2.0, 0.0), seed=1), Fraction(24))
+    recipe = {
+        "name": "small",
+        "stages": ["probe", "cut", "motion", "quality"],
+        "select": {"name": "embedded", "dedup": {"method": "none"}},
+        "export": {"caption": ""},
+    }
+    corpus = Corpus(str(folder / "corpus"))
+    parsed = parse_recipe(yaml.safe_dump(recipe), "small")
+    run_job([str(folder / "pan.mp4")], parsed, JobOptions(corpus.uri, engine="inline"), Silent())
+    select_again(corpus, "", [], name="strict")
+    export_again(corpus, "strict", "", [], engine="inline", address=None)
+    return folder
+
+
+def test_sql_examples_run(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    examples = blocks(page("corpus.md"), "sql")
+    assert examples
+    for sql in examples:
+        assert duckdb.sql(sql).fetchall()
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "corpus.md"], ids=lambda path: path.name)
+def test_python_examples_run(workplace, path):
+    examples = blocks(path.read_text(encoding="utf-8"), "python")
+    assert examples
+    for code in examples:
+        done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
