@@ -28,7 +28,8 @@ class RayOnDemand:
         """Start Ray, or join the cluster, unless that was done."""
         if self._engine is None:
             self._starting()
-            from curate.engine.ray_engine import RayEngine, RayOptions
+            from curate.engine.ray_engine import RayEngine
+            from curate.engine.ray_start import RayOptions
 
             self._engine = RayEngine(RayOptions(self._address))
 

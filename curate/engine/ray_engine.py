@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import pickle
 import socket
-import sys
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +28,7 @@ from ray.exceptions import RayError
 from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
+from curate.engine.ray_start import RayOptions, first_line, start_ray
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
 from curate.errors import EngineError, StorageError, TransientStorageError
@@ -44,7 +41,6 @@ NODE_GRACE_S = 20.0
 """How long a lost node's workers may take to come back elsewhere before the pass is given up and planned anew."""
 
 PING_TIMEOUT_S = 15.0
-CONNECT_TIMEOUT_S = 10.0
 
 Batch = dict[str, np.ndarray]
 
@@ -139,15 +135,6 @@ class WriterOperator:
         return {"summary": np.array([pickle.dumps(summary) for summary in summaries], dtype=object)}
 
 
-@dataclass(frozen=True)
-class RayOptions:
-    """How to reach Ray. ``address`` None starts one here; ``num_cpus`` limits that one."""
-
-    address: str | None = None
-    num_cpus: int | None = None
-    object_store_bytes: int | None = None
-
-
 class RayEngine:
     """Runs passes on a local or an existing Ray."""
 
@@ -156,7 +143,7 @@ class RayEngine:
     def __init__(self, options: RayOptions) -> None:
         self._started = not ray.is_initialized()
         if self._started:
-            _init(options)
+            start_ray(options)
         self._registry: Any = None
 
     def open(self) -> None:
@@ -180,7 +167,7 @@ class RayEngine:
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
         except (RayError, ExecutionTimeoutError, SystemException) as error:
-            reason, ours = _first_line(error), _storage_error(error)
+            reason, ours = first_line(error), _storage_error(error)
         finally:
             watch.stop()
             dataset = None
@@ -242,59 +229,6 @@ class RayEngine:
 
 def _bounded_retries() -> dict[str, int]:
     return {"max_restarts": RETRIES, "max_task_retries": RETRIES}
-
-
-def _init(options: RayOptions) -> None:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core worker writes warnings to our terminal
-    quiet: Mapping[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with _stderr_put_aside():
-        if options.address:
-            _check_answers(options.address)
-            try:
-                ray.init(address=options.address, **quiet)
-            except ConnectionError as error:
-                raise _no_ray(options.address) from error
-        else:
-            # "local": without it Ray joins RAY_ADDRESS or whatever Ray was last started here, alive or dead.
-            size = {"num_cpus": options.num_cpus, "object_store_memory": options.object_store_bytes}
-            ray.init(address="local", include_dashboard=False, **size, **quiet)
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself tries for ten minutes before it says that nobody listens.
-
-    ``auto`` means RAY_ADDRESS, else the Ray last started on this machine, whose address Ray leaves in a file.
-    """
-    if address == "auto":
-        last = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
-        address = os.environ.get("RAY_ADDRESS") or (last.read_text().strip() if last.exists() else "")
-        if not address:
-            raise _no_ray("auto")
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-        except OSError as error:
-            raise _no_ray(address) from error
-
-
-def _no_ray(address: str) -> EngineError:
-    fix = "Start it with `ray start --head`, check the address, or leave --address out to use a Ray of its own"
-    return EngineError(f"no Ray answers at {address}", fix=fix)
-
-
-@contextmanager
-def _stderr_put_aside() -> Iterator[None]:
-    """Ray's native code greets on standard error while it starts; errors come as exceptions all the same."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is wanted
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _configure(works: Sequence[SourceWork]) -> None:
@@ -362,10 +296,6 @@ def _storage_error(error: BaseException) -> StorageError | None:
                 return kind(found.message, subject=found.subject, fix=found.fix)
         seen = seen.__cause__ or cause
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 class _NodeWatch:

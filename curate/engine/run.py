@@ -24,7 +24,7 @@ from curate.engine.plan import Planner
 from curate.engine.rows import RowBuffer
 from curate.engine.work import ClipWork, SourceWork, Summary
 from curate.engine.writer import write_bundle
-from curate.errors import ClusterError, EngineError, WorkerDiedError
+from curate.errors import ClusterError, CorpusError, EngineError, WorkerDiedError
 from curate.query import cells_sql, clips_sql, connect
 from curate.records import InputRef, Outcome
 from curate.stage import Stage, failed_cell
@@ -106,10 +106,15 @@ def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path,
     """
     began = datetime.now(UTC)
     run_id = _run_id(request, began)
-    con = connect()
-    hash_lookalikes(request.corpus, request.refs, known_sources(con, request.corpus), scratch, run_map)
-    total = _passes(con, request, engine, run_id, listener)
-    counts = _write_run(con, request, engine.name, run_id, began, total)
+    try:
+        with connect() as con:
+            hash_lookalikes(request.corpus, request.refs, known_sources(con, request.corpus), scratch, run_map)
+            total = _passes(con, request, engine, run_id, listener)
+            counts = _write_run(con, request, engine.name, run_id, began, total)
+    except duckdb.Error as error:
+        raise CorpusError(
+            f"a table cannot be read: {error}", subject=request.corpus.uri, fix="Remove the damaged part and run again"
+        ) from error
     seconds = (datetime.now(UTC) - began).total_seconds()
     return RunResult(run_id, counts, seconds, total.stage_seconds, stand_ins(request.pipeline))
 

@@ -36,7 +36,7 @@ from curate.tables import Corpus
 BucketOf = Callable[[int, int, int, float], str | None]
 """(width_px, height_px, n_frames, fps) -> name of the training bucket, or None."""
 
-_SHAPE = ("source.width_px", "source.height_px", "source.rate_fps")
+_SHAPE = ("source.width_px", "source.height_px", "source.rate_fps", "clip.n_frames")
 _HOURS = 3600.0
 
 
@@ -183,8 +183,8 @@ class _Selecting:
         if not self.bucket_of:
             return "NULL", ""
         names = [identifier(name) for name in _SHAPE]
-        frames = f"round(seconds * {names[2]})::BIGINT"
-        width, height, fps = names
+        width, height, fps, counted = names
+        frames = f"coalesce({counted}, round(seconds * {fps}))::BIGINT"
         shapes = self.con.sql(
             f"SELECT DISTINCT {width} AS w, {height} AS h, {frames} AS n, {fps} AS fps FROM judged ORDER BY ALL"
         ).to_arrow_table()
@@ -193,7 +193,7 @@ class _Selecting:
             for row in shapes.to_pylist()
         ]
         self.con.register("shapes", shapes.append_column("bucket", pa.array(buckets, pa.string())))
-        on = f"s.w = j.{width} AND s.h = j.{height} AND s.fps = j.{fps} AND s.n = round(j.seconds * j.{fps})::BIGINT"
+        on = f"s.w = j.{width} AND s.h = j.{height} AND s.fps = j.{fps} AND s.n = {frames}"
         return "s.bucket", f"LEFT JOIN shapes s ON {on}"
 
     def _funnel(self, groups: list[_Group], verdicts: list[Verdict], digest: str) -> Funnel:

@@ -30,7 +30,7 @@ def long_bucket(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("long")
     good_video(folder / "a.mp4", 1)
     shots = list(chain(*(moving_texture(25, 160, 90, (0.5, 0.0), seed) for seed in range(4))))
-    write_video(folder / "b.mp4", chain(*[shots] * 20), codec="mpeg4")
+    write_video(folder / "b.mp4", chain(*[shots] * 12), codec="mpeg4")
     good_video(folder / "c.mp4", 2)
     return folder
 
@@ -85,9 +85,9 @@ def test_another_runtime_error_is_not_hidden():
         raise RuntimeError("a bug of ours")
 
 
-@pytest.mark.parametrize("columns", [60, 200])
-def test_a_terminal_shows_a_live_line_that_fits(columns, bucket, recipe, tmp_path):
+def test_a_terminal_shows_a_live_line_that_fits(bucket, recipe, tmp_path):
     """Regression: on a terminal, and only there, the progress line could not be made."""
+    columns = 60
     shown, status = on_terminal(columns, "run", bucket, *run_args(recipe, tmp_path / "c"))
     assert status == 0
     live = [line for line in re.split(r"\r|\n|\x1b\[2K", shown) if line.startswith(("sources ", "ETA "))]

@@ -1,107 +1,25 @@
-"""docs/bad-inputs.md, row by row: what the command says, how it ends, and that a good neighbour ends as kept."""
+"""docs/bad-inputs.md, row by row: files and sources. What the command says, and that a good neighbour ends as kept."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-import resource
 import shutil
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import RECIPE, curate, files_below, good_video, run_args, start, tables, verdicts, write_recipe
+from bad_inputs_kit import FILES, KEPT, ROWS, check_input, check_refused, every_row, row
+from cli_kit import curate, good_video, run_args, tables, verdicts, write_recipe
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate import job
 from curate.engine import analyse
 from curate.testing.bucket import EXPECTED, REAL
-
-DOC = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
-KEPT = ("kept", "")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the tables: the first code span of what the user sees, and the exit status."""
-
-    sees: str
-    said: str
-    status: int
-
-
-def _rows() -> dict[str, Row]:
-    cells = [line.strip("| \n").split(" | ") for line in DOC.read_text().splitlines() if line.startswith("| ")]
-    return {name: Row(sees, _span(sees), int(status)) for name, sees, status, _ in cells if name != "Input"}
-
-
-def _span(text: str) -> str:
-    found = re.search(r"`([^`]+)`", text)
-    return found[1] if found else ""
-
-
-ROWS = _rows()
-FILES = {_span(name): name for name in ROWS if _span(name) in EXPECTED}
-
-
-def row(name: str) -> Row:
-    return ROWS[name]
-
-
-def matches(said: str, text: str, **names: object) -> bool:
-    """Whether ``text`` is what a row says; ' in a table stands for the code quote of the message."""
-    for name, value in names.items():
-        said = said.replace(name, str(value))
-    pattern = re.escape(said).replace("…", ".*").replace("'", "['`]")
-    return bool(re.fullmatch(pattern, text))
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> Path:
-    return good_video(tmp_path_factory.mktemp("good") / "good.mp4")
-
-
-@pytest.fixture
-def bucket(good, tmp_path) -> Path:
-    """A folder with one good video."""
-    folder = tmp_path / "bucket"
-    folder.mkdir()
-    shutil.copy(good, folder)
-    return folder
-
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    return write_recipe(tmp_path)
-
-
-@pytest.fixture
-def corpus(tmp_path) -> Path:
-    return tmp_path / "corpus"
-
-
-def check_input(name: str, corpus: Path, file: str, **names: object) -> None:
-    """The input ended as the row says, for the reason it says, and its neighbour was kept."""
-    told = row(name)
-    verdict, reason = verdicts(corpus)[file]
-    assert verdict == told.sees.split(":")[0]
-    assert matches(told.said, reason, **names), reason
-    assert verdicts(corpus)["good.mp4"] == KEPT
-
-
-def check_refused(name: str, *args: object, corpus: Path | None = None, **names: object) -> None:
-    """The command ended as the row says, in one line, and wrote nothing."""
-    ended = curate("run", *args)
-    assert ended.status == row(name).status
-    assert matches(row(name).said, ended.err.removesuffix("\n"), **names), ended.err
-    assert "\n" not in ended.err.removesuffix("\n")
-    assert corpus is None or not corpus.exists()
-
 
 # Files
 
@@ -164,11 +82,6 @@ def test_a_hard_file_is_exported_as_it_looks(file, sample):
     clips = [clip for clip in every_row(corpus / "shards") if clip["source_digest"] == digest]
     assert clips
     assert {(clip["width_px"], clip["height_px"]) for clip in clips} == {(probe["width_px"], probe["height_px"])}
-
-
-def every_row(folder: Path) -> list[dict]:
-    parts = sorted(folder.rglob("*.parquet"))
-    return [row for part in parts for row in pq.ParquetFile(part).read(use_threads=False).to_pylist()]
 
 
 def make_link_out(folder: Path) -> None:
@@ -418,137 +331,8 @@ def test_something_failed_with_strict(bucket, recipe, corpus):
     assert verdicts(corpus) == {"good.mp4": KEPT, "bad.mp4": ("failed", "has no bytes")}
 
 
-# The corpus and the machine
-
-
-def test_output_below_a_file(bucket, recipe, tmp_path):
-    file = tmp_path / "file"
-    file.write_text("mine")
-    check_refused("Output below a file", bucket, *run_args(recipe, file / "corpus"), FILE=file)
-    check_refused("Output that is a file", bucket, *run_args(recipe, file), FILE=file)
-    assert file.read_text() == "mine"
-
-
-class Disk:
-    """The disk below the corpus: full after ``room`` more files are written to it, in the middle of the next one."""
-
-    def __init__(self, monkeypatch, corpus: Path, room: int = 1 << 30) -> None:
-        self.writes = 0
-        self._fsync = os.fsync
-        self._corpus, self._room = corpus, room
-        monkeypatch.setattr(os, "fsync", self.fsync)
-
-    def fsync(self, descriptor: int) -> None:
-        self.writes += 1
-        if self.writes > self._room:
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._fsync(descriptor)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(good, tmp_path_factory):
-    """(bucket of two videos, a corpus of it, the number of files that were written)."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "bucket").mkdir()
-    shutil.copy(good, folder / "bucket")
-    good_video(folder / "bucket/more.mp4", 8, frames=75)
-    with pytest.MonkeyPatch.context() as patch:
-        disk = Disk(patch, folder)
-        assert curate("run", folder / "bucket", *run_args(write_recipe(folder), folder / "corpus")).status == 0
-    return folder / "bucket", folder / "corpus", disk.writes
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.999])
-def test_full_disk(share, undisturbed, recipe, corpus, monkeypatch):
-    bucket, wanted, writes = undisturbed
-    with monkeypatch.context() as patch:
-        Disk(patch, corpus, room=int(share * writes))
-        check_refused("Full disk", bucket, *run_args(recipe, corpus))
-    assert_whole(corpus)
-    assert curate("run", bucket, *run_args(recipe, corpus)).status == 0
-    assert_the_same(corpus, wanted)
-
-
-def assert_whole(corpus: Path) -> None:
-    """Everything under a name of a table can be read to its end, and nothing half-written lies about."""
-    assert not list(corpus.rglob("*.tmp"))
-    every_row(corpus / "tables")
-
-
-def assert_the_same(corpus: Path, wanted: Path) -> None:
-    assert tables(corpus) == tables(wanted)
-    assert verdicts(corpus) == verdicts(wanted)
-    assert curate("verify", corpus, "--deep").status == 0
-    shards = (files_below(each / "shards") for each in (corpus, wanted))
-    assert next(shards) == next(shards)
-    assert_whole(corpus)
-
-
-def test_limit_on_file_sizes(undisturbed, recipe, corpus):
-    """The kernel's own refusal, in the middle of a file: shards are larger than the limit, parts of tables are not."""
-    bucket, wanted, _ = undisturbed
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40 << 10, 40 << 10))
-
-    process = start("run", bucket, *run_args(recipe, corpus), preexec_fn=limit)
-    _, err = process.communicate()
-    told = row("Limit on file sizes")
-    assert process.returncode == told.status
-    assert matches(told.said, err.removesuffix("\n")), err
-    assert_whole(corpus)
-    assert tables(corpus) == tables(wanted)
-    assert curate("run", bucket, *run_args(recipe, corpus)).status == 0
-    assert_the_same(corpus, wanted)
-
-
-def test_corpus_of_another_format(bucket, recipe, corpus):
-    corpus.mkdir()
-    (corpus / "corpus.json").write_text('{"format_version": 99}')
-    check_refused("Corpus of another format", bucket, *run_args(recipe, corpus), CORPUS=corpus)
-    assert [path.name for path in corpus.iterdir()] == ["corpus.json"]
-
-
-def test_weights_that_are_not_there(bucket, corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("CURATE_MODELS", str(tmp_path / "none"))
-    args = [bucket, "--out", corpus, "--engine", "inline"]
-    check_refused("Weights that are not there", *args, corpus=corpus)
-
-
-# Recipe and options
-
-WRONG_RECIPES = {
-    "Wrong key of a stage": ("min_len_s", "min_len"),
-    "Wrong key of the recipe": ("select:", "selects:"),
-    "Unknown stage": ("quality]", "qualty]"),
-    "Value of the wrong type": ("min_len_s: 0.5", "min_len_s: long"),
-    "Recipe that is not YAML": ("stages: [", "stages: ]"),
-    "Condition on a column that is not there": ("quality.contrast", "quality.contrst"),
-}
-
-
-@pytest.mark.parametrize("name", sorted(WRONG_RECIPES))
-def test_a_wrong_recipe_is_refused(name, bucket, tmp_path, corpus):
-    recipe = write_recipe(tmp_path, RECIPE.replace(*WRONG_RECIPES[name]))
-    check_refused(name, bucket, *run_args(recipe, corpus), corpus=corpus, RECIPE=recipe)
-
-
-WRONG_OPTIONS = {
-    "Unknown recipe": ["--recipe", "embeded"],
-    "`--set` with a wrong key": ["--set", "ct.min_len_s=2"],
-    "`--set` of a stage that is not in the recipe": ["--set", "motion.fps=2"],
-    "`--set` without a value": ["--set", "cut.min_len_s"],
-}
-
-
-@pytest.mark.parametrize("name", sorted(WRONG_OPTIONS))
-def test_a_wrong_option_is_refused(name, bucket, recipe, corpus):
-    check_refused(name, bucket, *run_args(recipe, corpus), *WRONG_OPTIONS[name], corpus=corpus)
-
-
 def test_every_row_of_the_tables_has_its_test():
-    source = Path(__file__).read_text()
+    source = "".join(Path(__file__).with_name(f"test_bad_{what}.py").read_text() for what in ("inputs", "places"))
     elsewhere = {"Ctrl" + "-C"}
     assert {name for name in ROWS if name not in FILES.values() and f'"{name}"' not in source} == elsewhere
     assert len(ROWS) > 50

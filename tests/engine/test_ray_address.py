@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ray
 
-from curate.engine.ray_engine import RayEngine, RayOptions
+from curate.engine.ray_engine import RayEngine
+from curate.engine.ray_start import RayOptions
 
 
 def test_without_an_address_a_ray_of_its_own_is_started(monkeypatch):

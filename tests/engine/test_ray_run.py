@@ -24,7 +24,8 @@ from engine_kit import (
 )
 
 from curate.config import Config
-from curate.engine.ray_engine import RayEngine, RayOptions
+from curate.engine.ray_engine import RayEngine
+from curate.engine.ray_start import RayOptions
 from curate.engine.run import MAX_PASSES, RunRequest, execute
 from curate.engine.run_map import inline_map, ray_map
 from curate.errors import EngineError, StorageError, TransientStorageError

@@ -10,7 +10,8 @@ import ray
 from engine_kit import Luma, LumaConfig, Slow, SlowConfig, all_cells, pipeline, run
 from ray.cluster_utils import Cluster
 
-from curate.engine.ray_engine import RayEngine, RayOptions
+from curate.engine.ray_engine import RayEngine
+from curate.engine.ray_start import RayOptions
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
 

@@ -141,7 +141,7 @@ def test_adding_the_stage_computes_nothing_else(story):
 def test_fingerprints_of_core_stages_do_not_change(installed):
     shown = curate(installed, "recipes", "show", str(RECIPE))
     alone = build(parse_recipe(core_recipe(), "core")).stages()
-    assert all(re.search(rf"^ *{stage.name} +{fingerprint} ", shown, re.MULTILINE) for _, stage, fingerprint in alone)
+    assert all(re.search(rf"^# {stage.name} {fingerprint}: ", shown, re.MULTILINE) for _, stage, fingerprint in alone)
     embedded = curate(installed, "recipes", "show", "embedded")
     fingerprints = [fingerprint for *_, fingerprint in build(load_recipe("embedded")).stages()]
     assert all(fingerprint in embedded for fingerprint in fingerprints)
@@ -149,7 +149,7 @@ def test_fingerprints_of_core_stages_do_not_change(installed):
 
 def test_recipes_show_lists_the_stage_with_its_columns(installed):
     shown = curate(installed, "recipes", "show", str(RECIPE))
-    assert re.search(r"^ *brightness +[0-9a-f]{16} +mean_levels, rise_levels", shown, re.MULTILINE)
+    assert re.search(r"^# brightness [0-9a-f]{16}: mean_levels, rise_levels", shown, re.MULTILINE)
     assert "brightness" not in stage_names()  # not installed in this process: it came by the entry point alone
 
 

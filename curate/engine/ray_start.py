@@ -1,0 +1,93 @@
+"""Starting Ray on this machine or joining a cluster, quietly and with an end to waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from curate.errors import EngineError
+from curate.stage import boundary
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How to reach Ray. ``address`` None starts one here; ``num_cpus`` limits that one."""
+
+    address: str | None = None
+    num_cpus: int | None = None
+    object_store_bytes: int | None = None
+
+
+def start_ray(options: RayOptions) -> None:
+    """Start or join; EngineError with what to do when that fails."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core worker writes warnings to our terminal
+    quiet: Mapping[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with _stderr_put_aside():
+        if options.address:
+            _check_answers(options.address)
+            try:
+                ray.init(address=options.address, **quiet)
+            except ConnectionError as error:
+                raise _no_ray(options.address) from error
+        else:
+            # "local": without it Ray joins RAY_ADDRESS or whatever Ray was last started here, alive or dead.
+            size = {"num_cpus": options.num_cpus, "object_store_memory": options.object_store_bytes}
+            with boundary() as caught:
+                ray.init(address="local", include_dashboard=False, **size, **quiet)
+            if caught.error is not None:
+                fix = "Try again with more memory or less load, or use --engine inline"
+                raise EngineError(f"Ray did not start: {first_line(caught.error)}", fix=fix) from caught.error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for ten minutes before it says that nobody listens.
+
+    ``auto`` means RAY_ADDRESS, else the Ray last started on this machine, whose address Ray leaves in a file.
+    """
+    if address == "auto":
+        last = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+        address = os.environ.get("RAY_ADDRESS") or (last.read_text().strip() if last.exists() else "")
+        if not address:
+            raise _no_ray("auto")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            raise _no_ray(address) from error
+
+
+def _no_ray(address: str) -> EngineError:
+    fix = "Start it with `ray start --head`, check the address, or leave --address out to use a Ray of its own"
+    return EngineError(f"no Ray answers at {address}", fix=fix)
+
+
+@contextmanager
+def _stderr_put_aside() -> Iterator[None]:
+    """Ray's native code greets on standard error while it starts; errors come as exceptions all the same."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is wanted
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
