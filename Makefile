@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	echo 'opencv-python ; python_version < "3"' > $(VENV)/overrides.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt \
 		--overrides $(VENV)/overrides.txt --editable '.[dev]'
 	touch $(STAMP)
 

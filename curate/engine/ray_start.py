@@ -42,6 +42,7 @@ def start_ray(options: RayOptions) -> None:
             except ConnectionError as error:
                 raise _no_ray(options.address) from error
         else:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of our own reports to nobody
             # "local": without it Ray joins RAY_ADDRESS or whatever Ray was last started here, alive or dead.
             size = {"num_cpus": options.num_cpus, "object_store_memory": options.object_store_bytes}
             with boundary() as caught:
