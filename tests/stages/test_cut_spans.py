@@ -133,8 +133,9 @@ def test_snap_moves_inward_to_closed_key_frames():
 
 def test_snap_without_a_key_frame_inside_gives_nothing():
     rule = SpanRule.of(facts([0]), 0.0, 0.0, piece_kind=CutKind.MAX_LEN, snap=True)
-    spans, _ = make(list(range(90)), 90, [*hard_cut(30, "x"), *hard_cut(60, "x")], rule)
+    spans, maker = make(list(range(90)), 90, [*hard_cut(30, "x"), *hard_cut(60, "x")], rule)
     assert spans == []
+    assert (maker.dropped, maker.dropped_ticks) == (3, 90)
 
 
 def test_snapped_pieces_end_at_key_frames_within_the_limit():

@@ -124,6 +124,8 @@ class SpanMaker:
         start, end = self._start(), self._last_point(edge.pts)
         if start is not None and end is not None and end > start:
             self._emit(start, end, Edge(end.pts, False, edge.kind, edge.detector), out)
+        elif edge.pts > self._opened.pts:
+            self._drop(self._opened.pts, edge.pts)
 
     def _pieces(self, limit_pts: int, out: list[Span]) -> None:
         """Pieces of the open shot that end at the length limit before ``limit_pts``."""
