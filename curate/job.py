@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from curate.bulk import RunMap, inline_map
 from curate.config import nearest
 from curate.engine.inline import InlineEngine
-from curate.engine.inputs import RunMap
 from curate.engine.on_demand import RayOnDemand
 from curate.engine.pipeline import Pipeline
 from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
-from curate.engine.run_map import inline_map
 from curate.errors import ConfigError, MissingModelError, UsageError
 from curate.export import ExportConfig, ExportReport, export
 from curate.export.rows import ACTIVE

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.bulk import inline_map
 from curate.config import Config
 from curate.engine.inline import InlineEngine
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.engine.run import Engine, RunRequest, RunResult, execute
-from curate.engine.run_map import inline_map
 from curate.engine.work import SourceWork, Summary
 from curate.errors import EngineError, StageError
 from curate.ingest.listing import list_inputs

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from curate.bulk import RunMap
 from curate.errors import CurateError
 from curate.ingest.spool import spooled
 from curate.query import sources_sql
 from curate.records import InputRef, Outcome
 from curate.stage import boundary, failed_cell
 from curate.tables import SOURCES, Corpus, rows_table, write_part
-
-RunMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""Applies a picklable function to items, somewhere, in any order of work; results in order."""
 
 Key = tuple[str, int | None, str]
 

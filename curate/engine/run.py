@@ -18,7 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from curate import __version__
-from curate.engine.inputs import RunMap, failure_row, hash_lookalikes, key_of, known_sources, same_content
+from curate.bulk import RunMap
+from curate.engine.inputs import failure_row, hash_lookalikes, key_of, known_sources, same_content
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import Planner
 from curate.engine.rows import RowBuffer

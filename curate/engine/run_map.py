@@ -1,4 +1,4 @@
-"""Apply a function to items, here or on Ray; what hashing and export are given to run on."""
+"""Bulk work as Ray tasks: what hashing and export are given to run on beside a Ray engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from typing import Any
 from curate.errors import CurateError, EngineError
 
 RETRIES = 3
-
-
-def inline_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """One after the other in this process."""
-    yield from map(function, items)
 
 
 def ray_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:

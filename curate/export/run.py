@@ -8,10 +8,10 @@ shards/NAME/                                             the finished set, swapp
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from curate.bulk import RunMap, inline_map
 from curate.errors import CorpusError, StorageError
 from curate.export.config import ExportConfig, ExportReport
 from curate.export.plan import ExportPlan, make_plan
@@ -22,14 +22,6 @@ from curate.shards.index import INDEX_NAME, Hole, ShardIndex
 from curate.shards.tombstones import forgotten
 from curate.storage import Place, storage_error
 from curate.tables import Corpus
-
-RunMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""Applies a picklable function to items, somewhere; results in order."""
-
-
-def inline_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """In this process, one after the other."""
-    yield from map(function, items)
 
 
 def plan_export(corpus: Corpus, selection: str, config: ExportConfig) -> ExportPlan:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from curate.bulk import inline_map
 from curate.engine.inputs import hash_lookalikes, key_of, known_sources, same_content
-from curate.engine.run_map import inline_map
 from curate.errors import TransientStorageError
 from curate.ingest.listing import list_inputs
 from curate.query import connect

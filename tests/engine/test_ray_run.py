@@ -23,11 +23,12 @@ from engine_kit import (
     run,
 )
 
+from curate.bulk import inline_map
 from curate.config import Config
 from curate.engine.ray_engine import RayEngine
 from curate.engine.ray_start import RayOptions
 from curate.engine.run import MAX_PASSES, RunRequest, execute
-from curate.engine.run_map import inline_map, ray_map
+from curate.engine.run_map import ray_map
 from curate.errors import EngineError, StorageError, TransientStorageError
 from curate.ingest.listing import list_inputs
 from curate.storage import Place

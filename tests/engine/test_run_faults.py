@@ -19,11 +19,11 @@ from engine_kit import (
     run,
 )
 
+from curate.bulk import inline_map
 from curate.config import Config
 from curate.engine.inline import InlineEngine
 from curate.engine.pipeline import build_pipeline
 from curate.engine.run import RunRequest, execute
-from curate.engine.run_map import inline_map
 from curate.errors import ClusterError, TransientStorageError
 from curate.ingest.listing import list_inputs
 from curate.query import cells_sql, connect
