@@ -28,6 +28,7 @@ class CutKind(StrEnum):
     HARD = "hard"
     DISSOLVE = "dissolve"
     FADE = "fade"
+    WIPE = "wipe"
     MAX_LEN = "max_len"
     STRIDE = "stride"
 

@@ -28,11 +28,14 @@ from curate.config import Config
 from curate.errors import CurateError, DependencyError, StageError
 from curate.records import Cell, Clip, Failure, Outcome, SourceFacts, Span
 
-DECODE_POLICY_VERSION = 1
+DECODE_POLICY_VERSION = 2
 """Part of every fingerprint that reads pixels: raise it when the pixels or positions of views change."""
 
 GRID_PER_S = 4
-"""View positions snap to the first frame at or after k/4 s of the stream's clock (DESIGN section 2)."""
+"""View positions snap to the first reference frame at or after k/4 s of the stream's clock (DESIGN section 2)."""
+
+LOOKS_PER_S = 12
+"""A cut stage is shown the first reference frame at or after each k/12 s, and those between only where it asks."""
 
 MASTER_SHORT_SIDE_PX = 540
 """Views are taken from a grid frame reduced to this short side, so that an open clip stays small in memory."""
@@ -69,8 +72,8 @@ class ViewSpec:
     """Pixels a stage asks for.
 
     sampling: ``points`` takes the grid frame nearest to each fraction of the clip in ``points``; ``every`` takes one
-    grid frame per ``every_s`` (a multiple of 1/4 s); ``windows`` takes every frame of ``windows`` stretches of
-    ``window_s`` seconds spread evenly, as luma thumbnails of THUMB_WIDTH_PX (size and pixels do not apply).
+    grid frame per ``every_s`` (a multiple of 1/4 s); ``windows`` takes every reference frame of ``windows`` stretches
+    of ``window_s`` seconds spread evenly, as luma thumbnails of THUMB_WIDTH_PX (size and pixels do not apply).
     Size: ``short_side_px`` keeps the displayed aspect and never enlarges; ``size_px`` = (width, height) is exact.
     Rotation and pixel aspect are applied. RGB is full range, from the stream's own matrix.
     """
@@ -204,21 +207,30 @@ class ProbeStage(Stage[ConfigT]):
 
 @dataclass(frozen=True, slots=True)
 class Thumb:
-    """A small picture of one frame for cut detection: uint8 (height, width, 3), Y U V, unrotated, area-averaged."""
+    """A small picture of one frame for cut detection: uint8 (height, width, 3), Y U V, unrotated, averaged.
+
+    ``skipped``: pts, ascending, of the frames between the thumb before and this one that were not shown.
+    """
 
     pts: int
     yuv: np.ndarray
+    skipped: tuple[int, ...] = ()
 
 
 class CutDetector(Protocol):
     """Streaming cut detection over one source. Spans come in order, never overlap, and may come late."""
 
+    def wants_between(self, thumb: Thumb) -> bool:
+        """Whether frames that ``thumb`` skips are to be pushed before it: first the reference frames there, then, where
+        it is asked and wants them again, the others. Depends on the thumbs alone."""
+        ...
+
     def push(self, thumb: Thumb) -> list[Span]:
         """Take the next frame in display order; give the spans that are now certain."""
         ...
 
-    def finish(self, end_pts: int) -> list[Span]:
-        """The stream ended at ``end_pts``; give the remaining spans."""
+    def finish(self, end_pts: int, skipped: tuple[int, ...] = ()) -> list[Span]:
+        """The stream ended at ``end_pts``, after frames that were not shown; give the remaining spans."""
         ...
 
     @property
@@ -236,6 +248,9 @@ class CutStage(Stage[ConfigT]):
 
     thumb_width_px: int = THUMB_WIDTH_PX
     """Width of the thumbs its detector wants."""
+
+    every_frame: bool = False
+    """Whether its detector must be shown every frame."""
 
     @abstractmethod
     def detector(self, facts: SourceFacts) -> CutDetector:

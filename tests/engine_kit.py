@@ -36,13 +36,16 @@ class _StrideDetector:
         self._start = facts.start_pts
         self._frames = 0
 
+    def wants_between(self, thumb: Thumb) -> bool:
+        return False
+
     def push(self, thumb: Thumb) -> list[Span]:
         self._frames += 1
         if thumb.pts < self._start + self._step:
             return []
         return [self._close(thumb.pts)]
 
-    def finish(self, end_pts: int) -> list[Span]:
+    def finish(self, end_pts: int, skipped: tuple[int, ...] = ()) -> list[Span]:
         return [self._close(end_pts)]
 
     @property
@@ -63,6 +66,7 @@ class StrideCut(CutStage[StrideConfig]):
     version = 1
     config_type = StrideConfig
     columns = (Column("n_clips", pa.int32(), "1", "clips"), Column("n_frames", pa.int32(), "1", "frames seen"))
+    every_frame = True
 
     def detector(self, facts: SourceFacts) -> _StrideDetector:
         return _StrideDetector(facts, self.config.stride_s)

@@ -63,7 +63,8 @@ def test_a_stored_recipe_holds_every_default():
     """Another version may have other defaults; what was computed is what the stored text says."""
     stored = yaml.safe_load(parse_recipe(SMALL, "mine").to_text())
     entries = {name: config for entry in stored["stages"] for name, config in entry.items()}
-    assert entries["cut"]["min_len_s"] == 1.5 and entries["cut"]["method"] == "cascade" and entries["cut"]["passes"]
+    assert (entries["cut"]["min_len_s"], entries["cut"]["max_len_s"]) == (1.5, 20.0)
+    assert entries["cut"]["method"] == "cascade"
     assert entries["text"]["short_side_px"] == 128 and "min_probability" in entries["text"]
     assert entries["gate"] == {
         "column": "motion.camera", "min": None, "max": None, "in": ["static", "handheld"], "not_in": [],
@@ -108,7 +109,7 @@ def test_overrides_reach_what_they_name():
         "select.conditions.text.area_max.max=0.01",
         "select.conditions.frozen picture.max=0.5",
         "select.conditions.1.in=[handheld]",
-        "cut.passes=[{fps: 4, threshold: 9}]",
+        "cut.method=pyscenedetect-content",
         "gate.in=[roll]",
         "export.seed=7",
     ]
@@ -118,7 +119,7 @@ def test_overrides_reach_what_they_name():
     assert limits == [
         ("text.area_max", 0.01, None), ("motion.camera", None, ("handheld",)), ("motion.freeze_ratio", 0.5, None),
     ]  # fmt: skip
-    assert config_of(recipe, "cut")["passes"] == [{"fps": 4.0, "threshold": 9.0}]
+    assert config_of(recipe, "cut")["method"] == "pyscenedetect-content"
     assert config_of(recipe, "gate")["in"] == ["roll"]
     assert recipe.export.seed == 7
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import cv2
 
+from curate.engine.detect import detect_spans
 from curate.engine.pipeline import Pipeline, Step
 from curate.engine.rows import RowBuffer
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork
 from curate.ingest.spool import changed, check_unchanged, spooled
-from curate.media.decode import iter_frames
 from curate.media.views import ViewSampler, sample_spans
-from curate.records import Cell, Clip, Outcome, SourceFacts, Span
-from curate.stage import THUMB_WIDTH_PX, ClipItem, SourceFile, Thumb, boundary, failed_cell
+from curate.records import Cell, Clip, Outcome, SourceFacts
+from curate.stage import ClipItem, SourceFile, boundary, failed_cell
 
 FORWARD_BYTES = 64 << 20
 """Views that wait for the next group are sent on in bundles of about this size."""
@@ -134,13 +134,13 @@ class Analyser:
         raise error
 
     def _cut(self, file: SourceFile, source: _Source) -> Iterator[None]:
-        """The one decode: cut detector and view sampler see every frame; clips are scored as they close."""
+        """The one decode feeds cut detector and view sampler; clips are scored as they close."""
         facts, cut = source.facts, self._pipeline.cut
         assert facts is not None
         clock, n_clips = _Clock(), 0
         with boundary() as caught:
             detector, sampler = cut.detector(facts), ViewSampler(facts, self._specs(source.work))
-            for spans in _detect(file.path, facts, cut.thumb_width_px, detector, sampler):
+            for spans in detect_spans(file.path, facts, cut, detector, sampler):
                 if spans:
                     check_unchanged(file)
                 for span in spans:
@@ -218,15 +218,6 @@ def _cause(file: SourceFile, error: Exception | None) -> Exception:
     found = caught.error or error
     assert found is not None
     return found
-
-
-def _detect(path: str, facts: SourceFacts, width_px: int, detector: Any, sampler: ViewSampler) -> Iterator[list[Span]]:
-    for frame in iter_frames(path, facts):
-        thumb = frame.thumb(width_px)
-        sampler.push(frame, thumb if width_px == THUMB_WIDTH_PX else None)
-        yield detector.push(Thumb(frame.pts, thumb))
-        sampler.forget_before(detector.needed_pts)
-    yield detector.finish(facts.end_pts)
 
 
 class GroupScorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -16,6 +17,7 @@ from av.video.stream import VideoStream
 
 from curate.errors import DecodeError
 from curate.media.container import open_media
+from curate.media.packets import Depth, PacketFilter
 from curate.media.pixels import Master, Scaler, is_full_range
 from curate.records import SourceFacts
 from curate.units import parse_fraction
@@ -40,13 +42,27 @@ _FIX = "Replace or re-download the file"
 
 
 class Frame:
-    """One decoded frame. ``pts`` is the frame index for streams without usable time stamps (``facts.has_pts``)."""
+    """One decoded frame. ``pts`` is the frame index for streams without usable time stamps (``facts.has_pts``).
 
-    __slots__ = ("_scaler", "_thumbs", "av_frame", "pts")
+    ``reference`` is False for a frame that no other frame needs, which is not decoded at every depth. ``skipped``: pts,
+    ascending, of the frames since the one before that were not decoded.
+    """
 
-    def __init__(self, pts: int, av_frame: VideoFrame, scaler: Scaler) -> None:
+    __slots__ = ("_scaler", "_thumbs", "av_frame", "pts", "reference", "skipped")
+
+    def __init__(
+        self,
+        pts: int,
+        av_frame: VideoFrame,
+        scaler: Scaler,
+        *,
+        reference: bool = True,
+        skipped: tuple[int, ...] = (),
+    ) -> None:
         self.pts = pts
         self.av_frame = av_frame
+        self.reference = reference
+        self.skipped = skipped
         self._scaler = scaler
         self._thumbs: dict[int, np.ndarray] = {}
 
@@ -67,10 +83,18 @@ class Frame:
 
 
 class FrameReader(Iterator[Frame]):
-    """Iterator over frames; ``corrupt`` counts those the decoder flagged or could not give. Close it, or exhaust it."""
+    """Iterator over frames. Close it, or exhaust it.
 
-    def __init__(self, path: str, facts: SourceFacts, start_pts: int | None, end_pts: int | None) -> None:
+    ``corrupt`` counts frames that the decoder flagged or could not give, ``decoded`` all that it gave. ``trailing``:
+    pts of the frames after the last one given that were not decoded, once the stream ended.
+    """
+
+    def __init__(self, path: str, facts: SourceFacts, start_pts: int | None, end_pts: int | None, depth: Depth) -> None:
         self.corrupt = 0
+        self.decoded = 0
+        self.trailing: tuple[int, ...] = ()
+        self._depth = depth
+        self._filter: PacketFilter | None = None
         self._path = path
         self._facts = facts
         self._start_pts = facts.start_pts if start_pts is None else start_pts
@@ -79,10 +103,17 @@ class FrameReader(Iterator[Frame]):
         self._stop_pts = end_pts
         self._time_base = facts.time_base_fraction
         self._nominal_ticks = 1 / (parse_fraction(facts.rate) * self._time_base)
+        self._whole_ticks = math.ceil(self._nominal_ticks)
         self._frames = self._read()
 
     def __next__(self) -> Frame:
         return next(self._frames)
+
+    def decode_every(self) -> None:
+        """From here on decode every frame."""
+        self._depth = Depth.EVERY
+        if self._filter is not None:
+            self._filter.depth = Depth.EVERY
 
     def close(self) -> None:
         """Close the file; iteration ends."""
@@ -96,13 +127,14 @@ class FrameReader(Iterator[Frame]):
 
     def _read(self) -> Generator[Frame, None, None]:
         scaler = Scaler()
-        reached = last_pts = None
+        last_pts: int | None = None
+        end_pts = self._start_pts
         n_backward = n_frames = 0
         with closing(self._from_best_entry()) as frames:
             for pts, frame in frames:
                 if self._stop_pts is not None and pts >= self._stop_pts:
                     return
-                reached = pts + max(Fraction(frame.duration if self._facts.has_pts else 1), self._nominal_ticks)
+                end_pts = pts + max((frame.duration or 0) if self._facts.has_pts else 1, self._whole_ticks)
                 if pts < self._start_pts:
                     continue
                 n_frames += 1
@@ -111,12 +143,21 @@ class FrameReader(Iterator[Frame]):
                     continue
                 last_pts = pts
                 self.corrupt += frame.is_corrupt
-                yield Frame(pts, frame, scaler)
+                yield self._frame(pts, frame, scaler)
         if n_backward >= BACKWARD_FRAMES and n_backward > BACKWARD_SHARE * n_frames:
             raise self._error(f"the time stamps of {n_backward} of {n_frames} frames run backwards", None)
-        self._check_end(reached)
+        self.trailing = self._filter.take_skipped() if self._filter else ()
+        if self.trailing:
+            end_pts = max(end_pts, self.trailing[-1] + self._whole_ticks)
+        self._check_end(end_pts if self.decoded else None)
 
-    def _check_end(self, reached: Fraction | None) -> None:
+    def _frame(self, pts: int, frame: VideoFrame, scaler: Scaler) -> Frame:
+        if self._filter is None:
+            return Frame(pts, frame, scaler)
+        reference, skipped = self._filter.is_reference(pts), self._filter.take_skipped(pts)
+        return Frame(pts, frame, scaler, reference=reference, skipped=skipped)
+
+    def _check_end(self, reached: int | None) -> None:
         """DecodeError when the stream ended clearly before the facts say."""
         if reached is None:
             raise self._error("no frame can be decoded", None)
@@ -162,15 +203,16 @@ class FrameReader(Iterator[Frame]):
             for other in container.streams:
                 if other.index != stream.index:
                     other.discard = Discard.all
+            self._filter = PacketFilter(stream, self._facts, self._depth, self._start_pts)
             packets: Iterator[Packet[VideoStream]] = container.demux(stream)
             if entry_pts is None:
-                yield from self._numbered(self._decoded(packets, tolerant=True))
+                yield from self._numbered(self._decoded(stream, packets, tolerant=True))
                 return
             entered = self._enter(container, stream, entry_pts)
             if entered is None:
                 return
             first, packets = entered
-            frames = self._decoded(itertools.chain([first], packets), tolerant=False)
+            frames = self._decoded(stream, itertools.chain([first], packets), tolerant=False)
             yield from self._complete_from(frames, first.pts or 0)
 
     def _enter(
@@ -210,15 +252,22 @@ class FrameReader(Iterator[Frame]):
             return enumerate(frames)
         return ((frame.pts, frame) for frame in frames if frame.pts is not None)
 
-    def _decoded(self, packets: Iterator[Packet[VideoStream]], *, tolerant: bool) -> Iterator[VideoFrame]:
+    def _decoded(
+        self, stream: VideoStream, packets: Iterator[Packet[VideoStream]], *, tolerant: bool
+    ) -> Iterator[VideoFrame]:
         """Frames of packets. Errors count as corrupt for packets flagged so and, if tolerant, before the first frame
         (a recording that begins in mid-GOP); any other is a DecodeError.
         """
         seen = False
         position: int | None = None
-        for packet in packets:
+        context = stream.codec_context
+        assert self._filter is not None
+        for each in packets:
+            packet = self._filter.kept(each)
+            if packet is None:
+                continue
             try:
-                frames = packet.decode()
+                frames = context.decode(packet)
             except (av.error.FFmpegError, ValueError) as error:
                 if not (packet.is_corrupt or (tolerant and not seen)):
                     raise self._error(f"cannot be decoded ({error})", position) from error
@@ -226,15 +275,22 @@ class FrameReader(Iterator[Frame]):
                 continue
             for frame in frames:
                 seen, position = True, frame.pts
+                self.decoded += 1
                 yield frame
 
 
 def iter_frames(
-    path: str, facts: SourceFacts, *, start_pts: int | None = None, end_pts: int | None = None
+    path: str,
+    facts: SourceFacts,
+    *,
+    start_pts: int | None = None,
+    end_pts: int | None = None,
+    depth: Depth = Depth.EVERY,
 ) -> FrameReader:
     """Frames of ``facts.stream`` with start_pts <= pts < end_pts, in display order with strictly ascending pts.
 
+    ``depth`` says which of them are decoded; frames that nothing needs are never decoded before ``start_pts``.
     Frames are bit-identical to those of a full decode wherever decoding starts. One decoder thread. Of frames with the
     same pts the first is taken. Raises DecodeError, with the position in seconds, when the stream breaks or ends early.
     """
-    return FrameReader(path, facts, start_pts, end_pts)
+    return FrameReader(path, facts, start_pts, end_pts, depth)

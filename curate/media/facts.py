@@ -16,6 +16,7 @@ from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from curate.errors import DecodeError, NoVideoStreamError
+from curate.media.bitstream import is_idr
 from curate.media.container import check_complete, open_media
 from curate.records import SourceFacts
 from curate.units import fraction_text
@@ -97,7 +98,7 @@ class _Packets:
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     stream.codec_context.thread_count = 1
     name = stream.codec_context.name
-    annex_b = _is_annex_b(stream)
+    extradata = stream.codec_context.extradata
     log = _Packets()
     for packet in container.demux(stream):
         if not packet.size or packet.is_discard or (name == "vp8" and not _vp8_shown(packet)):
@@ -105,7 +106,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
         if packet.is_keyframe:
             log.first = log.first or _decode_alone(stream, packet)
             log.key.append(len(log.pts))
-            log.intact.append(name != "h264" or _is_idr(bytes(packet), annex_b))
+            log.intact.append(name != "h264" or is_idr(bytes(packet), extradata))
         log.pts.append(packet.pts)
         log.duration.append(packet.duration or 0)
         log.size_bytes += packet.size
@@ -127,28 +128,6 @@ def _decode_alone(stream: VideoStream, packet: Packet[VideoStream]) -> VideoFram
 def _vp8_shown(packet: Packet[VideoStream]) -> bool:
     """VP8 stores its hidden reference frames as packets of their own; bit 4 of the first byte tells them apart."""
     return bool(bytes(packet)[0] & 0x10)
-
-
-def _is_annex_b(stream: VideoStream) -> bool:
-    extra = stream.codec_context.extradata
-    return not extra or extra[0] != 1
-
-
-def _is_idr(data: bytes, annex_b: bool) -> bool:
-    """True when the first slice of an H.264 access unit is of an IDR picture: nothing later reaches back beyond it."""
-    at = 0
-    while at + 5 <= len(data):
-        if annex_b:
-            at = data.find(b"\0\0\1", at) + 3
-            if at < 3 or at >= len(data):
-                return False
-            kind = data[at] & 31
-        else:
-            kind = data[at + 4] & 31
-            at += 4 + int.from_bytes(data[at : at + 4], "big")
-        if kind in (1, 2, 5):
-            return kind == 5
-    return False
 
 
 def _facts(container: InputContainer, stream: VideoStream, packets: _Packets, frame: VideoFrame) -> SourceFacts:

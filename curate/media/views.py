@@ -1,12 +1,13 @@
 """Which frames of a clip a stage sees, and the pixels it gets.
 
-The grid: points g = k/4 s on the stream's clock. The candidate of g is the first frame at or after g. A candidate
-belongs to a clip when it lies in [start, end) and its largest g is not before the clip's start, so that membership
-follows from the span alone, wherever decoding began.
+The grid: points g = k/4 s on the stream's clock. The candidate of g is the first reference frame at or after g. A
+candidate belongs to a clip when it lies in [start, end) and its largest g is not before the clip's start, so that
+membership follows from the span alone, wherever decoding began.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 import sys
@@ -20,7 +21,8 @@ import numpy as np
 
 from curate.errors import StageError
 from curate.media.decode import Frame, iter_frames
-from curate.media.pixels import Master, Scaler, expand_range, luma, rotate
+from curate.media.packets import Depth
+from curate.media.pixels import Master, Pyramid, Scaler, expand_range, rotate
 from curate.records import Clip, SourceFacts
 from curate.stage import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
 from curate.units import exact, parse_fraction, s_to_pts_ceil
@@ -74,15 +76,19 @@ class ViewSampler:
         return sum(c.master.held_bytes for c in self._candidates) + sum(t.luma.nbytes for t in self._thumbs)
 
     def push(self, frame: Frame, thumb: np.ndarray | None = None) -> None:
-        """Take the next frame in display order, with its YUV thumb of THUMB_WIDTH_PX where there is one already."""
+        """Take the next reference frame in display order, with its YUV thumb of THUMB_WIDTH_PX where there is one."""
         k = self._grid_index(frame.pts)
         if self._wants_grid and (self._previous_k is None or k > self._previous_k):
             first_k = k if self._previous_k is None else self._previous_k + 1
             self._candidates.append(_Candidate(frame.pts, first_k, k, frame.master()))
         self._previous_k = k
         if self._wants_thumbs:
-            yuv = frame.thumb(THUMB_WIDTH_PX) if thumb is None or thumb.shape[1] != THUMB_WIDTH_PX else thumb
-            self._thumbs.append(_Thumb(frame.pts, np.ascontiguousarray(yuv[..., 0]), frame.full_range))
+            self._thumbs.append(_Thumb(frame.pts, self._luma_thumb(frame, thumb), frame.full_range))
+
+    def _luma_thumb(self, frame: Frame, thumb: np.ndarray | None) -> np.ndarray:
+        if thumb is not None and thumb.shape[1] == THUMB_WIDTH_PX:
+            return np.ascontiguousarray(thumb[..., 0])
+        return self._scaler.luma_thumb(frame.av_frame, THUMB_WIDTH_PX)
 
     def forget_before(self, pts: int) -> None:
         """Drop what lies before ``pts``: no clip that starts earlier will be taken any more."""
@@ -93,9 +99,16 @@ class ViewSampler:
 
     def take(self, clip: Clip) -> dict[str, View]:
         """The views of a clip all of whose frames were pushed. StageError when no frame of it lies on the grid."""
-        members = self._members(clip) if self._wants_grid else []
-        pictures = _Pictures(self._facts, self._scaler)
-        return {name: self._view(clip, spec, members, pictures) for name, spec in self._specs.items()}
+        views = {
+            name: self._window_view(clip, spec) for name, spec in self._specs.items() if spec.sampling == "windows"
+        }
+        if self._wants_grid:
+            members, canvas = self._members(clip), _Canvas(self._facts)
+            for name, spec in self._specs.items():
+                if spec.sampling != "windows":
+                    views[name] = canvas.view(spec, self._chosen(clip, spec, members))
+            canvas.paint()
+        return {name: views[name] for name in self._specs}
 
     def _grid_index(self, pts: int) -> int:
         return pts * self._ticks[0] // self._ticks[1]
@@ -111,17 +124,11 @@ class ViewSampler:
         """The first grid point that is not before the clip's start."""
         return -(-clip.start_pts * self._ticks[0] // self._ticks[1])
 
-    def _view(self, clip: Clip, spec: ViewSpec, members: list[_Candidate], pictures: _Pictures) -> View:
-        if spec.sampling == "windows":
-            return self._window_view(clip, spec)
-        if spec.sampling == "points":
-            chosen = [_nearest(members, clip, exact(point)) for point in spec.points]
-        else:
-            chosen = self._one_per_step(clip, spec, members)
-        frames = np.stack([pictures.picture(c, spec) for c in chosen])
-        pts = np.array([c.pts for c in chosen], dtype=np.int64)
-        groups = np.zeros(len(chosen), dtype=np.int64)
-        return View(frames, pts, self._time_base, groups, pictures.px_scale(spec))
+    def _chosen(self, clip: Clip, spec: ViewSpec, members: list[_Candidate]) -> list[_Candidate]:
+        if spec.sampling == "every":
+            return self._one_per_step(clip, spec, members)
+        pts = [c.pts for c in members]
+        return [members[_nearest(pts, clip, exact(point))] for point in spec.points]
 
     def _one_per_step(self, clip: Clip, spec: ViewSpec, members: list[_Candidate]) -> list[_Candidate]:
         """Candidates that serve a multiple of ``every_s`` inside the clip; the first one where no multiple falls in."""
@@ -131,47 +138,75 @@ class ViewSampler:
         return chosen or members[:1]
 
     def _window_view(self, clip: Clip, spec: ViewSpec) -> View:
-        inside = [thumb for thumb in self._thumbs if clip.start_pts <= thumb.pts < clip.end_pts]
-        windows_s = windows_of(clip, spec.windows, exact(spec.window_s))
-        bounds = [[s_to_pts_ceil(bound_s, self._time_base) for bound_s in window] for window in windows_s]
-        chosen = [
-            (thumb, group)
-            for group, (begin_pts, end_pts) in enumerate(bounds)
-            for thumb in inside
-            if begin_pts <= thumb.pts < end_pts
-        ]
+        """All reference frames of the windows; where these are so rare that none lies in one, the clip's first."""
+        chosen: list[_Thumb] = []
+        groups: list[int] = []
+        for group, window_s in enumerate(windows_of(clip, spec.windows, exact(spec.window_s))):
+            begin_pts, end_pts = (s_to_pts_ceil(bound_s, self._time_base) for bound_s in window_s)
+            begin_pts, end_pts = max(begin_pts, clip.start_pts), min(end_pts, clip.end_pts)
+            inside = [thumb for thumb in self._thumbs if begin_pts <= thumb.pts < end_pts]
+            chosen += inside
+            groups += [group] * len(inside)
+        if not chosen:
+            chosen = [thumb for thumb in self._thumbs if clip.start_pts <= thumb.pts < clip.end_pts][:1]
+            groups = [0]
         if not chosen:
             raise _no_frames(clip, self._facts)
-        frames = np.stack([self._upright(thumb) for thumb, _ in chosen])
+        frames = self._upright(chosen)
         scale = (self._facts.width_px / frames.shape[2], self._facts.height_px / frames.shape[1])
-        pts = np.array([thumb.pts for thumb, _ in chosen], dtype=np.int64)
-        groups = np.array([group for _, group in chosen], dtype=np.int64)
-        return View(frames, pts, self._time_base, groups, scale)
+        pts = np.array([thumb.pts for thumb in chosen], dtype=np.int64)
+        return View(frames, pts, self._time_base, np.array(groups, dtype=np.int64), scale)
 
-    def _upright(self, thumb: _Thumb) -> np.ndarray:
-        return rotate(thumb.luma if thumb.full else expand_range(thumb.luma), self._facts.rotation_deg)
+    def _upright(self, thumbs: Sequence[_Thumb]) -> np.ndarray:
+        frames = np.stack([rotate(thumb.luma, self._facts.rotation_deg) for thumb in thumbs])
+        limited = np.array([not thumb.full for thumb in thumbs])
+        if limited.all():
+            return expand_range(frames)
+        if limited.any():
+            frames[limited] = expand_range(frames[limited])
+        return frames
 
 
-class _Pictures:
-    """Pictures of one clip's candidates, each derived once however many views show it."""
+class _Canvas:
+    """The views of one clip's grid frames, painted frame by frame: halves and equal pictures are made once."""
 
-    def __init__(self, facts: SourceFacts, scaler: Scaler) -> None:
+    def __init__(self, facts: SourceFacts) -> None:
         self._facts = facts
-        self._scaler = scaler
-        self._made: dict[tuple[int, tuple[int, int], str], np.ndarray] = {}
+        self._turn_deg = facts.rotation_deg
+        self._wanted: dict[int, tuple[_Candidate, list[tuple[str, np.ndarray]]]] = {}
 
-    def picture(self, candidate: _Candidate, spec: ViewSpec) -> np.ndarray:
-        size = view_size_px(self._facts, spec)
-        key = (candidate.pts, size, spec.pixels)
-        if key not in self._made:
-            stored = size if self._facts.rotation_deg % 180 == 0 else size[::-1]
-            make = self._scaler.rgb if spec.pixels == "rgb" else luma
-            self._made[key] = rotate(make(candidate.master, *stored), self._facts.rotation_deg)
-        return self._made[key]
-
-    def px_scale(self, spec: ViewSpec) -> tuple[float, float]:
+    def view(self, spec: ViewSpec, chosen: Sequence[_Candidate]) -> View:
+        """A view whose frames `paint` fills."""
         width_px, height_px = view_size_px(self._facts, spec)
-        return self._facts.width_px / width_px, self._facts.height_px / height_px
+        channels = (3,) if spec.pixels == "rgb" else ()
+        frames = np.empty((len(chosen), height_px, width_px, *channels), np.uint8)
+        for i, candidate in enumerate(chosen):
+            self._wanted.setdefault(candidate.pts, (candidate, []))[1].append((spec.pixels, frames[i]))
+        pts = np.array([c.pts for c in chosen], dtype=np.int64)
+        scale = (self._facts.width_px / width_px, self._facts.height_px / height_px)
+        return View(frames, pts, self._facts.time_base_fraction, np.zeros(len(chosen), dtype=np.int64), scale)
+
+    def paint(self) -> None:
+        """Make all pixels."""
+        for candidate, places in self._wanted.values():
+            pyramid = Pyramid(candidate.master)
+            made: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+            for pixels, place in places:
+                key = (pixels, place.shape)
+                if key in made:
+                    place[:] = made[key]
+                else:
+                    self._picture(pyramid, pixels, place)
+                    made[key] = place
+
+    def _picture(self, pyramid: Pyramid, pixels: str, place: np.ndarray) -> None:
+        make = pyramid.rgb if pixels == "rgb" else pyramid.luma
+        height_px, width_px = place.shape[:2]
+        if self._turn_deg == 0:
+            make((width_px, height_px), place)
+        else:
+            stored = (width_px, height_px) if self._turn_deg == 180 else (height_px, width_px)
+            place[:] = rotate(make(stored), self._turn_deg)
 
 
 def view_size_px(facts: SourceFacts, spec: ViewSpec) -> tuple[int, int]:
@@ -218,7 +253,7 @@ def sample_spans(
         sampler = ViewSampler(facts, specs)
         waiting = sorted(group, key=lambda c: c.end_pts)
         end_pts = waiting[-1].end_pts
-        with iter_frames(path, facts, start_pts=group[0].start_pts, end_pts=end_pts) as frames:
+        with iter_frames(path, facts, start_pts=group[0].start_pts, end_pts=end_pts, depth=Depth.REFERENCE) as frames:
             for frame in frames:
                 while waiting[0].end_pts <= frame.pts:
                     yield from _taken(sampler, waiting.pop(0), on_error)
@@ -260,7 +295,7 @@ def _stretches(facts: SourceFacts, clips: Sequence[Clip]) -> list[list[Clip]]:
 def estimated_bytes(facts: SourceFacts | None, specs: Mapping[str, ViewSpec], longest_clip_s: float) -> int:
     """Upper estimate of what a sampler holds for one open clip of this length, its views included.
 
-    Without facts (at plan time): for a 16:9 source of full master size at ASSUMED_RATE_FPS.
+    Without facts (at plan time): for the largest 16:9 source that is held as it is, at ASSUMED_RATE_FPS.
     """
     width_px, height_px, rate = _assumed_size(facts)
     clip_s = min(longest_clip_s, facts.duration_s) if facts else longest_clip_s
@@ -268,7 +303,8 @@ def estimated_bytes(facts: SourceFacts | None, specs: Mapping[str, ViewSpec], lo
         return sys.maxsize
     shown = (facts.width_px, facts.height_px) if facts else (width_px, height_px)
     n_grid = math.ceil(clip_s * min(GRID_PER_S, rate)) + 1
-    scale = min(1.0, MASTER_SHORT_SIDE_PX / min(width_px, height_px))
+    short_px = min(width_px, height_px)
+    scale = 1.0 if short_px <= MASTER_SHORT_SIDE_PX else MASTER_SHORT_SIDE_PX / short_px
     padded_px = (width_px * scale + 64) * (height_px * scale + 32)
     thumb_px = THUMB_WIDTH_PX * max(2, round(THUMB_WIDTH_PX * height_px / width_px))
     wants_grid = any(spec.sampling != "windows" for spec in specs.values())
@@ -301,9 +337,12 @@ def view_digest(view: View) -> str:
     return digest.hexdigest()
 
 
-def _nearest(members: Sequence[_Candidate], clip: Clip, point: Fraction) -> _Candidate:
-    target = clip.start_pts + point * (clip.end_pts - clip.start_pts)
-    return min(members, key=lambda c: (abs(c.pts - target), c.pts))
+def _nearest(pts: Sequence[int], clip: Clip, point: Fraction) -> int:
+    """Index of the nearest of ascending pts to a fraction of a clip; of two as near, the earlier."""
+    target = clip.start_pts * point.denominator + point.numerator * (clip.end_pts - clip.start_pts)
+    after = bisect.bisect_left(pts, -(-target // point.denominator))
+    around = range(max(0, after - 1), min(len(pts), after + 1))
+    return min(around, key=lambda i: abs(pts[i] * point.denominator - target))
 
 
 def _no_frames(clip: Clip, facts: SourceFacts) -> StageError:

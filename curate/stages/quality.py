@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,10 +35,18 @@ BAR_MIN_ACTIVE = 0.3
 """A bar is at most BAR_MAX_LEVEL bright, and even within BAR_SPREAD_LEVELS, in all frames; the picture beside it is
 brighter than BAR_EDGE_LEVELS in some frame along most of the edge, and keeps BAR_MIN_ACTIVE of either side at least."""
 
+_POINTS = (0.15, 0.5, 0.85)
 _FRAMES_SHORT_PX = 360
+_COLOUR_SHORT_PX = 90
+_GRID_SHORT_PX = 90
 _EDGE_DEPTH_PX = 3
+_BRIGHT_SHARE = 0.02
 _PAIR_LIT = 0.5
 _SINGLE_LIT = 0.9
+
+
+_OPPONENT = np.array([[1, -1, 0], [0.5, 0.5, -1]], np.float32)
+"""Red-green and yellow-blue of R, G, B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +72,40 @@ def _whole(name: str, unit: str, doc: str) -> Column:
 
 
 class Quality(ClipStage[QualityConfig]):
-    """Picture quality of five frames inside the active picture, bars of all views, flashes in two decoded windows.
+    """Picture quality of three frames inside the active picture, bars of all views, flashes in two dense windows.
 
-    Sharpness depends on the size it is taken at: a short side of 360 px, or the source's where that is smaller.
+    Colour is seen at a short side of 90 px. Sharpness depends on the size it is taken at: a short side of 360 px, or
+    the source's where that is smaller.
     Bars are seen from 2 px of that size on (6 px of a source with 1080 rows), and their rectangle may give up as much.
     Colourfulness is the measure of Hasler and Suesstrunk, "Measuring colourfulness in natural images" (2003).
     """
 
     name = "quality"
-    version = 1
+    version = 2
     config_type = QualityConfig
     columns: ClassVar[tuple[Column, ...]] = (
-        _number("sharpness", "levels^2", "variance of the Laplacian at a short side of 360 px, median of five frames"),
+        _number("sharpness", "levels^2", "variance of the Laplacian at a short side of 360 px, median of three frames"),
         _number("exposure_mean", "0..1", "mean luma"),
         _number("clipped_dark_share", "share", "pixels at 5 or less of 255"),
         _number("clipped_bright_share", "share", "pixels at 250 or more of 255"),
-        _number("contrast", "0..1", "5th to 95th percentile of luma, median of five frames"),
-        _number("colourfulness", "", "Hasler-Suesstrunk M3, median of five frames: 0 grey, 33 moderate, 109 extreme"),
+        _number("contrast", "0..1", "5th to 95th percentile of luma, median of three frames"),
+        _number("colourfulness", "", "Hasler-Suesstrunk M3, median of three frames: 0 grey, 33 moderate, 109 extreme"),
         _whole("active_x_px", "px", "left edge of the picture without black bars, displayed source pixels"),
         _whole("active_y_px", "px", "top edge of the picture without black bars"),
         _whole("active_w_px", "px", "width of the picture without black bars, no bar pixel inside"),
         _whole("active_h_px", "px", "height of the picture without black bars, no bar pixel inside"),
         _number("bar_area_share", "share", "of the frame outside the active picture"),
         _number("black_ratio", "share", "black frames among those of every 1/4 s"),
-        _whole("n_flashes", "flashes", "in the two decoded windows"),
-        _number("flash_ratio", "share", "frames of the two decoded windows that are part of a flash"),
+        _whole("n_flashes", "flashes", "in the reference frames of two windows of 1 s"),
+        _number("flash_ratio", "share", "reference frames of the two windows that are part of a flash"),
     )
 
     def views(self) -> Mapping[str, ViewSpec]:
-        """Five frames in colour, small grid frames for black, two windows of every frame for flashes."""
+        """Three frames in luma and, smaller, in colour, grid frames for black, two windows for flashes."""
         return {
-            "frames": ViewSpec(points=(0.0, 0.25, 0.5, 0.75, 1.0), short_side_px=_FRAMES_SHORT_PX),
-            "grid": ViewSpec(sampling="every", every_s=0.25, short_side_px=48, pixels="luma"),
+            "frames": ViewSpec(points=_POINTS, short_side_px=_FRAMES_SHORT_PX, pixels="luma"),
+            "colour": ViewSpec(points=_POINTS, short_side_px=_COLOUR_SHORT_PX),
+            "grid": ViewSpec(sampling="every", every_s=0.25, short_side_px=_GRID_SHORT_PX, pixels="luma"),
             "windows": ViewSpec(sampling="windows", windows=2, window_s=1.0, pixels="luma"),
         }
 
@@ -105,17 +116,18 @@ class Quality(ClipStage[QualityConfig]):
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """StageError when a view holds no frame."""
         views = item.views
-        empty = [name for name in ("frames", "grid", "windows") if len(views[name].frames) == 0]
+        empty = [name for name in self.views() if len(views[name].frames) == 0]
         if empty:
             raise StageError(f"no frame in the view {', '.join(empty)}")
         width_px, height_px = item.facts.width_px, item.facts.height_px
-        luma = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in views["frames"].frames])
+        luma, colour = views["frames"].frames, views["colour"].frames
         inner = active_rectangle(luma, views["grid"].frames)
         active = _in_source(inner, views["frames"], width_px, height_px)
-        rows, columns = slice(inner.y_px, inner.y_px + inner.h_px), slice(inner.x_px, inner.x_px + inner.w_px)
+        colours = [colourfulness(_cut(frame, _scaled(inner, luma[0], frame))) for frame in colour]
         n_flashes, flash_ratio = flashes(views["windows"])
         return {
-            **_picture(views["frames"].frames[:, rows, columns], luma[:, rows, columns]),
+            **_picture([_cut(frame, inner) for frame in luma]),
+            "colourfulness": float(np.median(colours)),
             "active_x_px": active.x_px,
             "active_y_px": active.y_px,
             "active_w_px": active.w_px,
@@ -129,15 +141,14 @@ class Quality(ClipStage[QualityConfig]):
 
 def is_black(luma: np.ndarray) -> bool:
     """True for a black uint8 frame."""
-    return float(np.mean(luma <= BLACK_LEVEL)) >= BLACK_SHARE
+    return bool(np.count_nonzero(luma <= BLACK_LEVEL) >= BLACK_SHARE * luma.size)
 
 
 def colourfulness(rgb: np.ndarray) -> float:
     """Hasler and Suesstrunk's M3 of a uint8 (h, w, 3) picture: spread plus 0.3 times the mean of opponent colours."""
-    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
-    red_green, yellow_blue = red - green, (red + green) / 2 - blue
-    spread = math.hypot(float(red_green.std()), float(yellow_blue.std()))
-    return spread + 0.3 * math.hypot(float(red_green.mean()), float(yellow_blue.mean()))
+    opponent = cv2.transform(rgb.astype(np.float32), _OPPONENT)
+    mean, deviation = cv2.meanStdDev(opponent)
+    return math.hypot(*deviation.ravel().tolist()) + 0.3 * math.hypot(*mean.ravel().tolist())
 
 
 def flashes(windows: View) -> tuple[int, float]:
@@ -145,7 +156,8 @@ def flashes(windows: View) -> tuple[int, float]:
     count, lit, total = 0, 0, 0
     for group in np.unique(windows.groups):
         chosen = windows.groups == group
-        mean = windows.frames[chosen].reshape(int(chosen.sum()), -1).mean(axis=1)
+        frames = windows.frames[chosen]
+        mean = cv2.reduce(frames.reshape(len(frames), -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_64F).ravel()
         flash = _in_flash(mean, windows.times_s[chosen])
         count += int(np.sum(flash & ~np.concatenate([[False], flash[:-1]])))
         lit, total = lit + int(flash.sum()), total + len(flash)
@@ -155,13 +167,14 @@ def flashes(windows: View) -> tuple[int, float]:
 def _in_flash(mean: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     """Bool (n,): the mean luma stands out from the median around it, and from a frame before and a frame after it."""
     flash = np.zeros(len(mean), bool)
-    for i, level in enumerate(mean):
-        near = np.abs(times_s - times_s[i]) <= FLASH_S
-        rise = level - mean
-        rise = rise if level > np.median(mean[near]) else -rise
-        outstanding = near & (rise >= FLASH_LEVELS)
-        above_median = abs(level - np.median(mean[near])) >= FLASH_LEVELS
-        flash[i] = above_median and outstanding[:i].any() and outstanding[i + 1 :].any()
+    if float(np.ptp(mean)) < FLASH_LEVELS:
+        return flash
+    near = np.abs(times_s[:, None] - times_s) <= FLASH_S
+    rise = np.where(near, mean[:, None] - mean, 0.0)
+    for sign in (1, -1):
+        outstanding = sign * rise >= FLASH_LEVELS
+        for i in np.flatnonzero(np.tril(outstanding).any(axis=1) & np.triu(outstanding).any(axis=1)):
+            flash[i] |= sign * (mean[i] - np.median(mean[near[i]])) >= FLASH_LEVELS
     return flash
 
 
@@ -170,12 +183,12 @@ def active_rectangle(luma: np.ndarray, grid: np.ndarray) -> Rectangle:
 
     ``grid`` holds further, smaller frames of the clip: a bar that lights up in one of them is none.
     """
-    brightest = luma.max(axis=0)
+    brightest = functools.reduce(cv2.max, luma)
     height, width = brightest.shape
     lit_elsewhere = cv2.resize(grid.max(axis=0), (width, height), interpolation=cv2.INTER_NEAREST)
     coarse_px = math.ceil(max(height / grid.shape[1], width / grid.shape[2]))
     top, bottom = _dark_ends(brightest, lit_elsewhere, coarse_px)
-    left, right = _dark_ends(brightest.T, lit_elsewhere.T, coarse_px)
+    left, right = _dark_ends(cv2.transpose(brightest), cv2.transpose(lit_elsewhere), coarse_px)
     inner = brightest[top : height - bottom, left : width - right]
     if inner.shape[0] < BAR_MIN_ACTIVE * height or inner.shape[1] < BAR_MIN_ACTIVE * width:
         return Rectangle(0, 0, width, height)
@@ -198,7 +211,8 @@ def _bar_rows(brightest: np.ndarray) -> np.ndarray:
     level = float(np.median(brightest[0]))
     if level > BAR_MAX_LEVEL:
         return np.zeros(len(brightest), bool)
-    return np.percentile(brightest, 98, axis=1) <= level + BAR_SPREAD_LEVELS
+    n_brighter = np.count_nonzero(brightest > level + BAR_SPREAD_LEVELS, axis=1)
+    return n_brighter <= _BRIGHT_SHARE * brightest.shape[1]
 
 
 def _straight_bars(inner: np.ndarray, before: int, after: int) -> tuple[int, int]:
@@ -239,15 +253,39 @@ def _inward(before: int, after: int, scale: float, size_px: int) -> tuple[int, i
     return first, last
 
 
-def _picture(rgb: np.ndarray, luma: np.ndarray) -> dict[str, float]:
-    """What the active picture looks like; (n, h, w, 3) and (n, h, w) uint8."""
-    low, high = np.percentile(luma.reshape(len(luma), -1), (5, 95), axis=1)
-    sharpness = [float(cv2.Laplacian(plane, cv2.CV_32F).var()) for plane in luma]
+def _cut(picture: np.ndarray, part: Rectangle) -> np.ndarray:
+    return picture[part.y_px : part.y_px + part.h_px, part.x_px : part.x_px + part.w_px]
+
+
+def _scaled(part: Rectangle, of: np.ndarray, to: np.ndarray) -> Rectangle:
+    """A part of one picture in whole pixels of a smaller one that shows the same, rounded inward."""
+    y, x = to.shape[0] / of.shape[0], to.shape[1] / of.shape[1]
+    left, top = math.ceil(part.x_px * x - 1e-6), math.ceil(part.y_px * y - 1e-6)
+    right, bottom = math.floor((part.x_px + part.w_px) * x + 1e-6), math.floor((part.y_px + part.h_px) * y + 1e-6)
+    return Rectangle(left, top, max(right - left, 1), max(bottom - top, 1))
+
+
+def _picture(pictures: Sequence[np.ndarray]) -> dict[str, float]:
+    """What the active picture looks like in uint8 (h, w) luma frames."""
+    histograms = np.stack([_histogram(luma) for luma in pictures])
+    shares = histograms / histograms.sum(axis=1, keepdims=True)
+    total, reached = shares.mean(axis=0), np.cumsum(shares, axis=1)
+    low, high = (np.argmax(reached >= share, axis=1) for share in (0.05, 0.95))
     return {
-        "sharpness": float(np.median(sharpness)),
-        "exposure_mean": float(luma.mean() / 255),
-        "clipped_dark_share": float(np.mean(luma <= DARK_LEVEL)),
-        "clipped_bright_share": float(np.mean(luma >= BRIGHT_LEVEL)),
+        "sharpness": float(np.median([_sharpness(luma) for luma in pictures])),
+        "exposure_mean": float(total @ np.arange(256) / 255),
+        "clipped_dark_share": float(total[: DARK_LEVEL + 1].sum()),
+        "clipped_bright_share": float(total[BRIGHT_LEVEL:].sum()),
         "contrast": float(np.median(high - low) / 255),
-        "colourfulness": float(np.median([colourfulness(frame) for frame in rgb])),
     }
+
+
+def _histogram(luma: np.ndarray) -> np.ndarray:
+    """float64 (256,): pixels at each level, in every second row."""
+    return cv2.calcHist([luma[::2]], [0], None, [256], [0, 256]).ravel().astype(np.float64)
+
+
+def _sharpness(luma: np.ndarray) -> float:
+    """Variance of the Laplacian (four neighbours). Every row counts: lines of text put all of it into a few."""
+    laplacian = cv2.Laplacian(luma, cv2.CV_16S)
+    return max(0.0, cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size - cv2.mean(laplacian)[0] ** 2)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Config
+from curate.engine.detect import detect_spans
 from curate.errors import CorpusError, StageError
-from curate.media.decode import iter_frames
 from curate.media.facts import read_facts
-from curate.media.views import sample_spans
+from curate.media.views import ViewSampler, sample_spans
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
-from curate.stage import ClipItem, ClipStage, CutStage, ProbeStage, SourceFile, Stage, Thumb, View
+from curate.stage import ClipItem, ClipStage, CutStage, ProbeStage, SourceFile, Stage, View
 from curate.tables import BOOKKEEPING, cells_table
 from curate.testing.footage import moving_object, moving_texture, text_card, write_video
 
@@ -208,12 +208,8 @@ def _check_cut_stage(stage: CutStage[Any], folder: Path, broken: Broken) -> None
 
 def _cut(stage: CutStage[Any], path: Path, facts: SourceFacts) -> tuple[list[Span], dict[str, Any]]:
     detector = stage.detector(facts)
-    spans: list[Span] = []
-    with iter_frames(str(path), facts) as frames:
-        for frame in frames:
-            spans += detector.push(Thumb(frame.pts, frame.thumb(stage.thumb_width_px)))
-    spans += detector.finish(facts.end_pts)
-    return spans, detector.summary()
+    found = detect_spans(str(path), facts, stage, detector, ViewSampler(facts, {}))
+    return [span for spans in found for span in spans], detector.summary()
 
 
 def _check_probe_stage(stage: ProbeStage[Any], folder: Path, broken: Broken) -> None:

@@ -1,223 +1,246 @@
-"""Cut detection against known truth: `python tests/bench/bench_cuts.py [--seed N] [--minutes M] [FILES...]`.
+"""Cut detection against known truth: `python tests/bench/bench_cuts.py [--half report] [--size full] [--transnet]`.
 
-Edits reels out of moving crops of pictures (generated textures, or stills of the given video files) with hard cuts,
-dissolves, fades through black or white, and camera flashes; prints recall per kind, precision, F1, flashes taken for
-cuts and CPU seconds of the cascade and of PySceneDetect's detectors, all fed the same frames.
+Makes reels out of real footage (`curate.testing.reels`) in twelve encodings and finds their changes of shot with the
+analysis pass of the default recipe, with PySceneDetect and, where it is installed, TransNetV2, in the same run.
+
+A found change of shot stands for at most one true one. A cut (hard, jump, short) is found when what was found begins
+and ends within one frame of it; a gradual one when the two stretches overlap, with one frame of slack. What stands for
+none is a false alarm; one within 4 frames of a distractor is that distractor's. Precision of a kind: of what was found
+and stands for none, ours counts against the kind it was called; the others call everything a cut, so they have an
+overall precision alone. Boundary error of a cut: frames beside the truth; of a gradual one: frames by which either end
+is off. Jump cuts are outside the overall figures: many show next to nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import itertools
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from bench_kit import machine, markdown
+from cut_peers import PEERS, cpu_s
 
-from curate.records import CutKind, SourceFacts
-from curate.stage import Thumb
+from curate.engine.detect import detect_spans
+from curate.media.facts import read_facts
+from curate.media.views import ViewSampler
+from curate.records import CutKind
 from curate.stages.cut import Cut, CutConfig
-from curate.testing import scenes
+from curate.testing.reel_footage import gather_material
+from curate.testing.reels import DISTRACTORS, ENCODINGS, JOINTS, Event, make_reel, read_truth, write_reel
 
-WIDTH_PX, HEIGHT_PX, RATE = 320, 180, 30
-TO_YUV = np.array(
-    [
-        [0.25679, 0.50413, 0.09791, 16.0],
-        [-0.14822, -0.29099, 0.43922, 128.0],
-        [0.43922, -0.36779, -0.07143, 128.0],
-    ]
-)
-METHODS = ("cascade", "pyscenedetect-content", "pyscenedetect-adaptive")
+CUTS = ("hard", "jump", "short")
+JUDGED = tuple(kind for kind in JOINTS if kind != "jump")
+"""Kinds that count in the overall figures. A jump cut may be found or not: many cannot be seen."""
+FULL = {
+    "hard": 9, "jump": 9, "short": 5, "dissolve": 9, "fade": 9, "wipe": 9,
+    "flash": 13, "strobe": 4, "pan": 13, "static": 5,
+}  # fmt: skip
+"""Of each kind in each of the twelve reels."""
+SMALL = {"hard": 2, "jump": 1, "short": 1, "dissolve": 2, "fade": 2, "wipe": 2, "flash": 3, "strobe": 1, "pan": 3}
+NEAR_FRAMES = 4
+OURS = "curate"
+
+
+@dataclass
+class Tally:
+    """What one detector found on some reels. ``errors`` in frames, by kind of event."""
+
+    found: dict[str, int] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, list[int]] = field(default_factory=dict)
+    clean: dict[str, int] = field(default_factory=dict)
+    false_by_call: dict[str, int] = field(default_factory=dict)
+    fooled: dict[str, int] = field(default_factory=dict)
+    cases: dict[str, int] = field(default_factory=dict)
+    false: int = 0
+    cpu_s: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        for name in ("found", "total", "clean", "false_by_call", "fooled", "cases"):
+            mine = getattr(self, name)
+            for kind, n in getattr(other, name).items():
+                mine[kind] = mine.get(kind, 0) + n
+        for kind, values in other.errors.items():
+            self.errors.setdefault(kind, []).extend(values)
+        self.false += other.false
+        self.cpu_s += other.cpu_s
+
+    def recall(self, kinds: Sequence[str]) -> float:
+        return sum(self.found.get(k, 0) for k in kinds) / max(1, sum(self.total.get(k, 0) for k in kinds))
+
+    def precision(self, kinds: Sequence[str] | None = None, calls: Sequence[str] = ()) -> float:
+        right = sum(n for k, n in self.found.items() if k in (kinds or JUDGED))
+        wrong = self.false if kinds is None else sum(self.false_by_call.get(c, 0) for c in calls)
+        return right / max(1, right + wrong)
+
+    def f1(self) -> float:
+        recall, precision = self.recall(JUDGED), self.precision()
+        return 2 * recall * precision / max(1e-9, recall + precision)
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A transition: first affected frame, first clean frame (equal for a hard cut), kind."""
+class Found:
+    """A change of shot in frame numbers, and what the detector calls it."""
 
     first: int
     clean: int
-    kind: str
+    call: str = "cut"
 
 
-def pictures(files: list[str]) -> list[np.ndarray]:
-    """Stills to film: two a second of the files, or generated ones."""
-    if not files:
-        return [_tinted(scenes.texture(seed, 512), seed) for seed in range(40)]
-    found = []
-    for path in files:
-        with av.open(path) as container:
-            stream = max(container.streams.video, key=lambda s: s.width)
-            every = max(1, round(float(stream.average_rate or 30) / 2))
-            frames = (f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i % every == 0)
-            found += [cv2.resize(frame, (640, 360)) for frame in frames if frame.std() > 12]
-    return found
-
-
-def _tinted(picture: np.ndarray, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    gain, offset = rng.uniform(0.4, 1.2, 3), rng.uniform(-40, 40, 3)
-    return np.clip(picture * gain + offset, 0, 255).astype(np.uint8)
-
-
-def shot(picture: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """A camera move over a picture, with hand shake and sensor noise: smooth pans and zooms of up to 0.6 widths/s."""
-    height, width = picture.shape[:2]
-    scale = rng.uniform(0.35, 0.6)
-    zoom = rng.uniform(-0.15, 0.15) / RATE
-    speed = rng.choice([0.0, 0.05, 0.15, 0.6], p=[0.3, 0.3, 0.3, 0.1]) * width * scale / RATE
-    angle = rng.uniform(0, 2 * np.pi)
-    start = rng.uniform(0, (1 - scale)) * width, rng.uniform(0, (1 - scale)) * height
-    shake = rng.choice([0.0, 0.5])
-    for i in range(n):
-        size = scale * (1 + zoom * i)
-        x = start[0] + np.cos(angle) * speed * i + rng.normal(0, 1) * shake
-        y = start[1] + np.sin(angle) * speed * i + rng.normal(0, 1) * shake
-        place = np.array([[WIDTH_PX / (width * size), 0, 0], [0, HEIGHT_PX / (height * size), 0]])
-        place[:, 2] = -place[0, 0] * x, -place[1, 1] * y
-        frame = cv2.warpAffine(picture, place, (WIDTH_PX, HEIGHT_PX), borderMode=cv2.BORDER_REFLECT)
-        noise = rng.normal(0, 2, frame.shape[:2])[..., None]
-        yield np.clip(frame + noise, 0, 255).astype(np.uint8)
-
-
-def reel(stills: list[np.ndarray], minutes: float, seed: int) -> tuple[list[np.ndarray], list[Truth], list[int]]:
-    """Frames (RGB), transitions in order, and the frames at which flashes begin."""
-    rng = np.random.default_rng(seed)
-    frames: list[np.ndarray] = []
-    truths: list[Truth] = []
-    flashes: list[int] = []
-    while len(frames) < minutes * 60 * RATE:
-        taken = list(shot(stills[rng.integers(len(stills))], int(rng.integers(45, 150)), rng))
-        if rng.random() < 0.25:
-            at, long = int(rng.integers(15, len(taken) - 15)), int(rng.integers(1, 4))
-            for i in range(at, at + long):
-                taken[i] = np.clip(taken[i] * 1.2 + 110.0, 0, 255).astype(np.uint8)
-            flashes.append(len(frames) + at)
-        if frames:
-            kind = rng.choice(["hard", "dissolve", "fade"], p=[0.6, 0.22, 0.18])
-            truths.append(_join(frames, taken, str(kind), rng))
-            flashes = [f if f < truths[-1].first else f + len(frames) - truths[-1].clean for f in flashes]
-        frames += taken
-    return frames, truths, flashes
-
-
-def _join(frames: list[np.ndarray], taken: list[np.ndarray], kind: str, rng: np.random.Generator) -> Truth:
-    """Append a shot by a transition; takes the frames that it uses up from ``taken``."""
-    if kind == "dissolve":
-        n = int(rng.integers(6, 41))
-        n = min(n, len(taken) - 20)
-        for i in range(n):
-            share = (i + 1) / (n + 1)
-            frames[i - n] = cv2.addWeighted(frames[i - n], 1 - share, taken[i], share, 0)
-        del taken[:n]
-        return Truth(len(frames) - n, len(frames), kind)
-    if kind == "fade":
-        out, held, back = (int(v) for v in rng.integers((8, 1, 8), (31, 15, 31)))
-        end = np.full_like(frames[-1], rng.choice([0, 0, 0, 255]))
-        for i in range(out):
-            frames[i - out] = cv2.addWeighted(frames[i - out], 1 - (i + 1) / (out + 1), end, (i + 1) / (out + 1), 0)
-        first = len(frames) - out
-        frames += [end] * held
-        for i in range(back):
-            share = (i + 1) / (back + 1)
-            frames.append(cv2.addWeighted(end, 1 - share, taken[i], share, 0))
-        del taken[:back]
-        return Truth(first, len(frames), kind)
-    return Truth(len(frames), len(frames), kind)
-
-
-def thumbs(frames: list[np.ndarray], width_px: int) -> list[Thumb]:
-    """The frames as the decoder would show them to a cut stage."""
-    size = (width_px, round(width_px * HEIGHT_PX / WIDTH_PX))
+def ours(path: Path) -> list[Found]:
+    """The gaps between the clips that the default detector leaves when every shot may be a clip."""
+    facts = read_facts(str(path))
+    stage = Cut(CutConfig(min_len_s=0, max_len_s=0))
+    detector = stage.detector(facts)
+    pieces = detect_spans(str(path), facts, stage, detector, ViewSampler(facts, {}))
+    spans = [span for some in pieces for span in some]
+    pts = frame_times(path)
     return [
-        Thumb(i, cv2.resize(cv2.transform(frame, TO_YUV), size, interpolation=cv2.INTER_AREA))
-        for i, frame in enumerate(frames)
+        Found(bisect.bisect_left(pts, a.end_pts), bisect.bisect_left(pts, b.start_pts), _call(a.end_kind, b.start_kind))
+        for a, b in itertools.pairwise(spans)
     ]
 
 
-def facts(n_frames: int) -> SourceFacts:
-    """Facts of a reel: one tick a frame."""
-    return SourceFacts(
-        0, "reel", "", "yuv420p", 8, WIDTH_PX, HEIGHT_PX, WIDTH_PX, HEIGHT_PX, 0, "1/1", str(RATE), float(RATE), False,
-        True, f"1/{RATE}", 0, n_frames, n_frames / RATE, n_frames, [], [], 0, "[]",
-    )  # fmt: skip
+def _call(end: CutKind, start: CutKind) -> str:
+    return str(end if end is not CutKind.HARD else start)
 
 
-def found_by(method: str, frames: list[np.ndarray]) -> tuple[list[Truth], float]:
-    """Gaps between the spans that a method leaves, and its CPU seconds (thumbs not counted)."""
-    stage = Cut(CutConfig.model_validate({"method": method, "min_len_s": 0, "max_len_s": 0}))
-    given = thumbs(frames, stage.thumb_width_px)
-    began = time.process_time()
-    detector = stage.detector(facts(len(frames)))
-    spans = [span for thumb in given for span in detector.push(thumb)] + detector.finish(len(frames))
-    seconds = time.process_time() - began
-    pairs = itertools.pairwise(spans)
-    gaps = [Truth(a.end_pts, b.start_pts, str(a.end_kind)) for a, b in pairs if a.end_kind is not CutKind.MAX_LEN]
-    return gaps, seconds
+def frame_times(path: Path) -> list[int]:
+    """pts of all frames, ascending."""
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.video[0])
+        return sorted({packet.pts for packet in packets if packet.size and packet.pts is not None})
 
 
-def overlaps(a: Truth, b: Truth, slack: int = 1) -> bool:
-    """Whether two transitions share a frame, with this much slack."""
-    return a.first <= b.clean + slack and b.first <= a.clean + slack
+def judge(events: Sequence[Event], distractors: Sequence, found: Sequence[Found], show: Callable[[str], None]) -> Tally:
+    """Compare what was found with the truth."""
+    tally = Tally()
+    left = list(found)
+    for event in sorted(events, key=lambda e: (e.kind not in CUTS, e.first)):
+        tally.total[event.kind] = tally.total.get(event.kind, 0) + 1
+        hit = min((f for f in left if _stands_for(event, f)), key=lambda f: _error(event, f), default=None)
+        if hit is None:
+            show(f"missed {event}")
+            continue
+        left.remove(hit)
+        tally.found[event.kind] = tally.found.get(event.kind, 0) + 1
+        tally.errors.setdefault(event.kind, []).append(_error(event, hit))
+        covers = hit.first <= event.first and hit.clean >= event.clean
+        tally.clean[event.kind] = tally.clean.get(event.kind, 0) + covers
+    tally.false = len(left)
+    fooled = set()
+    for each in left:
+        tally.false_by_call[each.call] = tally.false_by_call.get(each.call, 0) + 1
+        near = [d for d in distractors if d.first - NEAR_FRAMES <= each.clean and each.first <= d.end + NEAR_FRAMES]
+        fooled |= {(d.kind, d.first) for d in near}
+        show(f"false {each} {near[:1]}")
+    for each in distractors:
+        tally.cases[each.kind] = tally.cases.get(each.kind, 0) + 1
+    for kind, _ in fooled:
+        tally.fooled[kind] = tally.fooled.get(kind, 0) + 1
+    return tally
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a method reached on a reel. ``exact``: share of the found transitions whose kept frames are all clean."""
-
-    recall: dict[str, float]
-    precision: float
-    f1: float
-    flashes: int
-    exact: float
-    cpu_s: float
+def _stands_for(event: Event, found: Found) -> bool:
+    if event.kind in CUTS:
+        return max(abs(found.first - event.first), abs(found.clean - event.first)) <= 1
+    return found.first <= event.clean + 1 and event.first - 1 <= found.clean
 
 
-def score(truths: list[Truth], flashes: list[int], found: list[Truth], cpu_s: float) -> Score:
-    """Compare found transitions with the truth."""
-    hit = [truth for truth in truths if any(overlaps(truth, each) for each in found)]
-    right = [each for each in found if any(overlaps(truth, each) for truth in truths)]
-    clean = [t for t in hit if any(each.first <= t.first and each.clean >= t.clean for each in found)]
-    kinds = sorted({truth.kind for truth in truths})
-    share: Callable[[str], float] = lambda kind: (  # noqa: E731
-        sum(t.kind == kind for t in hit) / max(1, sum(t.kind == kind for t in truths))
-    )
-    recall = len(hit) / max(1, len(truths))
-    precision = len(right) / max(1, len(found))
-    wrong = [each for each in found if each not in right]
-    return Score(
-        {kind: share(kind) for kind in kinds},
-        precision,
-        2 * precision * recall / max(1e-9, precision + recall),
-        sum(any(flash - 1 <= each.first <= flash + 5 for each in wrong) for flash in flashes),
-        len(clean) / max(1, len(hit)),
-        cpu_s,
-    )
+def _error(event: Event, found: Found) -> int:
+    if event.kind in CUTS:
+        return min(abs(found.first - event.first), abs(found.clean - event.first))
+    return max(abs(found.first - event.first), abs(found.clean - event.clean))
+
+
+def reels(folder: Path, half: str | None, counts: dict[str, int], footage: Path | None, seed: int) -> list[Path]:
+    """One reel an encoding; those already in the folder are taken as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}{encoding.suffix}" for name, encoding in ENCODINGS.items()]
+    if all(path.with_suffix(".json").exists() for path in paths):
+        return paths
+    material = gather_material(footage, half=half)
+    for number, (path, encoding) in enumerate(zip(paths, ENCODINGS.values(), strict=True)):
+        reel = make_reel(material, counts, seed=seed + number, rate=encoding.rate, vfr=encoding.vfr)
+        write_reel(path, reel, encoding)
+    return paths
+
+
+def report(tallies: dict[str, Tally]) -> None:
+    """The tables."""
+    kinds = [k for k in JOINTS if k in tallies[OURS].total]
+    rows = []
+    for kind in kinds:
+        errors = tallies[OURS].errors.get(kind, [0])
+        spread = f"{np.median(errors):.0f} / {np.quantile(errors, 0.9):.0f}"
+        clean = tallies[OURS].clean.get(kind, 0) / max(1, tallies[OURS].found.get(kind, 0))
+        recalls = (f"{t.recall([kind]):.3f}" for t in tallies.values())
+        rows.append([kind, str(tallies[OURS].total[kind]), *recalls, spread, f"{clean:.2f}"])
+    for name, group, calls in (
+        ("cuts: precision", CUTS, ("hard",)),
+        ("dissolves, fades: precision", ("dissolve", "fade"), ("dissolve", "fade")),
+        ("wipes: precision", ("wipe",), ("wipe",)),
+    ):
+        rows.append([name, "", f"{tallies[OURS].precision(group, calls):.3f}", *[""] * (len(tallies) + 1)])
+    rows.append(["all: recall", "", *(f"{t.recall(JUDGED):.3f}" for t in tallies.values()), "", ""])
+    rows.append(["all: precision", "", *(f"{t.precision():.3f}" for t in tallies.values()), "", ""])
+    rows.append(["all: F1", "", *(f"{t.f1():.3f}" for t in tallies.values()), "", ""])
+    for kind in (k for k in DISTRACTORS if k in tallies[OURS].cases):
+        cases = tallies[OURS].cases[kind]
+        fooled = (f"{t.fooled.get(kind, 0) / cases:.1%}" for t in tallies.values())
+        rows.append([f"{kind}: false cuts", str(cases), *fooled, "", ""])
+    rows.append(["CPU s", "", *(f"{t.cpu_s:.1f}" for t in tallies.values()), "", ""])
+    rows.append(["CPU / ours", "", *(f"{t.cpu_s / tallies[OURS].cpu_s:.1f}" for t in tallies.values()), "", ""])
+    print(markdown(["recall", "cases", *tallies, "our error, frames (median / 9 in 10)", "clean"], rows))
 
 
 def main() -> None:
     """Run the bench."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--half", choices=["tune", "report"], help="files that thresholds are tuned on, or the others")
+    parser.add_argument("--size", choices=["full", "small"], default="full")
+    parser.add_argument("--footage", type=Path, help="a folder of video files instead of the default footage")
+    parser.add_argument("--cache", type=Path, help="keeps the reels for the next run")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--show", action="store_true", help="list what the cascade missed and invented")
+    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--transnet", action="store_true", help="TransNetV2 too (slow; see cut_peers.py)")
+    parser.add_argument("--show", action="store_true", help="list what was missed and invented")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    frames, truths, flashes = reel(pictures(args.files), args.minutes, args.seed)
-    counts = {kind: sum(t.kind == kind for t in truths) for kind in ("hard", "dissolve", "fade")}
-    print(f"{len(frames)} frames, {counts}, {len(flashes)} flashes; seed {args.seed}")
-    print(f"{'method':24}   hard  dissolve   fade  prec.     F1  flash  clean ms/frame")
-    for method in METHODS:
-        found, cpu_s = found_by(method, frames)
-        s = score(truths, flashes, found, cpu_s)
-        cells = [f"{s.recall.get(kind, 0):{width}.2f}" for kind, width in (("hard", 6), ("dissolve", 9), ("fade", 6))]
-        tail = f"{s.precision:6.2f} {s.f1:6.3f} {s.flashes:6d} {s.exact:6.2f} {1000 * s.cpu_s / len(frames):8.3f}"
-        print(f"{method:24} {' '.join(cells)} {tail}")
-        if args.show and method == "cascade":
-            print("  missed  ", [(t.kind, t.first, t.clean) for t in truths if not any(overlaps(t, f) for f in found)])
-            print("  invented", [(f.kind, f.first, f.clean) for f in found if not any(overlaps(t, f) for t in truths)])
+    cv2.setNumThreads(1)
+    names = [] if args.ours_only else [n for n in PEERS if n != "TransNetV2" or args.transnet]
+    with tempfile.TemporaryDirectory() as scratch:
+        counts = FULL if args.size == "full" else SMALL
+        paths = reels(args.cache or Path(scratch), args.half, counts, args.footage, args.seed)
+        tallies = {name: Tally() for name in (OURS, *names)}
+        for path in paths:
+            events, distractors = read_truth(path)
+            line = [f"{path.name:24}"]
+            for name, tally in tallies.items():
+                began = cpu_s()
+                found = ours(path) if name == OURS else [Found(*each) for each in PEERS[name](path)]
+                show = (lambda text, p=path.name: print(f"    {p} {text}")) if args.show and name == OURS else _silent
+                one = judge(events, distractors, found, show)
+                one.cpu_s = cpu_s() - began
+                tally.add(one)
+                line.append(f"{name} F1 {one.f1():.3f} {one.cpu_s:.1f} s")
+            print("  ".join(line), flush=True)
+    print(f"\n{machine()}; half {args.half}, seed {args.seed}\n")
+    report(tallies)
+    if args.json:
+        args.json.write_text(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1))
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 if __name__ == "__main__":

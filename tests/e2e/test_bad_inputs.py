@@ -18,7 +18,7 @@ from cli_kit import curate, good_video, run_args, tables, verdicts, write_recipe
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate import job
-from curate.engine import analyse
+from curate.engine import analyse, detect
 from curate.testing.bucket import EXPECTED, REAL
 
 # Files
@@ -163,30 +163,27 @@ def swap_when_opened(bucket, other, patch):
     patch.setattr(analyse, "spooled", swapping)
 
 
+def in_the_middle(patch, happens):
+    """Let something happen to bad.mp4 when its 20th frame is decoded."""
+    push = detect.Looks.push
+
+    def pushing(self, frame):
+        self.pushed = getattr(self, "pushed", 0) + 1
+        if self._path.endswith("bad.mp4") and self.pushed == 20:
+            happens()
+        return push(self, frame)
+
+    patch.setattr(detect.Looks, "push", pushing)
+
+
 def swap_while_decoded(bucket, other, patch):
     """Replace the file in the middle of its decoding."""
-    iter_frames = analyse.iter_frames
-
-    def swapping(path, facts):
-        for number, frame in enumerate(iter_frames(path, facts)):
-            if path.endswith("bad.mp4") and number == 20:
-                replace(bucket / "bad.mp4", other)
-            yield frame
-
-    patch.setattr(analyse, "iter_frames", swapping)
+    in_the_middle(patch, lambda: replace(bucket / "bad.mp4", other))
 
 
 def overwrite_while_decoded(bucket, other, patch):
     """Write other bytes into the file in the middle of its decoding."""
-    iter_frames = analyse.iter_frames
-
-    def swapping(path, facts):
-        for number, frame in enumerate(iter_frames(path, facts)):
-            if path.endswith("bad.mp4") and number == 20:
-                (bucket / "bad.mp4").write_bytes(other.read_bytes())
-            yield frame
-
-    patch.setattr(analyse, "iter_frames", swapping)
+    in_the_middle(patch, lambda: (bucket / "bad.mp4").write_bytes(other.read_bytes()))
 
 
 @pytest.mark.parametrize("swap", [swap_when_opened, swap_while_decoded, overwrite_while_decoded])

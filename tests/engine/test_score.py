@@ -198,7 +198,7 @@ def test_a_clip_without_a_frame_on_the_grid_fails_in_what_needs_pixels(tmp_path,
     """Clips of 0.08 s: of four, at least one holds no frame at or after a quarter of a second."""
     folder = tmp_path / "bucket"
     folder.mkdir()
-    write_video(folder / "a.mp4", moving_texture(25, 96, 64, (1, 0), seed=1), Fraction(25))
+    write_video(folder / "a.mp4", moving_texture(25, 96, 64, (1, 0), seed=1), Fraction(25), options={"bf": "0"})
     if first:
         run(tmp_path / "c", folder, pipeline(*first, stride_s=0.08))
     pipe = pipeline(Picky(PickyConfig()), luma(), Double(Config()), stride_s=0.08)

@@ -11,7 +11,7 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDe
 from curate.records import CutKind, SourceFacts
 from curate.stage import Thumb
 from curate.stages.cut import Cut, CutConfig
-from curate.stages.cut.features import yuv_to_bgr
+from curate.stages.cut.scenedetect import yuv_to_bgr
 from curate.testing import scenes
 
 W, H = 128, 72

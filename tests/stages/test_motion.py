@@ -12,6 +12,7 @@ from curate.media.views import sample_spans
 from curate.records import Clip, Outcome, Span
 from curate.stage import ClipItem, View
 from curate.stages.motion import Motion, MotionConfig
+from curate.stages.motion.flow import spread
 from curate.testing import scenes
 from curate.testing.footage import write_video
 
@@ -56,7 +57,7 @@ def item_of(rgb, noise_levels=0.0, times_s=None, fps=FPS):
     half = slice(None, None, 2 * step)
     views = {
         "px16": view([reduced(p, 28) for p in luma[half]], times_s[half]),
-        "flow": view(luma[::step], times_s[::step]),
+        "flow": view([reduced(p, min(160, p.shape[1])) for p in luma[::step]], times_s[::step]),
         "windows": view(
             [reduced(luma[i], 64) for i in in_window],
             [times_s[i] for i in in_window],
@@ -82,7 +83,7 @@ def test_a_pan_comes_out_within_ten_per_cent(motion, rate, noise_levels):
 def test_native_speed_counts_source_pixels(motion):
     item = item_of(scenes.moving_texture(FPS, W_PX, H_PX, (2, 0)))
     flow = item.views["flow"]
-    larger = View(flow.frames, flow.pts, flow.time_base, flow.groups, (6.0, 6.0))
+    larger = View(flow.frames, flow.pts, flow.time_base, flow.groups, (12.0, 12.0))
     found = motion.score(ClipItem(CLIP, None, {**item.views, "flow": larger}))
     assert found["speed_native_px_s"] == pytest.approx(2 * FPS * 6, rel=0.05)
     assert found["speed_width_s"] == pytest.approx(2 * FPS / W_PX, rel=0.05)
@@ -262,6 +263,49 @@ def test_zooms_into_stills_are_a_slideshow_without_object_motion(motion):
 )
 def test_a_shot_is_no_slideshow(motion, frames):
     assert motion.score(item_of(frames(), 1.0))["slideshow"] == 0.0
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(0.0, 0.0), (1.4, 0.0), (1.0, 40.0)])
+def test_a_fade_or_a_brightening_is_no_motion(motion, gain, offset):
+    still = next(scenes.static_texture(1, W_PX, H_PX)).astype(float)
+    share = [i / (2 * FPS) for i in range(2 * FPS)]
+    frames = [np.clip(still * (1 + (gain - 1) * s) + offset * s, 0, 255).astype(np.uint8) for s in share]
+    found = motion.score(item_of(frames, 1.0))
+    assert found["camera"] == "static"
+    assert found["object_speed_width_s"] < 0.001
+
+
+def test_a_pan_in_a_fade_out_is_still_a_pan(motion):
+    frames = list(scenes.moving_texture(2 * FPS, W_PX, H_PX, (-1.5, 0)))
+    faded = [(frame * (1 - 0.7 * i / len(frames))).astype(np.uint8) for i, frame in enumerate(frames)]
+    found = motion.score(item_of(faded, 1.0))
+    assert found["camera"] == "pan_right"
+    assert found["camera_pan_width_s"] == pytest.approx(1.5 * FPS / W_PX, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [*range(1, 40), 79, 500])
+def test_pairs_are_spread_over_the_whole_clip(n):
+    chosen = spread(n)
+    assert chosen == sorted(set(chosen)) and chosen[0] == 0 and chosen[-1] == n - 1
+    assert len(chosen) == n if n <= 8 else 8 <= len(chosen) <= 12
+    assert max(np.diff(chosen), default=0) <= n / 3 + 1
+    assert len(chosen) == 1 or (np.diff(chosen) == 1).any()
+
+
+def test_a_long_pan_and_a_long_slideshow(motion):
+    pan = motion.score(item_of(scenes.moving_texture(10 * FPS, W_PX, H_PX, (-1, 0)), 1.0))
+    assert pan["n_pairs"] == 12
+    assert pan["camera_pan_width_s"] == pytest.approx(FPS / W_PX, rel=0.05)
+    assert pan["slideshow"] == 0.0
+    shown = motion.score(item_of(scenes.slideshow(8 * FPS, W_PX, H_PX, hold=2 * FPS), 1.0))
+    assert shown["slideshow"] > 0.8
+    assert shown["object_speed_width_s"] < 0.001
+
+
+def test_a_card_that_fades_in_from_black_is_no_slideshow(motion):
+    card = list(scenes.static_texture(3 * FPS, W_PX, H_PX))
+    black = [np.zeros_like(card[0])] * FPS
+    assert motion.score(item_of(scenes.crossfade(black, card, 6), 1.0))["slideshow"] == 0.0
 
 
 def test_the_same_input_gives_the_same_values(motion):

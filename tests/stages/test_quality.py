@@ -50,14 +50,15 @@ def item_of(rgb, fps=FPS):
     rgb = list(rgb)
     height, width = rgb[0].shape[:2]
     times_s = [i / fps for i in range(len(rgb))]
-    at = [round(point * (len(rgb) - 1)) for point in (0, 0.25, 0.5, 0.75, 1)]
+    at = [round(point * (len(rgb) - 1)) for point in (0.15, 0.5, 0.85)]
     pictures = [fitted(fitted(rgb[i], 540), 360) for i in at]
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rgb]
     step = fps // 4
     scale = (width / pictures[0].shape[1], height / pictures[0].shape[0])
     views = {
-        "frames": view(pictures, [times_s[i] for i in at], scale=scale),
-        "grid": view([fitted(plane, 48) for plane in grey[::step]], times_s[::step]),
+        "frames": view([cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in pictures], [times_s[i] for i in at], scale=scale),
+        "colour": view([fitted(p, 90) for p in pictures], [times_s[i] for i in at]),
+        "grid": view([fitted(plane, 90) for plane in grey[::step]], times_s[::step]),
         "windows": view([fitted(plane, 36) for plane in grey], times_s, [2 * i // len(rgb) for i in range(len(rgb))]),
     }
     return ClipItem(CLIP, facts_of(width, height), views)

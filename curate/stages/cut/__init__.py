@@ -1,5 +1,5 @@
 """The `cut` stage: where one shot ends and the next begins, and which spans become clips."""
 
-from curate.stages.cut.stage import Cut, CutConfig, PassConfig
+from curate.stages.cut.stage import Cut, CutConfig
 
-__all__ = ["Cut", "CutConfig", "PassConfig"]
+__all__ = ["Cut", "CutConfig"]

@@ -13,8 +13,9 @@ from curate.stage import Thumb
 class Edge:
     """A shot ends before the frame at ``pts`` (``opens`` False), or begins with it (``opens`` True).
 
-    A hard cut is two edges at one pts. A dissolve or fade is an end at its first affected frame and, later, a
-    beginning at the first clean frame; what lies between belongs to no shot.
+    A hard cut is two edges at one pts. A gradual transition is an end at its first affected frame and, later, a
+    beginning at the first clean frame; what lies between belongs to no shot. So it is with a hard cut among frames
+    that were not shown.
     """
 
     pts: int
@@ -28,15 +29,20 @@ def hard_cut(pts: int, detector: str) -> list[Edge]:
     return [Edge(pts, False, CutKind.HARD, detector), Edge(pts, True, CutKind.HARD, detector)]
 
 
-FADE, DISSOLVE, HARD = range(3)
-"""Ranks of transitions."""
+BEFORE_ALL = -(1 << 62)
+"""A pts before any other."""
+
+FADE, DISSOLVE, WIPE, HARD = range(4)
+"""Ranks of transitions: of two that overlap the one with the lower rank stands."""
 
 
 @dataclass(slots=True)
 class Transition:
-    """From one shot to the next, in frame numbers: ``first`` affected frame, ``clean`` again (None: not known yet;
-    equal to ``first`` for a hard cut). The two sides may differ in kind (a cut to black, then a fade in)."""
+    """From one shot to the next: pts of the ``first`` affected frame and of the first ``clean`` one (None: not known
+    yet). Of a hard cut they are equal, or frames that nobody saw lie between them. The two sides may differ in kind
+    (a cut to black, then a fade in)."""
 
+    rank: int
     first: int
     clean: int | None
     end_kind: CutKind
@@ -45,16 +51,9 @@ class Transition:
     start_detector: str
 
     @classmethod
-    def of(cls, first: int, clean: int | None, kind: CutKind, detector: str) -> Transition:
+    def of(cls, rank: int, first: int, clean: int | None, kind: CutKind, detector: str) -> Transition:
         """A transition that is the same on both sides."""
-        return cls(first, clean, kind, detector, kind, detector)
-
-    @property
-    def rank(self) -> int:
-        """Which of two overlapping transitions stands: the lower rank."""
-        if self.clean == self.first:
-            return HARD
-        return DISSOLVE if self.end_kind is CutKind.DISSOLVE else FADE
+        return cls(rank, first, clean, kind, detector, kind, detector)
 
 
 class ShotFinder(Protocol):
@@ -64,6 +63,10 @@ class ShotFinder(Protocol):
     """
 
     settled_pts: int
+
+    def wants_between(self, thumb: Thumb) -> bool:
+        """Whether the frames that ``thumb`` skips may hold a cut."""
+        ...
 
     @property
     def n_flashes(self) -> int:
@@ -86,6 +89,10 @@ class NoCuts:
 
     def __init__(self) -> None:
         self.settled_pts = 0
+
+    def wants_between(self, thumb: Thumb) -> bool:
+        """No frame is ever needed."""
+        return False
 
     def push(self, thumb: Thumb) -> list[Edge]:
         """Nothing is ever found; all before this frame is settled."""

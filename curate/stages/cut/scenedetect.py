@@ -6,8 +6,10 @@ from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+
 from curate.stage import Thumb
-from curate.stages.cut.features import yuv_to_bgr
 from curate.stages.cut.model import Edge, hard_cut
 
 if TYPE_CHECKING:
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 LONGEST_FADE_S = 10.0
 """The threshold detector puts its cut in the middle of the dark, which it knows only at its end. In a dark stretch
 longer than this, the cut is put no earlier than this long before the end, so that spans do not wait for ever."""
+
+
+_LUMA, _CHROMA = 255 / 219, 255 / 224
+_Y_U_V = np.array([[1, 1.772, 0], [1, -0.344136, -0.714136], [1, 0, 1.402]])
+_SCALED = _Y_U_V * [_LUMA, _CHROMA, _CHROMA]
+_TO_BGR = np.hstack([_SCALED, -_SCALED @ np.array([[16.0], [128.0], [128.0]])])
+
+
+def yuv_to_bgr(yuv: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) Y U V of limited range, BT.601 -> uint8 (h, w, 3) B G R of full range."""
+    return cv2.transform(yuv, _TO_BGR)
 
 
 def make_detector(method: str) -> SceneDetector:
@@ -44,6 +57,10 @@ class SceneDetectFinder:
         self._longest_fade = round(LONGEST_FADE_S * (rate_fps or 30.0))
         self._pts: deque[int] = deque()
         self._first = 0
+
+    def wants_between(self, thumb: Thumb) -> bool:
+        """All of them: the detectors compare neighbouring frames."""
+        return True
 
     def push(self, thumb: Thumb) -> list[Edge]:
         """Take the next frame; give the edges that are now certain."""

@@ -17,24 +17,15 @@ from curate.stages.cut.cascade import Cascade
 from curate.stages.cut.model import Edge, NoCuts, ShotFinder
 from curate.stages.cut.scenedetect import SceneDetectFinder
 from curate.stages.cut.spans import SpanMaker, SpanRule
-from curate.units import exact, pts_to_s
+from curate.units import pts_to_s
 
-LOOK_AHEAD_S = {"cascade": 7.0, "fixed": 0.0}
-"""How far a detector reads past a frame before it decides, at 8 frames/s and more; PySceneDetect's: 12 s."""
-
-
-class PassConfig(Config):
-    """One pass of the cascade: frames per second compared (0: every frame) and the content change, 0-255, from which
-    a place is looked at."""
-
-    fps: float = Field(0.0, ge=0)
-    threshold: float = Field(27.0, ge=0, le=255)
+LOOK_AHEAD_S = {"fixed": 0.0}
+"""How far a detector reads past a frame before it decides, at 8 frames/s and more; the others' 12 s."""
 
 
 class CutConfig(Config):
     """How shots are found and which spans become clips.
 
-    ``passes``: rates and thresholds are ours, not the paper's, which does not publish its own (SVD_SPEC 1.2).
     ``min_len_s``: shorter clips are dropped and counted. ``max_len_s``: longer shots are split (0: no limit); the
     remainder is kept when it reaches ``min_len_s``. ``fixed_s``: clip length of the method ``fixed``, which knows no
     cuts and ignores ``max_len_s``. ``snap_to_key_frames``: both ends move inward to closed key frames (SVD_SPEC 1.3),
@@ -48,14 +39,6 @@ class CutConfig(Config):
     max_len_s: float = Field(20.0, ge=0)
     fixed_s: float = Field(10.0, gt=0)
     snap_to_key_frames: bool = False
-    passes: tuple[PassConfig, ...] = Field(
-        (
-            PassConfig(fps=0.0, threshold=27.0),
-            PassConfig(fps=8.0, threshold=20.0),
-            PassConfig(fps=2.0, threshold=12.0),
-        ),
-        min_length=1,
-    )
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> CutConfig:
@@ -74,7 +57,7 @@ class Cut(CutStage[CutConfig]):
     """Finds a source's shots and cuts them into clips."""
 
     name = "cut"
-    version = 1
+    version = 2
     config_type = CutConfig
     columns = (
         Column("n_clips", pa.int32(), "1", "clips of this source"),
@@ -82,18 +65,21 @@ class Cut(CutStage[CutConfig]):
         Column("n_hard", pa.int32(), "1", "hard cuts"),
         Column("n_dissolves", pa.int32(), "1", "dissolves"),
         Column("n_fades", pa.int32(), "1", "fades to or from black or white"),
+        Column("n_wipes", pa.int32(), "1", "wipes"),
         Column("n_flashes", pa.int32(), "1", "jumps that turned back at once, not taken for cuts"),
-        Column("n_frames", pa.int32(), "1", "frames seen"),
+        Column("n_frames", pa.int32(), "1", "frames of the source, shown to the detector or not"),
         Column("short_dropped", pa.int32(), "1", "stretches of shots that no allowed clip length fits"),
         Column("short_dropped_s", pa.float64(), "s", "their length together"),
         Column("cut_times_s", pa.list_(pa.float64()), "s", "first affected frame of each transition"),
-        Column("cut_kinds", pa.list_(pa.string()), "", "hard, dissolve or fade"),
+        Column("cut_kinds", pa.list_(pa.string()), "", "hard, dissolve, fade or wipe"),
         Column("cut_detectors", pa.list_(pa.string()), "", "what found it"),
     )
 
     def __init__(self, config: CutConfig) -> None:
         super().__init__(config)
-        self.thumb_width_px = 256 if config.method.startswith("pyscenedetect") else 64
+        peer = config.method.startswith("pyscenedetect")
+        self.thumb_width_px = 256 if peer else 64
+        self.every_frame = peer
 
     def detector(self, facts: SourceFacts) -> CutDetector:
         """A fresh detector for one source."""
@@ -112,8 +98,7 @@ def _finder(config: CutConfig, facts: SourceFacts) -> ShotFinder:
     if config.method == "fixed":
         return NoCuts()
     if config.method == "cascade":
-        passes = [(exact(each.fps), each.threshold) for each in config.passes]
-        return Cascade(passes, facts.time_base_fraction, facts.rate_fps)
+        return Cascade(facts.time_base_fraction, facts.rate_fps)
     return SceneDetectFinder(config.method, facts.rate_fps)
 
 
@@ -132,15 +117,23 @@ class SourceCutter:
         """No span to come begins before this pts."""
         return self._maker.opened_pts if self._maker.opened_pts is not None else self._finder.settled_pts
 
+    def wants_between(self, thumb: Thumb) -> bool:
+        """Whether the frames that ``thumb`` skips may hold a cut."""
+        return self._finder.wants_between(thumb)
+
     def push(self, thumb: Thumb) -> list[Span]:
         """Take the next frame in display order; StageError when its pts is not after that of the frame before."""
+        for pts in thumb.skipped:
+            self._maker.frame(pts)
         self._maker.frame(thumb.pts)
         edges = self._finder.push(thumb)
         self._count(edges)
         return self._maker.settle(edges, self._finder.settled_pts)
 
-    def finish(self, end_pts: int) -> list[Span]:
-        """The stream ended at ``end_pts``; give the remaining spans."""
+    def finish(self, end_pts: int, skipped: tuple[int, ...] = ()) -> list[Span]:
+        """The stream ended at ``end_pts``, after frames that were not shown; give the remaining spans."""
+        for pts in skipped:
+            self._maker.frame(pts)
         edges = self._finder.finish()
         self._count(edges)
         if self._end is not None:
@@ -155,6 +148,7 @@ class SourceCutter:
             "n_hard": kinds.count(CutKind.HARD),
             "n_dissolves": kinds.count(CutKind.DISSOLVE),
             "n_fades": kinds.count(CutKind.FADE),
+            "n_wipes": kinds.count(CutKind.WIPE),
             "n_flashes": self._finder.n_flashes,
             "n_frames": self._maker.n_frames,
             "short_dropped": self._maker.dropped,

@@ -63,7 +63,7 @@ def camera_motion(
         tilt_height_s=steady.shift.imag * aspect,
         zoom_per_s=steady.turn.real,
         roll_deg_s=-math.degrees(steady.turn.imag),
-        shake_width_s=_shake(shift, inliers),
+        shake_width_s=_shake(shift, inliers, np.array([pair.at for pair in pairs])),
         inlier_share=float(np.average(inliers, weights=dt_s)),
     )
 
@@ -75,7 +75,7 @@ def _label(strength: dict[str, float], speed: float, static_width_s: float, domi
     return strongest if strength[strongest] >= dominant_share * speed else "handheld"
 
 
-def _shake(shift: np.ndarray, inliers: np.ndarray) -> float:
+def _shake(shift: np.ndarray, inliers: np.ndarray, at: np.ndarray) -> float:
     """Median change of velocity between neighbouring pairs that a camera motion explains, over the square root of 2."""
-    sound = (inliers[1:] >= _SOUND) & (inliers[:-1] >= _SOUND)
+    sound = (inliers[1:] >= _SOUND) & (inliers[:-1] >= _SOUND) & (np.diff(at) == 1)
     return float(np.median(np.abs(np.diff(shift))[sound]) / math.sqrt(2)) if sound.any() else 0.0

@@ -1,4 +1,4 @@
-"""The places of a picture at which a flow field is judged."""
+"""The places of a picture at which flow is measured: the middles of square tiles."""
 
 from __future__ import annotations
 
@@ -8,79 +8,90 @@ import cv2
 import numpy as np
 
 from curate.stage import View
+from curate.stages.motion.fit import Similarity
 
-STEP_PX = 4
-"""Distance of neighbouring places, half the side of the flow's patches."""
+TILE_PX = 8
+"""Side of a tile. The patch that is followed is the tile itself, so that every pixel is looked at once."""
 
+LEAST_SIDE_PX = 64
+"""Smaller pictures are enlarged to this short side."""
 
 BLACK_LEVEL = 24
 """Rows and columns at the picture's border that never get brighter (8-bit luma) are bars and take no part."""
 
-_BAR_MARGIN_PX = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A part of a view, [left, right) x [top, bottom) in its pixels."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
+_BAR_MARGIN_PX = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Places of shape (h, w): float32 pixel coordinates, and complex ``places`` in widths from the picture's centre.
+    """Tiles of a view without its black bars.
 
-    ``per_px`` is widths per view pixel along x and y, ``box`` the view without black bars, in which all places lie.
+    ``points``: float32 (m, 1, 2), middles of the tiles in pixels of the pictures. ``places``: the same as complex (m,),
+    in widths from the view's centre. ``per_px``: widths per pixel along x and y. ``size_px``: (width, height) of the
+    pictures, whole tiles.
     """
 
-    x_px: np.ndarray
-    y_px: np.ndarray
+    points: np.ndarray
     places: np.ndarray
     per_px: tuple[float, float]
-    box: Box
+    size_px: tuple[int, int]
 
     @staticmethod
-    def of(view: View) -> Grid:
-        """The grid of a view of luma frames."""
-        height, width = view.frames.shape[1:3]
-        brightest = view.frames.max(axis=0)
-        left, right = _lit_range(brightest.max(axis=0))
-        top, bottom = _lit_range(brightest.max(axis=1))
-        x_px, y_px = np.meshgrid(
-            np.arange(left + STEP_PX // 2, right, STEP_PX, dtype=np.float32),
-            np.arange(top + STEP_PX // 2, bottom, STEP_PX, dtype=np.float32),
-        )
+    def of(view: View) -> tuple[Grid, list[np.ndarray]]:
+        """The grid of a view of luma frames, and its frames cut to it: uint8 (height, width)."""
+        frames = _large_enough(view.frames)
+        height, width = frames.shape[1:]
+        brightest = frames.max(axis=0)
+        left, right = _whole_tiles(*_lit_range(brightest.max(axis=0)))
+        top, bottom = _whole_tiles(*_lit_range(brightest.max(axis=1)))
+        x, y = np.meshgrid(*[np.arange((b - a) // TILE_PX) * TILE_PX for a, b in ((left, right), (top, bottom))])
+        middle = (TILE_PX - 1) / 2
+        points = np.stack([x.ravel() + middle, y.ravel() + middle], axis=1).astype(np.float32)[:, None]
         per_px = (1.0 / width, view.px_scale[1] / (view.px_scale[0] * width))
-        places = (x_px + 0.5 - width / 2) * per_px[0] + 1j * (y_px + 0.5 - height / 2) * per_px[1]
-        return Grid(x_px, y_px, places, per_px, Box(left, top, right, bottom))
+        x_px, y_px = points[:, 0, 0] + left + 0.5 - width / 2, points[:, 0, 1] + top + 0.5 - height / 2
+        places = x_px * per_px[0] + 1j * y_px * per_px[1]
+        grid = Grid(points, places, per_px, (right - left, bottom - top))
+        return grid, [frame[top:bottom, left:right] for frame in frames]
 
-    def flow(self, field: np.ndarray) -> np.ndarray:
-        """Complex (h, w) flow in widths from a dense float32 (height, width, 2) field in pixels."""
-        cells = self.cells(field).astype(np.float64)
-        return cells[..., 0] * self.per_px[0] + 1j * cells[..., 1] * self.per_px[1]
-
-    def cells(self, plane: np.ndarray) -> np.ndarray:
-        """A dense plane at the grid's places."""
-        half = STEP_PX // 2
-        return plane[self.box.top + half : self.box.bottom : STEP_PX, self.box.left + half : self.box.right : STEP_PX]
-
-    def sample(self, plane: np.ndarray, flow: np.ndarray) -> np.ndarray:
-        """A uint8 (height, width) plane where the flow leads, float32 (h, w)."""
-        x, y = self._targets(flow)
-        return cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    def flow(self, ends: np.ndarray) -> np.ndarray:
+        """Complex (m,) flow in widths of points that were followed to float32 (m, 1, 2) ``ends``."""
+        way = (ends - self.points).astype(np.float64)[:, 0]
+        return way[:, 0] * self.per_px[0] + 1j * way[:, 1] * self.per_px[1]
 
     def inside(self, flow: np.ndarray) -> np.ndarray:
-        """Bool (h, w): the flow leads to a place in the box."""
-        x, y = self._targets(flow)
-        box = self.box
-        return (x >= box.left) & (y >= box.top) & (x <= box.right - 1) & (y <= box.bottom - 1)
+        """Bool (p, m): complex (p, m) flow leads to a place in the pictures."""
+        x = self.points[:, 0, 0] + np.real(flow) / self.per_px[0]
+        y = self.points[:, 0, 1] + np.imag(flow) / self.per_px[1]
+        return (x >= 0) & (y >= 0) & (x <= self.size_px[0] - 1) & (y <= self.size_px[1] - 1)
 
-    def _targets(self, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x = self.x_px + (np.real(flow) / self.per_px[0]).astype(np.float32)
-        return x, self.y_px + (np.imag(flow) / self.per_px[1]).astype(np.float32)
+    def followed(self, picture: np.ndarray, camera: Similarity) -> np.ndarray:
+        """A picture where a similarity leads: what lies at x + f(x) is put at x."""
+        (a, b), centre = self.per_px, self.places[0] - complex(*self.points[0, 0] * self.per_px)
+        first = camera.shift + camera.growth * complex(centre)  # the flow at pixel (0, 0)
+        growth = camera.growth
+        place = np.array(
+            [
+                [1 + growth.real, -growth.imag * b / a, first.real / a],
+                [growth.imag * a / b, 1 + growth.real, first.imag / b],
+            ]
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(picture, place, self.size_px, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    def left(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """float32 (m,): mean absolute difference of two pictures over each tile, in levels."""
+        tiles = (self.size_px[0] // TILE_PX, self.size_px[1] // TILE_PX)
+        difference = cv2.absdiff(first, second).astype(np.float32)
+        return cv2.resize(difference, tiles, interpolation=cv2.INTER_AREA).ravel()
+
+
+def _large_enough(frames: np.ndarray) -> np.ndarray:
+    short = min(frames.shape[1:3])
+    if short >= LEAST_SIDE_PX:
+        return frames
+    scale = LEAST_SIDE_PX / short
+    size_px = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
+    return np.stack([cv2.resize(frame, size_px, interpolation=cv2.INTER_LINEAR) for frame in frames])
 
 
 def _lit_range(brightest: np.ndarray) -> tuple[int, int]:
@@ -90,4 +101,9 @@ def _lit_range(brightest: np.ndarray) -> tuple[int, int]:
         return 0, len(brightest)
     first = int(lit[0]) + _BAR_MARGIN_PX if lit[0] > 0 else 0
     last = int(lit[-1]) + 1 - _BAR_MARGIN_PX if lit[-1] + 1 < len(brightest) else len(brightest)
-    return (first, last) if last - first >= 4 * STEP_PX else (0, len(brightest))
+    return (first, last) if last - first >= 2 * TILE_PX else (0, len(brightest))
+
+
+def _whole_tiles(first: int, last: int) -> tuple[int, int]:
+    beyond = (last - first) % TILE_PX
+    return first + beyond // 2, last - (beyond + 1) // 2

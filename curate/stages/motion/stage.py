@@ -14,7 +14,7 @@ from curate.config import Config
 from curate.errors import StageError
 from curate.stage import ClipItem, ClipStage, Column, ViewSpec
 from curate.stages.motion.camera import camera_motion
-from curate.stages.motion.flow import PairMotion, pair_motions, v2d_score
+from curate.stages.motion.flow import PairMotion, Tracker, v2d_score
 from curate.stages.motion.stillness import repeats, slideshow_share
 
 _JUMP_INLIERS = 0.5
@@ -36,14 +36,15 @@ def _number(name: str, unit: str, doc: str) -> Column:
 
 
 class Motion(ClipStage[MotionConfig]):
-    """Optical flow at 4 fps, split into camera and object motion; repeats in two fully decoded windows.
+    """Optical flow over quarters of a second, split into camera and object motion; repeats in two dense windows.
 
+    Speeds rest on all frame pairs of a clip up to 2 s, and on 8 to 12 pairs spread evenly over a longer one.
     ``v2d_px16`` alone follows video2dataset: 2 fps, short side 16 px, no regard to time stamps. All other speeds are
     divided by the true time between frames. A clip with a single frame on the 1/4 s or 1/2 s grid fails.
     """
 
     name = "motion"
-    version = 1
+    version = 2
     config_type = MotionConfig
     columns: ClassVar[tuple[Column, ...]] = (
         _number("v2d_px16", "px of a 16 px short side per 0.5 s", "video2dataset's global motion score"),
@@ -62,17 +63,26 @@ class Motion(ClipStage[MotionConfig]):
             "object_speed_width_s", "widths/s", "mean over the picture (black bars apart) of motion against the camera"
         ),
         _number("object_area_share", "share", "mean share of the picture that moves against the camera"),
-        _number("freeze_ratio", "share", "frame pairs of the windows in repeats of 0.2 s and more"),
+        _number(
+            "freeze_ratio",
+            "share",
+            "pairs of neighbouring reference frames in the windows that lie in repeats of 0.2 s and more",
+        ),
         _number("slideshow", "share", "time on still pictures that replace one another"),
-        _number("duplicate_frame_ratio", "share", "frame pairs of the windows that repeat a frame"),
+        _number(
+            "duplicate_frame_ratio",
+            "share",
+            "pairs of neighbouring reference frames in the windows that repeat a frame; repeats that the codec stores "
+            "as frames no other frame needs are not seen",
+        ),
         Column("n_pairs", pa.int32(), "pairs", "frame pairs behind the speeds"),
     )
 
     def views(self) -> Mapping[str, ViewSpec]:
-        """Grid frames for the two flows, and two windows of every frame."""
+        """Grid frames for the two flows, and two windows of every reference frame."""
         return {
             "px16": ViewSpec(sampling="every", every_s=0.5, short_side_px=16, pixels="luma"),
-            "flow": ViewSpec(sampling="every", every_s=0.25, short_side_px=180, pixels="luma"),
+            "flow": ViewSpec(sampling="every", every_s=0.25, short_side_px=90, pixels="luma"),
             "windows": ViewSpec(sampling="windows", windows=2, window_s=1.0, pixels="luma"),
         }
 
@@ -85,7 +95,8 @@ class Motion(ClipStage[MotionConfig]):
         px16, flow = item.views["px16"], item.views["flow"]
         if len(px16.frames) < 2:
             raise StageError(f"motion needs two frames at least 1/2 s apart, this clip has {len(px16.frames)}")
-        pairs = pair_motions(flow)
+        tracker = Tracker(flow)
+        pairs = tracker.spread
         height, width = flow.frames.shape[1:3]
         width_px, height_px = width * flow.px_scale[0], height * flow.px_scale[1]
         camera = camera_motion(
@@ -108,7 +119,7 @@ class Motion(ClipStage[MotionConfig]):
             "camera_shake_width_s": camera.shake_width_s,
             "camera_inlier_share": camera.inlier_share,
             "freeze_ratio": repeated.freeze_ratio,
-            "slideshow": slideshow_share(flow, pairs),
+            "slideshow": slideshow_share(tracker),
             "duplicate_frame_ratio": repeated.duplicate_ratio,
             "n_pairs": len(pairs),
         }

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from curate.stage import THUMB_WIDTH_PX, View
-from curate.stages.motion.flow import PairMotion
+from curate.stages.motion.flow import PairMotion, Tracker
 
 SAME_MEAN_LEVELS = 0.15
-SAME_MAX_LEVELS = 2
+SAME_MAX_LEVELS = 3
 """Two thumbnails at most this far apart (8-bit luma) show the same frame, coded again."""
 
 FREEZE_S = 0.2
@@ -23,8 +24,12 @@ CHANGE_S = 1.5
 CHANGE_LEVELS = 8.0
 """A slideshow holds a picture for STILL_S at least and changes it within CHANGE_S, by CHANGE_LEVELS on average."""
 
-_STILL_OBJECT_SHARE = 0.005
-_STILL_LEFT_LEVELS = 2.0
+_STILL_OBJECT_SHARE = 0.0075
+_STILL_LEFT_LEVELS = 3.0
+_PLAIN_LEVELS = 6.0
+_CALM_PAIRS = 3
+_REACH_PAIRS = 6
+_STANDS_OUT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +53,58 @@ def repeats(windows: View, grid: View) -> Repeats:
     return Repeats(float(np.mean(same)), float(np.mean(frozen)))
 
 
-def slideshow_share(view: View, pairs: Sequence[PairMotion]) -> float:
+def slideshow_share(tracker: Tracker) -> float:
     """Share (0..1) of the clip's time spent on still pictures that replace one another; 0 without a replacement.
 
-    A picture is still when nothing moves against the camera, so a slow zoom into a photograph is still too.
+    A picture is still when nothing moves against the camera, so a slow zoom into a photograph is still too. Flow is
+    measured everywhere only once a replacement between two stills is certain.
     """
-    spans = _still_spans(pairs)
-    times_s = np.concatenate([[0.0], np.cumsum([pair.dt_s for pair in pairs])])
+    if not _has_replacement(tracker):
+        return 0.0
+    pairs = [tracker.motion(at) for at in range(len(tracker.dt_s))]
+    spans, times_s, frames = _still_spans(pairs), tracker.times_s, tracker.pictures
     slides: set[int] = set()
     for i in range(len(spans) - 1):
         (_, left), (right, _) = spans[i], spans[i + 1]
-        if times_s[right] - times_s[left] <= CHANGE_S and _changed(view.frames[left], view.frames[right]):
+        if times_s[right] - times_s[left] <= CHANGE_S and _changed(frames[left], frames[right]):
             slides |= {i, i + 1}
     return float(sum(times_s[spans[i][1]] - times_s[spans[i][0]] for i in slides) / times_s[-1])
+
+
+def _has_replacement(tracker: Tracker) -> bool:
+    """Whether a step between frames stands out from calm stretches before and after it that show different stills.
+
+    A stretch is _CALM_PAIRS pairs; the calmest that ends, or begins, within _REACH_PAIRS of the step is taken.
+    """
+    frames, times_s = tracker.pictures, tracker.times_s
+    steps = np.array([_difference(a, b) for a, b in pairwise(frames)])
+    if len(steps) <= _CALM_PAIRS:
+        return False
+    calm = np.lib.stride_tricks.sliding_window_view(steps, _CALM_PAIRS).max(axis=1)
+    tried: set[tuple[int, int]] = set()
+    for i in np.flatnonzero(steps >= CHANGE_LEVELS / _REACH_PAIRS):
+        earlier = range(max(0, i - _REACH_PAIRS - _CALM_PAIRS + 1), i - _CALM_PAIRS + 1)
+        later = range(i + 1, min(len(calm), i + _REACH_PAIRS + 1))
+        if not (earlier and later):
+            continue
+        before = min(earlier, key=lambda at: (calm[at], -at))
+        after = min(later, key=lambda at: (calm[at], at))
+        if steps[i] < _STANDS_OUT * max(calm[before], calm[after]) or (before, after) in tried:
+            continue
+        tried.add((before, after))
+        left = before + _CALM_PAIRS
+        if times_s[after] - times_s[left] <= CHANGE_S and _changed(frames[left], frames[after]):
+            stretch = [*range(before, left), *range(after, after + _CALM_PAIRS)]
+            if all(_is_still(tracker.motion(at)) for at in stretch):
+                return True
+    return False
 
 
 def _still_spans(pairs: Sequence[PairMotion]) -> list[tuple[int, int]]:
     """Frame indices (first, last) of stretches of still pairs that last STILL_S."""
     spans, start, length_s = [], 0, 0.0
     for i, pair in enumerate(pairs):
-        if pair.object_share < _STILL_OBJECT_SHARE and pair.left_levels < _STILL_LEFT_LEVELS:
+        if _is_still(pair):
             length_s += pair.dt_s
             continue
         if length_s >= STILL_S:
@@ -76,8 +113,19 @@ def _still_spans(pairs: Sequence[PairMotion]) -> list[tuple[int, int]]:
     return [*spans, (start, len(pairs))] if length_s >= STILL_S else spans
 
 
+def _is_still(pair: PairMotion) -> bool:
+    return pair.object_share < _STILL_OBJECT_SHARE and pair.left_levels < _STILL_LEFT_LEVELS
+
+
 def _changed(first: np.ndarray, second: np.ndarray) -> bool:
-    return float(np.mean(cv2.absdiff(first, second))) >= CHANGE_LEVELS
+    """Another picture; a black or plain one is none."""
+    plain = any(cv2.meanStdDev(picture)[1][0, 0] < _PLAIN_LEVELS for picture in (first, second))
+    return not plain and _difference(first, second) >= CHANGE_LEVELS
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean absolute difference of two pictures, in levels."""
+    return cv2.norm(first, second, cv2.NORM_L1) / first.size
 
 
 def _same_as_next(thumbs: np.ndarray) -> np.ndarray:

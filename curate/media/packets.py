@@ -1,0 +1,157 @@
+"""Which packets of a stream are given to the decoder.
+
+Frames that no other frame needs may be left out and leave all others bit for bit as they were (`media.bitstream`).
+Where the sizes of packets hint at a new picture they are decoded after all, because a cut is placed to the frame.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+from av.packet import Packet
+
+from curate.media.bitstream import needed_bytes
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+    from curate.records import SourceFacts
+
+HINT_WINDOW = 16
+"""Packets whose sizes say what is usual: the ninth in ten by size, since kinds of frames are mixed."""
+
+HINT_REFERENCE, HINT_FREE = 1.4, 1.5
+"""A packet this many times as large as usual hints at a new picture: one that others need, and one that none needs (it
+cannot be predicted from both sides). Measured on nine encodings of a reel with a cut every 2.4 s: of the gaps in which
+a cut lay 80 % were decoded at once, for 5 to 9 % more frames (AV1: 86 % for 15 %)."""
+
+HINT_GROUP_FRAMES = 16
+"""AV1 sends a frame that is shown up to so many frames later before the frames between."""
+
+
+class Depth(Enum):
+    """How much of a stream is decoded.
+
+    ``REFERENCE``: what other frames need. ``LIKELY``: that, and stretches whose packets hint at a change of picture.
+    ``EVERY``: all frames.
+    """
+
+    REFERENCE = "reference"
+    LIKELY = "likely"
+    EVERY = "every"
+
+
+class PacketFilter:
+    """Goes over the packets of one stream in order, and remembers what was left out.
+
+    Everything is needed where the codec's headers are not understood, or frames cannot be told apart by their pts.
+    """
+
+    def __init__(self, stream: VideoStream, facts: SourceFacts, depth: Depth, start_pts: int) -> None:
+        context = stream.codec_context
+        self.depth = depth
+        self._needed = needed_bytes(facts.codec, context.extradata) if facts.has_pts else None
+        self._start_pts = start_pts
+        self._skipped: list[int] = []
+        self._extra: set[int] = set()
+        self._hint = _ChangeHint()
+
+    def kept(self, packet: Packet[VideoStream]) -> Packet[VideoStream] | None:
+        """The packet to decode instead of this one: itself, its needed part, or None."""
+        pts = packet.pts
+        if self._needed is None or not packet.size or pts is None:
+            return packet
+        view = memoryview(packet)  # pyright: ignore[reportArgumentType]
+        needed = self._needed(view)
+        if needed == packet.size:
+            self._hint.needed(packet.size, pts, key=packet.is_keyframe)
+            return packet
+        self._hint.free(packet.size - needed, needed, pts, ticks=packet.duration or 0)
+        if self._wanted(pts):
+            self._extra.add(pts)
+            return packet
+        if not packet.is_discard:
+            bisect.insort(self._skipped, pts)
+        return _part(packet, bytes(view[:needed])) if needed else None
+
+    def _wanted(self, pts: int) -> bool:
+        if pts < self._start_pts or self.depth is Depth.REFERENCE:
+            return False
+        return self.depth is Depth.EVERY or pts < self._hint.until_pts
+
+    def is_reference(self, pts: int) -> bool:
+        """Whether the decoded frame at ``pts`` is needed by others, or not known not to be. Asked once a frame."""
+        if pts in self._extra:
+            self._extra.discard(pts)
+            return False
+        return True
+
+    def take_skipped(self, before_pts: int | None = None) -> tuple[int, ...]:
+        """pts, ascending, of the shown frames left out since the last call, those before ``before_pts`` if given."""
+        if not self._skipped:
+            return ()
+        at = len(self._skipped) if before_pts is None else bisect.bisect_left(self._skipped, before_pts)
+        taken, self._skipped = self._skipped[:at], self._skipped[at:]
+        return tuple(pts for pts in taken if pts >= self._start_pts)
+
+
+class _ChangeHint:
+    """Up to which pts frames that nothing needs are worth decoding, by sizes of packets and places of key frames.
+
+    A new picture makes the frame behind it large, if others need that, and the frames in the gap as well. Key frames
+    at a steady distance say nothing.
+    """
+
+    def __init__(self) -> None:
+        self.until_pts = -(1 << 63)
+        self._needed = _Usual()
+        self._parts: deque[int] = deque(maxlen=HINT_WINDOW // 2)
+        self._free = _Usual()
+        self._newest_pts = -(1 << 63)
+        self._since_key = 0
+        self._key_distance = 0
+
+    def needed(self, size_bytes: int, pts: int, *, key: bool) -> None:
+        """A packet that is needed whole."""
+        self._since_key += 1
+        if key:
+            unsteady = self._since_key != self._key_distance
+            self._key_distance, self._since_key = self._since_key, 0
+        else:
+            unsteady = self._needed.exceeded(size_bytes, HINT_REFERENCE)
+        if unsteady:
+            self.until_pts = max(self.until_pts, pts)
+        self._newest_pts = max(self._newest_pts, pts)
+
+    def free(self, size_bytes: int, part_bytes: int, pts: int, *, ticks: int) -> None:
+        """A packet with a frame that nothing needs, and ``part_bytes`` of others that are shown later."""
+        self._since_key += 1
+        if part_bytes:
+            if self._parts and part_bytes > max(self._parts):
+                self.until_pts = max(self.until_pts, pts + HINT_GROUP_FRAMES * ticks)
+            self._parts.append(part_bytes)
+        if self._free.exceeded(size_bytes, HINT_FREE):
+            self.until_pts = max(self.until_pts, pts + 1, self._newest_pts)
+
+
+class _Usual:
+    """What is usual among the newest sizes."""
+
+    def __init__(self) -> None:
+        self._sizes: deque[int] = deque(maxlen=HINT_WINDOW)
+
+    def exceeded(self, size_bytes: int, ratio: float) -> bool:
+        """Whether a size is so many times the usual; it then counts for the next."""
+        known = sorted(self._sizes)
+        self._sizes.append(size_bytes)
+        return bool(known) and size_bytes > ratio * known[9 * (len(known) - 1) // 10]
+
+
+def _part(packet: Packet[VideoStream], data: bytes) -> Packet[VideoStream]:
+    part = cast("Packet[VideoStream]", Packet(data))
+    part.pts, part.dts, part.time_base = packet.pts, packet.dts, packet.time_base
+    part.is_keyframe = packet.is_keyframe
+    return part
