@@ -13,8 +13,9 @@ from curate.stages.cut.scene import MIN_SPREAD, SAME_PLACE, same_scene
 MIN_CHANGE = 8.0
 """Levels (root mean square over the tiny picture) by which the ends must differ."""
 
-MAX_REST = 0.46
-"""Largest part of the middle, relative to the difference of the ends, that no blend of the ends explains."""
+MAX_REST, MAX_REST_LEFT = 0.46, 0.39
+"""Largest part of the middle, relative to the difference of the ends, that no blend of the ends explains, for a centre
+to be looked at and for a dissolve to be one: of a blurred pan about 0.4 is left."""
 
 MAX_DETAIL, MAX_DETAIL_KEPT = 0.8, 0.72
 """Fine detail of the middle relative to that of the ends, for a centre to be looked at and for a dissolve to be one:
@@ -91,7 +92,7 @@ def affected(window: FeatureWindow, old: int, new: int) -> tuple[int, int]:
 def _is_ramp(fit: _Fit) -> bool:
     steps = fit.new - fit.old
     limit = MAX_MISFIT if steps > MANY else MAX_MISFIT_OF_FEW
-    return steps >= 2 and fit.misfit <= limit and fit.rest <= MAX_REST and fit.jump <= MAX_JUMP
+    return steps >= 2 and fit.misfit <= limit and fit.rest <= MAX_REST_LEFT and fit.jump <= MAX_JUMP
 
 
 def _fades(window: FeatureWindow, frames: np.ndarray) -> bool:
