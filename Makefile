@@ -54,7 +54,10 @@ tests: env
 
 bench: env
 	$(BIN)/python tests/bench/bench_overhead.py
-	$(BIN)/python tests/bench/bench_cuts.py
+	$(BIN)/python tests/bench/bench_cuts.py --half report
+	$(BIN)/python tests/bench/bench_pass.py
+	$(BIN)/python tests/bench/bench_views.py
+	$(BIN)/python tests/bench/bench_memory.py
 	$(BIN)/python tests/bench/bench_select.py
 
 clean:

@@ -39,8 +39,11 @@ def detect_spans(
 
 
 def _pushed(detector: CutDetector, looks: Looks, look: Thumb) -> list[Span]:
+    """Show a look, after what lies before it where the detector wants that."""
+    if not _wanted(detector, look):
+        return detector.push(look)
     spans: list[Span] = []
-    for near in looks.nearer(look) if _wanted(detector, look) else [look]:
+    for near in looks.nearer(look):
         for thumb in looks.all_between(near) if _wanted(detector, near) else [near]:
             spans += detector.push(thumb)
     return spans
