@@ -16,15 +16,14 @@ class _Bits:
     """Reads bits from the most significant one on; IndexError beyond the end."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
 
     def read(self, n: int) -> int:
-        value = 0
-        for _ in range(n):
-            value = value << 1 | (self._data[self._at >> 3] >> (7 - (self._at & 7)) & 1)
-            self._at += 1
-        return value
+        self._left -= n
+        if self._left < 0:
+            raise IndexError
+        return self._value >> self._left & ((1 << n) - 1)
 
     def uvlc(self) -> int:
         zeros = 0

@@ -3,7 +3,8 @@
 A packet may hold a frame, shown, that no other frame refers to: a decoder that is never given that part gives every
 other frame bit for bit. Where the headers leave a doubt, all of a packet is needed.
 Sources: ITU-T H.264 7.3.1 and 7.4.1 (nal_ref_idc), ITU-T H.265 table 7-1 (sub-layer non-reference pictures), ISO/IEC
-14496-2 6.2.5 (vop_coding_type), ISO/IEC 13818-2 6.2.3 (picture_coding_type), VP9 bitstream specification 6.2.
+14496-2 6.2.5 (vop_coding_type), ISO/IEC 13818-2 6.2.3 (picture_coding_type). VP9 is left alone: a frame that refreshes
+no reference still hands its probabilities and motion vectors on to the next.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _MPEG4_B, _MPEG2_B = 2, 3
 _HEVC_FIRST_NON_SLICE = 32
 _HEVC_LAST_SUB_LAYER = 15
 _HEVC_SPS = 33
+_H264_SETTINGS = frozenset({7, 8, 13, 15})
+_HEVC_SETTINGS = frozenset({32, 33, 34})
+_MPEG2_SETTINGS = (_START_CODE + b"\xb3", _START_CODE + b"\xb2")
 
 
 def needed_bytes(codec: str, extradata: Buffer | None) -> NeededBytes | None:
@@ -72,8 +76,10 @@ def _h264(extradata: bytes) -> _Droppable:
     length_bytes = _h264_length_bytes(extradata)
 
     def test(data: Buffer) -> bool:
-        slices = [header[0] for header in nal_headers(data, length_bytes) if 1 <= header[0] & 31 <= 5]
-        return bool(slices) and not any(header & 0x60 for header in slices)
+        headers = [header[0] for header in nal_headers(data, length_bytes)]
+        slices = [header for header in headers if 1 <= header & 31 <= 5]
+        sets = any(header & 31 in _H264_SETTINGS for header in headers)
+        return bool(slices) and not sets and not any(header & 0x60 for header in slices)
 
     return test
 
@@ -90,6 +96,8 @@ def _hevc(extradata: bytes) -> _Droppable | None:
         found = False
         for header in nal_headers(data, length_bytes):
             kind, layer = header[0] >> 1 & 63, (header[1] & 7) - 1
+            if kind in _HEVC_SETTINGS:
+                return False
             if kind < _HEVC_FIRST_NON_SLICE:
                 if kind > _HEVC_LAST_SUB_LAYER or kind % 2 or layer != layers - 1:
                     return False
@@ -120,7 +128,8 @@ def _mpeg2(_extradata: bytes) -> _Droppable:
     def test(data: Buffer) -> bool:
         whole = bytes(data)
         kinds = [whole[at + 1] >> 3 & 7 for at in _after(whole, _PICTURE) if at + 1 < len(whole)]
-        return bool(kinds) and all(kind == _MPEG2_B for kind in kinds)
+        sets = any(code in whole for code in _MPEG2_SETTINGS)
+        return bool(kinds) and not sets and all(kind == _MPEG2_B for kind in kinds)
 
     return test
 
@@ -134,24 +143,6 @@ def _after(data: bytes, code: bytes) -> list[int]:
     return found
 
 
-def _vp9(_extradata: bytes) -> _Droppable:
-    return _vp9_droppable
-
-
-def _vp9_droppable(data: Buffer) -> bool:
-    if len(data) < 4 or data[-1] & 0xE0 == 0xC0:  # a superframe holds more than one frame
-        return False
-    bits = int.from_bytes(data[:4], "big")
-    profile = bits >> 29 & 1 | bits >> 27 & 2
-    at = 32 - 4 - (profile == 3)
-    frame_marker = bits >> 30
-    existing, inter, shown, resilient = (bits >> (at - n) & 1 for n in (1, 2, 3, 4))
-    if frame_marker != 2 or existing or not inter or not shown:
-        return False
-    at -= 4 if resilient else 6
-    return not bits >> (at - 8) & 0xFF
-
-
 _TESTS: Mapping[str, Callable[[bytes], _Droppable | None]] = MappingProxyType(
-    {"h264": _h264, "hevc": _hevc, "mpeg4": _mpeg4, "mpeg2video": _mpeg2, "vp9": _vp9}
+    {"h264": _h264, "hevc": _hevc, "mpeg4": _mpeg4, "mpeg2video": _mpeg2}
 )

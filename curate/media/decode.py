@@ -31,6 +31,9 @@ EARLY_END_SHARE = 0.02
 EARLY_END_FRAMES = 2
 """Decoding that ends before the facts say by more than this share and at least so many frames is an error."""
 
+MOST_TRAILING = 16
+"""Frames left out after the last decoded one that count as there: more would mean that decoding ended early."""
+
 BACKWARD_SHARE = 0.02
 BACKWARD_FRAMES = 2
 """Frames shown earlier than their predecessor are dropped; more than this share of them is an error."""
@@ -147,8 +150,9 @@ class FrameReader(Iterator[Frame]):
         if n_backward >= BACKWARD_FRAMES and n_backward > BACKWARD_SHARE * n_frames:
             raise self._error(f"the time stamps of {n_backward} of {n_frames} frames run backwards", None)
         self.trailing = self._filter.take_skipped() if self._filter else ()
-        if self.trailing:
-            end_pts = max(end_pts, self.trailing[-1] + self._whole_ticks)
+        near = [pts for pts in self.trailing if pts <= end_pts + MOST_TRAILING * self._whole_ticks]
+        if near:
+            end_pts = max(end_pts, near[-1] + self._whole_ticks)
         self._check_end(end_pts if self.decoded else None)
 
     def _frame(self, pts: int, frame: VideoFrame, scaler: Scaler) -> Frame:
@@ -269,7 +273,7 @@ class FrameReader(Iterator[Frame]):
             try:
                 frames = context.decode(packet)
             except (av.error.FFmpegError, ValueError) as error:
-                if not (packet.is_corrupt or (tolerant and not seen)):
+                if not (packet.is_corrupt or (tolerant and not seen) or self._filter.broken(packet)):
                     raise self._error(f"cannot be decoded ({error})", position) from error
                 self.corrupt += 1
                 continue

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from curate.records import SourceFacts
 
 HELD_PX = 4 << 20
-"""A frame with more pixels is held as its thumb alone."""
+"""Frames between two looks are held while they have fewer pixels together, the others as their thumbs alone."""
 
 AGAIN_SHARE = 0.05
 AGAIN_FRAMES = 250
@@ -67,7 +67,7 @@ class Looks:
         if frame.reference:
             self._reached = at
         if not is_look:
-            large = frame.av_frame.width * frame.av_frame.height > HELD_PX
+            large = (len(self._held) + 1) * frame.av_frame.width * frame.av_frame.height > HELD_PX
             self._held[frame.pts] = _Held(frame.reference, frame.thumb(self._width_px) if large else frame)
             return None
         return self._look(frame.pts, frame.thumb(self._width_px))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from av.packet import Packet
 
 from curate.media.bitstream import needed_bytes
+from curate.stage import LOOKS_PER_S
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -47,13 +48,17 @@ class Depth(Enum):
 class PacketFilter:
     """Goes over the packets of one stream in order, and remembers what was left out.
 
-    Everything is needed where the codec's headers are not understood, or frames cannot be told apart by their pts.
+    Everything is needed where the codec's headers are not understood, where frames cannot be told apart by their pts,
+    and at rates so low that a clip of a second might be left without a frame.
     """
 
     def __init__(self, stream: VideoStream, facts: SourceFacts, depth: Depth, start_pts: int) -> None:
         context = stream.codec_context
         self.depth = depth
-        self._needed = needed_bytes(facts.codec, context.extradata) if facts.has_pts else None
+        self._lenient = depth is not Depth.EVERY
+        skips = facts.has_pts and facts.rate_fps >= LOOKS_PER_S
+        self._needed = needed_bytes(facts.codec, context.extradata) if skips else None
+        self._given_pts = -(1 << 63)
         self._start_pts = start_pts
         self._skipped: list[int] = []
         self._extra: set[int] = set()
@@ -90,12 +95,25 @@ class PacketFilter:
         return True
 
     def take_skipped(self, before_pts: int | None = None) -> tuple[int, ...]:
-        """pts, ascending, of the shown frames left out since the last call, those before ``before_pts`` if given."""
-        if not self._skipped:
+        """pts of the shown frames left out since the last call: those before the frame at ``before_pts``, else all.
+
+        They ascend, and none is that of a frame given before: of two frames with one pts one counts.
+        """
+        least, at = max(self._given_pts + 1, self._start_pts), len(self._skipped)
+        if before_pts is not None:
+            at, self._given_pts = bisect.bisect_left(self._skipped, before_pts), before_pts
+        if not at:
             return ()
-        at = len(self._skipped) if before_pts is None else bisect.bisect_left(self._skipped, before_pts)
         taken, self._skipped = self._skipped[:at], self._skipped[at:]
-        return tuple(pts for pts in taken if pts >= self._start_pts)
+        return tuple(sorted({pts for pts in taken if pts >= least}))
+
+    def broken(self, packet: Packet[VideoStream]) -> bool:
+        """Whether a packet that cannot be decoded was asked for by a hint alone: its frame then counts as left out."""
+        if packet.pts not in self._extra or not self._lenient:
+            return False
+        self._extra.discard(packet.pts)
+        bisect.insort(self._skipped, packet.pts)
+        return True
 
 
 class _ChangeHint:

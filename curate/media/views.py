@@ -348,7 +348,7 @@ def _nearest(pts: Sequence[int], clip: Clip, point: Fraction) -> int:
 def _no_frames(clip: Clip, facts: SourceFacts) -> StageError:
     return StageError(
         f"no frame of this {float(clip.duration_s):.3f} s clip lies on the 1/{GRID_PER_S} s grid: "
-        f"the frame rate ({facts.rate_fps:.3g}/s) is too low for its length",
+        f"it is too short for the frame rate ({facts.rate_fps:.3g}/s)",
         subject=clip.clip_id,
         fix="Raise cut.min_len_s",
     )

@@ -1,8 +1,9 @@
 """Peak memory of one worker on long, large files: `python tests/bench/bench_memory.py [--size 2160] [--minutes 60]`.
 
 Encodes some seconds of moving texture with cuts at 60 frames/s (H.264 with B-frames), repeats the packets to the length
-asked for, runs `curate run --engine inline --no-export` with the recipe `embedded` over the file in a process of its
-own, models and all, and prints its peak resident memory and the CPU it took.
+asked for, and makes the analysis pass over it (all stages of the recipe `embedded` without their models) in a process
+of its own; with --run the whole `curate run --engine inline --no-export`, models and all. Prints the process's peak
+resident memory and its CPU.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import av
 import cv2
 from bench_kit import CURATE, machine
+from bench_pass import whole_pass
 
 from curate.testing.footage import write_video
 from curate.testing.scenes import Frame, moving_texture
@@ -70,7 +72,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=2160, choices=list(SIZES))
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--run", action="store_true", help="the whole run with its models")
+    parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.only:
+        whole_pass(args.only)
+        return
     with tempfile.TemporaryDirectory() as folder:
         short, long = Path(folder, "short.mp4"), Path(folder, "in", "long.mp4")
         long.parent.mkdir()
@@ -78,7 +85,8 @@ def main() -> None:
         repeated(short, long, 60 * args.minutes)
         began = time.perf_counter()
         out = Path(folder, "out")
-        command = [*CURATE, "run", str(long.parent), "--out", str(out), "--engine", "inline", "--no-export"]
+        run = [*CURATE, "run", str(long.parent), "--out", str(out), "--engine", "inline", "--no-export"]
+        command = run if args.run else [sys.executable, __file__, "--only", str(long)]
         memory, cpu_s = peak_bytes(command)
         wall_s = time.perf_counter() - began
     print(machine())

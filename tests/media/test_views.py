@@ -127,7 +127,7 @@ def test_grid_rule_follows_from_the_span_alone(timeline):
     from_start, from_clip = pushed(facts, stamps, specs), pushed(facts, stamps[first:last], specs)
     if not members:
         for sampler in (from_start, from_clip):
-            with pytest.raises(StageError, match=r"frame rate .* too low"):
+            with pytest.raises(StageError, match="too short for the frame rate"):
                 sampler.take(clip)
         return
     views = from_start.take(clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -232,3 +233,32 @@ def test_the_fixed_stride_asks_for_nothing_and_counts_skipped_frames():
     assert shown.filled == 0
     assert shown.bounds == [(0, 30), (30, 60), (60, 90)]
     assert [span.n_frames for span in shown.spans] == [30, 30, 30]
+
+
+@pytest.mark.parametrize("levels", [(16, 28), (170, 235)])
+def test_jumps_inside_a_long_dark_or_white_stretch_hold_nothing_up(levels: tuple[int, int]):
+    """Regression: from the first jump inside on, everything was held until the stretch ended."""
+    found = detector(24, max_len_s=5)
+    late = 0
+    for i in range(24 * 60):
+        picture = np.full((36, 64, 3), 128, np.uint8)
+        picture[..., 0] = levels[i // 48 % 2]
+        found.push(Thumb(i, picture))
+        late = max(late, i - found.needed_pts)
+    assert late < 24 * 15
+
+
+def test_a_dissolve_at_a_very_high_rate_is_fitted_on_some_of_its_frames():
+    """Regression: fitting a ramp to every one of hundreds of frames took gigabytes."""
+    first, second = (next(iter(scenes.static_texture(1, W, H, seed))) for seed in (1, 2))
+    n = 320
+    mixed = [cv2.addWeighted(first, 1 - i / n, second, i / n, 0) for i in range(n)]
+    found = detector(480, min_len_s=0, max_len_s=0)
+    tracemalloc.start()
+    pushed = [first] * 480 + mixed + [second] * 960
+    spans = [span for i, frame in enumerate(pushed) for span in found.push(Thumb(i, small(frame)))]
+    spans += found.finish(len(pushed))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [span.end_kind for span in spans][:1] == [CutKind.DISSOLVE]
+    assert peak_bytes < 60 << 20

@@ -31,6 +31,9 @@ MAX_JUMP = 0.55
 MARGIN_S, MARGIN_SHARE = 0.02, 1 / 16
 """Added on both sides of a gradual transition: so long, and this share of its length."""
 
+MOST_FRAMES = 96
+"""Frames on which a ramp is fitted, at most: at high rates some are enough."""
+
 FEW = 6
 """Half length, in units of 1/12 s, up to which a dissolve is measured on all frames that were shown."""
 
@@ -63,6 +66,8 @@ def between(window: FeatureWindow, frames: np.ndarray) -> tuple[int, int] | None
     """As `locate`, for a dissolve among these frames, of which the first and the last are clean."""
     if len(frames) < 3:
         return None
+    if len(frames) > MOST_FRAMES:
+        frames = frames[np.linspace(0, len(frames) - 1, MOST_FRAMES).round().astype(np.int64)]
     fine = _fit(window, frames)
     if not _is_ramp(fine):
         return None

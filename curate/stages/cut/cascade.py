@@ -66,6 +66,8 @@ class Cascade:
         self._advance(final=False)
         settled = min(finder.settled for finder in self._finders) - self._slack
         edges = self._resolve(settled)
+        if self._closed is not None and self._closed.clean is None:  # black or white so far: nothing inside counts
+            self._found = [each for each in self._found if each.first >= settled]
         self.settled_pts = min([settled, *(each.first for each in self._found[:1])])
         return edges
 
