@@ -9,7 +9,8 @@ resident memory and its CPU.
 from __future__ import annotations
 
 import argparse
-import os
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from curate.testing.scenes import Frame, moving_texture
 RATE = Fraction(60)
 SIZES = {1080: (1920, 1080), 2160: (3840, 2160), 4320: (7680, 4320)}
 SHOT_FRAMES, SHOTS = 80, 3
+POLL_S = 0.1
 X264 = "bframes=3:b-adapt=0:b-pyramid=none:keyint=80:min-keyint=80:mbtree=0"
 OPTIONS = {"preset": "ultrafast", "crf": "28", "x264-params": X264}
 
@@ -59,12 +61,21 @@ def repeated(source: Path, target: Path, seconds: float) -> None:
 
 
 def peak_bytes(command: list[str]) -> tuple[int, float]:
-    """Peak resident memory of a command, and its CPU seconds."""
+    """Peak resident memory of a command, and its CPU seconds.
+
+    The kernel's own sum at the end (ru_maxrss) is that of the process which started it, where that was larger.
+    """
     process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{command} ended with {status}")
-    return usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
+    peak = 0
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        peak = max(peak, 1024 * int(found[1]) if found else 0)
+        time.sleep(POLL_S)
+    if process.returncode:
+        sys.exit(f"{command} ended with {process.returncode}")
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return peak, spent.ru_utime + spent.ru_stime
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 Makes files of every codec at several sizes out of the truth reels' footage (cuts every few seconds, film grain), and
 prints for each, in one run on one core: the share of frames that can be skipped, CPU of a full decode and of one that
 skips non-reference frames (PyAV, one thread), of the whole pass without model inference (probe, cuts, motion, quality
-and all views that the recipe `embedded` asks for), and with --peers of PySceneDetect's AdaptiveDetector and TransNetV2.
+and all views that the recipe `embedded` asks for), and if asked of PySceneDetect's AdaptiveDetector and TransNetV2.
 Each figure is the least of --turns turns.
 """
 
@@ -169,7 +169,7 @@ def measured(path: Path, name: str, size: int, turns: int, peers: bool) -> Row:
         passes[0][1],
     )
     if peers:
-        row.adaptive_s, row.transnet_s = adaptive_s(path), transnet_s(path)
+        row.adaptive_s = adaptive_s(path)
     return row
 
 
@@ -209,7 +209,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--codecs", nargs="+", default=list(CODECS), choices=list(CODECS))
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--peers", action="store_true", help="PySceneDetect's AdaptiveDetector too")
+    parser.add_argument("--transnet", action="store_true", help="TransNetV2 too (slow; see cut_peers.py)")
     parser.add_argument("--scaling", action="store_true", help="wall time of one worker against two, on one file each")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -227,6 +228,8 @@ def main() -> None:
                 print(f"{name} {size}p: two workers do {scaling(path, args.turns):.2f}x of one", flush=True)
                 continue
             rows.append(measured(path, name, size, args.turns, args.peers))
+            if args.transnet:
+                rows[-1].transnet_s = transnet_s(path)
             print(" ".join(f"{cell:>10}" for cell in cells(rows[-1])), flush=True)
     print(f"\n{machine()}\n")
     if args.scaling:
