@@ -55,7 +55,7 @@ class Av1Headers:
         """Leading bytes of a temporal unit that other units need: a unit ends with its one shown frame, and only that
         may refresh no reference slot."""
         leaf_at, before = None, False
-        for kind, at, payload in _units(bytes(data)):
+        for kind, at, payload in _units(data):
             self._take(kind, payload)
             if kind in (_FRAME_HEADER, _FRAME):
                 if leaf_at is not None or self._sequence is None:
@@ -84,7 +84,7 @@ class Av1Headers:
             return True
 
 
-def _units(data: bytes) -> list[tuple[int, int, bytes]]:
+def _units(data: bytes | memoryview) -> list[tuple[int, int, bytes]]:
     """Kind, place and first bytes of the payload of the units (OBU) of a packet."""
     found, at = [], 0
     while at < len(data):
@@ -99,7 +99,7 @@ def _units(data: bytes) -> list[tuple[int, int, bytes]]:
                 at, shift = at + 1, shift + 7
                 if not byte & 128:
                     break
-        found.append((head >> 3 & 15, begin, data[at : at + min(size, _HEAD_BYTES)]))
+        found.append((head >> 3 & 15, begin, bytes(data[at : at + min(size, _HEAD_BYTES)])))
         at += size
     return found
 

@@ -2,6 +2,9 @@
 
 decoded frames -> first reference frame at or after each k/12 s -> Thumb(pts, picture, pts it skips)
               \\-> held until the next look, for the case that what lies between is wanted
+
+A detector that wants what lies between gets the reference frames there, which were decoded anyway; what lies between
+two of those only where it still wants it. So what it sees does not depend on how much was decoded.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ class Looks:
         """Every frame that a thumb skips, and then the thumb; what cannot be decoded stays skipped."""
         found = {pts: self._thumb(self._held[pts]) for pts in thumb.skipped if pts in self._held}
         if len(found) < len(thumb.skipped):
-            found = self._decoded_again(thumb)
+            found = {**self._decoded_again(thumb), **found}
         return _filled(thumb, found)
 
     def _look(self, pts: int, thumb: np.ndarray) -> Thumb:

@@ -31,17 +31,6 @@ from curate.records import SourceFacts
 from curate.stage import Resources
 from curate.stages.probe import Probe
 from curate.tables import Corpus, cell_schema, read_parquet
-from curate.testing.footage import write_video
-from curate.testing.scenes import moving_texture
-
-
-@pytest.fixture(scope="session")
-def bucket(tmp_path_factory) -> Path:
-    """Two films, of three and of two clips of a second."""
-    folder = tmp_path_factory.mktemp("bucket")
-    write_video(folder / "a.mp4", moving_texture(75, 96, 64, (1, 0), seed=1))
-    write_video(folder / "b.mp4", moving_texture(45, 96, 64, (0, 1), seed=2))
-    return folder
 
 
 def ended(out: Path, run_id: str) -> dict[str, tuple[str, str]]:

@@ -88,7 +88,7 @@ def test_fades_and_the_dark_between_belong_to_no_clip(level: int, n: int):
     spans, summary = run(thumbs([*a[:-n], *out, *[end] * 12, *back, *b[n:]]))
     assert (summary["n_cuts"], summary["n_fades"]) == (1, 1)
     assert spans[0].end_kind is spans[1].start_kind is CutKind.FADE
-    assert 90 - n - 12 <= spans[0].end_pts <= 90 - n + 1
+    assert 90 - n - 10 <= spans[0].end_pts <= 90 - n + 1
     assert 102 + n - 1 <= spans[1].start_pts <= 102 + n + 10
 
 
@@ -242,5 +242,5 @@ def test_no_span_to_come_begins_before_the_pts_still_needed(min_len_s: float):
         assert detector.needed_pts >= needed
         starts += [span.start_pts for span in spans]
         needed = detector.needed_pts
-        assert thumb.pts - needed < 30 * (2 + 12)
+        assert thumb.pts - needed < 30 * (2 + 7)
     assert all(span.start_pts >= needed for span in detector.finish(len(shown)))

@@ -16,7 +16,7 @@ from curate.testing import scenes
 from curate.testing.footage import write_video
 from curate.testing.reel_edit import wipe_mask
 from curate.testing.reel_footage import Shot, calm_stretches, gather_material
-from curate.testing.reels import CLEAR_FRAMES, ENCODINGS, Event, make_reel, read_truth, write_reel
+from curate.testing.reels import CLEAR_FRAMES, ENCODINGS, make_reel, read_truth, write_reel
 
 SIZE = (96, 54)
 ALL = {
@@ -199,7 +199,3 @@ def test_a_folder_is_split_into_halves_by_film(tmp_path):
         and not names[0] & names[1]
     )
     assert {"bertaundwilli.mp4", "bertaundwilli.part2.mp4"} in names
-
-
-def test_an_event_is_data():
-    assert Event("hard", 3, 3) == Event(kind="hard", first=3, clean=3)

@@ -29,7 +29,7 @@ ABRUPT_S = 0.07
 AT_ONCE = 0.6
 """Share of its final strength that the first picture beside an empty stretch has after a hard cut."""
 
-MARGIN_SHARE = 16
+MARGIN_SHARE = 24
 """A fade of so many frames is given a margin of one more frame than any."""
 
 SETTLED_SHARE = 0.05

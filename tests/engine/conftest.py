@@ -1,0 +1,14 @@
+from pathlib import Path
+
+import pytest
+
+from curate.testing.footage import moving_texture, write_video
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory) -> Path:
+    """Two films, of three and of two clips of a second."""
+    folder = tmp_path_factory.mktemp("bucket")
+    write_video(folder / "a.mp4", moving_texture(75, 96, 64, (1, 0), seed=1))
+    write_video(folder / "b.mp4", moving_texture(45, 96, 64, (0, 1), seed=2))
+    return folder
