@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint types floors tests bench clean
+.PHONY: help env demo test lint types floors tests soak bench clean
 
 help:
 	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
 	@echo "make test    lint, types, import floors and all tests"
+	@echo "make soak    the long forms: kills, a failing object store, damaged files (hours; docs/reliability.md)"
 	@echo "make bench   repeat the measurements of docs/benchmarks.md"
 	@echo "make clean   remove the environment and the demo"
 
@@ -51,6 +52,16 @@ floors: env
 tests: env
 	$(BIN)/curate models fetch
 	$(BIN)/python -m pytest
+
+# The short forms of these run with the tests. KILLS=, VIDEOS= and SEED= change the first.
+KILLS ?= 50
+VIDEOS ?= 40
+soak: env
+	$(BIN)/python tests/soak/kill_kit.py --kills $(KILLS) --videos $(VIDEOS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/soak/store_soak.py
+	$(BIN)/python tests/soak/full_disk.py
+	$(BIN)/python tests/soak/leak.py
+	for program in tests/soak/fuzz_*.py; do $(BIN)/python $$program || exit 1; done
 
 bench: env
 	$(BIN)/python tests/bench/bench_overhead.py

@@ -1,11 +1,18 @@
-"""Where recipes and model cards lie: package data of an installed wheel, top-level folders of a checkout."""
+"""Recipes and model cards: where they lie, and how their YAML is read. They are data, whoever wrote them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from curate.errors import StorageError
+import yaml
+
+from curate.errors import ConfigError, StorageError
+
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_NODES = 20_000
+"""Values of a file with all its aliases written out."""
+MAX_YAML_DEPTH = 40
 
 
 def find_data_dir(kind: Literal["models", "pipelines"]) -> Path:
@@ -18,6 +25,52 @@ def find_data_dir(kind: Literal["models", "pipelines"]) -> Path:
     if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
         return checkout / kind
     raise StorageError(f"this installation carries no {kind}", subject=str(package), fix="Install curate-video again")
+
+
+def read_text(path: Path) -> str:
+    """The text of a recipe or card; ConfigError when it is too large to be one, StorageError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    if len(data) > MAX_YAML_BYTES:
+        raise ConfigError(f"is larger than {MAX_YAML_BYTES >> 20} MiB", subject=str(path))
+    return data.decode("utf-8", "replace")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain values of a YAML text: no objects are made, and aliases cannot blow it up. ConfigError names ``where``."""
+    try:
+        _check_size(text, where)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # numbers and dates that are none are ValueErrors
+        raise ConfigError(f"is not YAML: {error}", subject=where) from error
+
+
+def _check_size(text: str, where: str) -> None:
+    """Counts values before any is made: each alias counts as all that it stands for."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(f"is larger than {MAX_YAML_BYTES >> 20} MiB", subject=where)
+    counts, starts, anchors = [0], [], {}
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in anchors:
+                raise ConfigError(f"has an alias of nothing or of itself (*{event.anchor})", subject=where)
+            counts[-1] += anchors[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            counts[-1] += 1
+            anchors[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            counts.append(1)
+            starts.append(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchors[starts.pop()] = counts[-1]
+            counts[-2:] = [counts[-2] + counts[-1]]
+        if len(starts) > MAX_YAML_DEPTH or counts[-1] > MAX_YAML_NODES:
+            raise ConfigError(
+                f"holds more than {MAX_YAML_NODES} values, or more than {MAX_YAML_DEPTH} levels", subject=where
+            )
 
 
 def recipe_files() -> dict[str, Path]:

@@ -9,20 +9,29 @@ CurateError
 │   ├── NotMediaError       no demuxer reads it
 │   ├── NoVideoStreamError  media without a video stream
 │   ├── DecodeError         a stream that cannot be decoded to its end
+│   │   ├── ClockError      its time stamps cannot be used
+│   │   ├── DecoderCrashError   it killed the process that decoded it
+│   │   └── DecodeLimitError    it takes more time or memory than a file may
 │   └── SourceChangedError  the file is no longer the one that was scored
 ├── StorageError            a place could not be read or written
 │   └── TransientStorageError   worth another attempt (time-outs, throttling)
+│       └── TruncatedReadError  fewer bytes came than there are
 ├── StageError              a stage broke its contract or could not measure an item
 │   └── DependencyError     a cell that the stage reads is missing or failed
+├── UnexpectedError         in the decoding process something failed that is not ours
 ├── CorpusError             the corpus folder does not hold what its tables say
 └── EngineError             the engine gave up (workers died)
     ├── ClusterError        the cluster cannot hold the workers that the recipe needs
+    ├── TooManyFailuresError    more sources failed than the user allowed
     └── WorkerDiedError     the source was in flight in two dead passes
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+_TRAVELLING = frozenset({"__notes__", "peak_memory_bytes"})
+"""What goes along with an error from process to process, beside its words."""
 
 
 class CurateError(Exception):
@@ -33,6 +42,8 @@ class CurateError(Exception):
     """
 
     transient: ClassVar[bool] = False
+    peak_memory_bytes: int | None = None
+    """Peak memory of the process in which it happened, where that was another one."""
 
     def __init__(self, message: str, *, subject: str = "", fix: str = "") -> None:
         super().__init__(message)
@@ -45,7 +56,8 @@ class CurateError(Exception):
         return f"{head}. {self.fix}" if self.fix else head
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.subject, self.fix))
+        kept = {name: value for name, value in vars(self).items() if name in _TRAVELLING}
+        return (_rebuild, (type(self), self.message, self.subject, self.fix), kept or None)
 
 
 def _rebuild(cls: type[CurateError], message: str, subject: str, fix: str) -> CurateError:
@@ -86,6 +98,18 @@ class DecodeError(InputError):
     """The video stream cannot be decoded to its end."""
 
 
+class ClockError(DecodeError):
+    """The time stamps of the stream cannot be used."""
+
+
+class DecoderCrashError(DecodeError):
+    """The file killed the process that decoded it."""
+
+
+class DecodeLimitError(DecodeError):
+    """Decoding the file takes more time or memory than it may."""
+
+
 class SourceChangedError(InputError):
     """The file is no longer the one that was scored."""
 
@@ -102,6 +126,10 @@ class TransientStorageError(StorageError):
     transient = True
 
 
+class TruncatedReadError(TransientStorageError):
+    """Fewer bytes came than the place says there are."""
+
+
 class StageError(CurateError):
     """A stage broke its contract or could not measure an item."""
 
@@ -116,6 +144,10 @@ class CorpusError(CurateError):
     """The corpus does not hold what its tables say."""
 
 
+class UnexpectedError(CurateError):
+    """An error that is not ours in the decoding process; ``subject`` is its class."""
+
+
 class EngineError(CurateError):
     """The engine gave up."""
 
@@ -124,8 +156,17 @@ class ClusterError(EngineError):
     """The cluster cannot hold the workers that the recipe needs; another pass would not change that."""
 
 
+class TooManyFailuresError(EngineError):
+    """More sources failed than the user allowed; what is finished is kept."""
+
+
 class WorkerDiedError(EngineError):
     """The source was being read in two passes whose workers died."""
+
+
+def class_name(error: BaseException) -> str:
+    """The class of an error as tables record it: that of the original, where it happened in the decoding process."""
+    return error.subject if isinstance(error, UnexpectedError) else type(error).__name__
 
 
 def transient_names() -> list[str]:

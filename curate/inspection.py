@@ -11,8 +11,9 @@ from typing import Any
 
 from curate.errors import CurateError, StorageError, UsageError
 from curate.ingest.spool import local_copy
+from curate.isolation import Sandbox
 from curate.media.sheet import clip_sheet
-from curate.query import RunTables, connect, last_run, literal
+from curate.query import RunTables, connect, last_run, listing_again, literal
 from curate.query.parts import file_sql
 from curate.records import Clip, SourceFacts
 from curate.tables import Corpus
@@ -30,6 +31,7 @@ class ClipRecord:
     verdicts: dict[str, dict[str, Any]]
 
 
+@listing_again
 def find_clip(corpus: Corpus, clip_id: str, run_id: str | None = None) -> ClipRecord:
     """The record of a clip by its id or the beginning of it; UsageError when none or several begin like that."""
     corpus.check()
@@ -67,10 +69,17 @@ def clip_picture(record: ClipRecord) -> bytes:
     for uri in record.uris:
         try:
             with tempfile.TemporaryDirectory(prefix="curate-") as scratch, local_copy(uri, Path(scratch)) as path:
-                return clip_sheet(str(path), record.facts, record.clip)
+                return _sheet(str(path), record)
         except CurateError as error:
             errors.append(error)
     raise errors[0] if errors else StorageError("has no source among the inputs", subject=record.clip.clip_id)
+
+
+def _sheet(path: str, record: ClipRecord) -> bytes:
+    facts, n_bytes = record.facts, Path(path).stat().st_size
+    with Sandbox() as sandbox:
+        limit_s = sandbox.limits.decode_s(facts.n_frames, facts.coded_width_px * facts.coded_height_px, n_bytes)
+        return sandbox.call(clip_sheet, path, facts, record.clip, limit_s=limit_s)
 
 
 def _verdicts(con: Any, corpus: Corpus, clip_id: str) -> dict[str, dict[str, Any]]:

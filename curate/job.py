@@ -11,6 +11,7 @@ from typing import Protocol
 
 from curate.bulk import RunMap, inline_map
 from curate.config import nearest
+from curate.engine.fuse import MaxFailures
 from curate.engine.inline import InlineEngine
 from curate.engine.on_demand import RayOnDemand
 from curate.engine.pipeline import Pipeline
@@ -19,10 +20,11 @@ from curate.errors import ConfigError, MissingModelError, UsageError
 from curate.export import ExportConfig, ExportReport, export
 from curate.export.rows import ACTIVE
 from curate.ingest.listing import list_inputs
+from curate.isolation import Limits
 from curate.media.views import estimated_bytes
 from curate.query import check_run, column_names, last_run, run_stages
 from curate.recipe import Recipe, build, load_recipe, parse_recipe
-from curate.records import InputRef
+from curate.records import InputRef, Outcome
 from curate.select import BucketOf, Funnel, load_funnel, select
 from curate.shards.buckets import bucket_of
 from curate.storage import Place
@@ -60,6 +62,8 @@ class JobOptions:
     seed: int = 0
     follow_links: bool = False
     export: bool = True
+    max_failures: MaxFailures | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,14 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
     check_memory(pipeline)
     corpus = Corpus(options.out)
     refs = _inputs(corpus, sources, options)
-    check_columns(recipe, pipeline, sorted({key for ref in refs for key in ref.user}))
+    user_keys = sorted({key for ref in refs for key in ref.user})
+    check_columns(recipe, pipeline, user_keys, exports=options.export)
     corpus.create()
     _check_writable(corpus)
-    only = _kept_clips(corpus, options.where) if options.where else None
-    request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, _about(options))
-    engine, run_map = open_engine(options.engine, options.address, listener.step)
+    only = kept_clips(corpus, options.where) if options.where else None
+    limits = {"about": _about(options), "max_failures": options.max_failures}
+    request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, **limits)
+    engine, run_map = open_engine(options.engine, options.address, listener.step, options.limits)
     try:
         with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
             run = execute(request, engine, run_map, Path(scratch), listener)
@@ -95,7 +101,8 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
         if not options.export:
             return JobResult(run, funnel, None)
         listener.step("Writing shards")
-        report = export(corpus, recipe.select.name, recipe.export, run_map=run_map)
+        addresses = {ref.uri: ref.address for ref in refs if ref.address}
+        report = export(corpus, recipe.select.name, recipe.export, run_map=run_map, addresses=addresses)
         return JobResult(run, funnel, report)
     finally:
         engine.close()
@@ -128,8 +135,11 @@ def export_again(
 
 
 def _recipe_of(corpus: Corpus, recipe: str, run_id: str, overrides: Sequence[str]) -> Recipe:
-    if recipe:
-        return load_recipe(recipe, overrides)
+    return load_recipe(recipe, overrides) if recipe else recipe_of_run(corpus, run_id, overrides)
+
+
+def recipe_of_run(corpus: Corpus, run_id: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a complete run followed."""
     check_run(corpus, run_id)
     place = corpus.runs().child(run_id, "recipe.yaml")
     return parse_recipe(place.read_text(), f"recipe of run {run_id}", overrides)
@@ -139,21 +149,27 @@ def _bucket_of(config: ExportConfig) -> BucketOf:
     return lambda width_px, height_px, n_frames, _fps: bucket_of(width_px, height_px, n_frames, config.buckets)[0]
 
 
-def _kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:
+def kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:
+    """Ids of the clips that a selection keeps."""
     load_funnel(corpus, selection)
     table = read_parquet(corpus.selections().child(selection, "selection.parquet"))
     return frozenset(row["clip_id"] for row in table.to_pylist() if row["verdict"] == "kept")
 
 
-def open_engine(name: str, address: str | None, say: Callable[[str], None]) -> tuple[Engine, RunMap]:
-    """An engine and the way to run bulk work beside it. Ray starts, and ``say`` hears of it, when there is work."""
+def open_engine(
+    name: str, address: str | None, say: Callable[[str], None], limits: Limits | None = None
+) -> tuple[Engine, RunMap]:
+    """An engine and the way to run bulk work beside it. Ray starts, and ``say`` hears of it, when there is work.
+
+    ``limits`` are those of decoding a source.
+    """
     if name == "inline":
         scratch = Path(tempfile.gettempdir())
-        return InlineEngine(scratch), inline_map
+        return InlineEngine(scratch, limits), inline_map
     if name != "ray":
         raise UsageError(f"no engine is called {name!r}", fix="Use `ray` or `inline`")
     text = "Starting Ray" if address is None else f"Joining Ray at {address}"
-    engine = RayOnDemand(address, lambda: say(text))
+    engine = RayOnDemand(address, lambda: say(text), limits)
     return engine, engine.map
 
 
@@ -176,12 +192,12 @@ def check_models(pipeline: Pipeline) -> None:
         )
 
 
-def check_columns(recipe: Recipe, pipeline: Pipeline, user_keys: Iterable[str]) -> None:
-    """ConfigError when the selection or the export reads a column that the run will not have."""
+def check_columns(recipe: Recipe, pipeline: Pipeline, user_keys: Iterable[str], *, exports: bool = True) -> None:
+    """ConfigError when the selection, or the export if there is one, reads a column that the run will not have."""
     stages = run_stages(pipeline.manifest_stages())
     valid = set(column_names(stages, user_keys, bookkeeping=True))
     for where, column, fix in _columns_read(recipe):
-        if column not in valid:
+        if column not in valid and (exports or not where.startswith("export.")):
             hint = nearest(column, column_names(stages, user_keys))
             raise ConfigError(f"the run will have no column {column!r}, {hint}", subject=where, fix=fix)
 
@@ -234,7 +250,8 @@ def _inputs(corpus: Corpus, sources: Sequence[str], options: JobOptions) -> list
     if sources:
         refs = list_inputs(sources, follow_links=options.follow_links)
     elif options.where:
-        refs = _inputs_of_last_run(corpus)
+        corpus.check()
+        refs = [ref for ref, _ in inputs_of_run(corpus, last_run(corpus))]
     else:
         raise UsageError("no sources given", fix="Name files, folders, globs, lists or URIs; see `curate run --help`")
     if options.sample is not None:
@@ -244,16 +261,19 @@ def _inputs(corpus: Corpus, sources: Sequence[str], options: JobOptions) -> list
     return refs[: options.limit] if options.limit is not None else refs
 
 
-def _inputs_of_last_run(corpus: Corpus) -> list[InputRef]:
-    corpus.check()
-    table = read_parquet(corpus.runs().child(last_run(corpus), "inputs.parquet"))
+def inputs_of_run(corpus: Corpus, run_id: str) -> list[tuple[InputRef, Outcome]]:
+    """The inputs of a complete run, and how they ended."""
+    table = read_parquet(corpus.runs().child(run_id, "inputs.parquet"))
     return [
-        InputRef(
-            row["uri"],
-            row["size_bytes"],
-            row["version"],
-            row["cause"] if row["outcome"] == "skipped" else "",
-            dict(row["user"] or []),
+        (
+            InputRef(
+                row["uri"],
+                row["size_bytes"],
+                row["version"],
+                row["cause"] if row["outcome"] == Outcome.SKIPPED else "",
+                dict(row["user"] or []),
+            ),
+            Outcome(row["outcome"]),
         )
         for row in table.to_pylist()
     ]
@@ -266,4 +286,12 @@ def _check_writable(corpus: Corpus) -> None:
 
 
 def _about(options: JobOptions) -> dict[str, object]:
-    return {"limit": {"limit": options.limit, "sample": options.sample, "seed": options.seed, "where": options.where}}
+    limit = {"limit": options.limit, "sample": options.sample, "seed": options.seed, "where": options.where}
+    return {"limit": limit, **about_limits(options.limits)}
+
+
+def about_limits(limits: Limits | None) -> dict[str, object]:
+    """What a manifest says of the limits of decoding, where they are not the usual ones."""
+    if limits is None or limits == Limits():
+        return {}
+    return {"decode": {"memory_bytes": limits.memory_bytes, "least_s": limits.least_s}}

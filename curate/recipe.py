@@ -21,13 +21,15 @@ import yaml
 from pydantic import Field
 
 from curate.config import Config, nearest, parse_config
-from curate.datafiles import recipe_files
+from curate.datafiles import MAX_YAML_BYTES, parse_yaml, read_text, recipe_files
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.errors import ConfigError
 from curate.export import ExportConfig
+from curate.redaction import redacted
 from curate.select import SelectConfig
 from curate.stage import Stage
 from curate.stages.registry import stage_class, stage_names
+from curate.storage import Place, is_remote
 
 
 class GateConfig(Config):
@@ -59,12 +61,17 @@ class Recipe(Config):
 
 
 def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or path and apply ``key=value`` overrides. ConfigError says what is wrong and where.
+    """Read a recipe by name, path or URI and apply ``key=value`` overrides. ConfigError says what is wrong and where.
 
     An override names a stage's key (``cut.min_len_s=2``), or one of the selection or export (``export.seed=7``).
     """
+    if is_remote(name_or_file):
+        where = redacted(name_or_file)
+        with Place(name_or_file).open() as file:
+            text = file.read(MAX_YAML_BYTES + 1).decode("utf-8", "replace")
+        return parse_recipe(text, where, overrides)
     path = _path_of(name_or_file)
-    return parse_recipe(path.read_text(encoding="utf-8", errors="replace"), str(path), overrides)
+    return parse_recipe(read_text(path), str(path), overrides)
 
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -96,10 +103,7 @@ def _path_of(name_or_file: str) -> Path:
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is not YAML: {error}", subject=where) from error
+    data = parse_yaml(text, where)
     if not isinstance(data, dict):
         raise ConfigError("must hold keys such as name, stages, select", subject=where)
     return data
@@ -161,9 +165,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _value(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {override!r} is not YAML", subject="--set") from error
+        return parse_yaml(text, "--set")
+    except ConfigError as error:
+        raise ConfigError(f"the value of {override!r} {error.message}", subject="--set") from error
 
 
 def _put(target: Any, path: Sequence[str], value: Any, key: str) -> None:

@@ -31,6 +31,7 @@ class CutKind(StrEnum):
     WIPE = "wipe"
     MAX_LEN = "max_len"
     STRIDE = "stride"
+    DAMAGE = "damage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class InputRef:
 
     ``version`` is the etag or the modification time as text: with uri and size it says whether the content may have
     changed. ``cause`` is set when the listing already skips the input (symlink out of the root, not a video name ...).
-    ``user`` holds the extra columns of a source list.
+    ``user`` holds the extra columns of a source list. ``uri`` is the name that tables keep; where the place is only
+    reached with a secret (a signed address, a password), ``address`` has it. It is never stored, printed or logged.
     """
 
     uri: str
@@ -47,6 +49,12 @@ class InputRef:
     version: str = ""
     cause: str = ""
     user: Mapping[str, str] = field(default_factory=dict)
+    address: str = field(default="", repr=False, compare=False)
+
+    @property
+    def place(self) -> str:
+        """Where to read it."""
+        return self.address or self.uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +215,27 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something failed, in full."""
+    """Why something failed, in full. ``peak_memory_bytes`` is the most that the process held while it tried."""
 
     error_class: str
     message: str
     traceback: str = ""
+    peak_memory_bytes: int | None = None
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """A failure from its columns (`columns`)."""
+        message, trace = row["error_message"] or "", row["error_traceback"] or ""
+        return cls(row["error_class"] or "", message, trace, row["peak_memory_bytes"])
+
+    def columns(self) -> dict[str, Any]:
+        """Its columns in a table."""
+        return {
+            "error_class": self.error_class,
+            "error_message": self.message,
+            "error_traceback": self.traceback,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from fractions import Fraction
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -25,8 +26,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate.config import Config
-from curate.errors import CurateError, DependencyError, StageError
+from curate.errors import CurateError, DependencyError, StageError, class_name
+from curate.memory import peak_memory_bytes
 from curate.records import Cell, Clip, Failure, Outcome, SourceFacts, Span
+from curate.redaction import redacted
 
 DECODE_POLICY_VERSION = 2
 """Part of every fingerprint that reads pixels: raise it when the pixels or positions of views change."""
@@ -181,11 +184,21 @@ class Stage(ABC, Generic[ConfigT]):
         """Load weights and sessions, once per worker."""
 
 
+class Reading(StrEnum):
+    """How a file is read: ``NORMAL``; ``TOLERANT``, when a part may be missing or broken; ``RECLOCKED``, when its time
+    stamps are not to be used either: frames are counted at the declared rate, as in a file muxed anew."""
+
+    NORMAL = "normal"
+    TOLERANT = "tolerant"
+    RECLOCKED = "reclocked"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """A source lying on local disk. ``digest`` is the sha256 of its bytes.
 
     ``identity`` is what told the file apart when it was hashed, where it is the user's own; empty for a copy of ours.
+    ``reading`` is how much of its word is taken.
     """
 
     path: str
@@ -193,6 +206,7 @@ class SourceFile:
     digest: str
     size_bytes: int
     identity: tuple[int, ...] = ()
+    reading: Reading = Reading.NORMAL
 
 
 class ProbeStage(Stage[ConfigT]):
@@ -355,12 +369,17 @@ def boundary() -> Iterator[Caught]:
 
 
 def failed_cell(key: str, error: BaseException, seconds: float, attempt: int = 1) -> Cell:
-    """The cell of a failed measurement, with the error in full."""
+    """The cell of a failed measurement, with the error in full, less the secrets in it.
+
+    An error that comes from another process says how much memory that one took (``peak_memory_bytes``).
+    """
     message = error.message if isinstance(error, CurateError) else str(error) or type(error).__name__
     if isinstance(error, CurateError) and error.fix:
         message = f"{message}. {error.fix}"
     trace = "".join(traceback.format_exception(error))
-    return Cell(key, Outcome.FAILED, {}, seconds, Failure(type(error).__name__, message, trace), attempt)
+    peak_bytes = getattr(error, "peak_memory_bytes", None) or peak_memory_bytes()
+    failure = Failure(class_name(error), redacted(message), redacted(trace), peak_bytes)
+    return Cell(key, Outcome.FAILED, {}, seconds, failure, attempt)
 
 
 def missing_dependency(clip_id: str, stage: str, needs: str) -> Cell:

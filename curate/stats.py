@@ -12,14 +12,23 @@ import duckdb
 
 from curate.config import nearest
 from curate.errors import ConfigError
-from curate.query import RunStage, RunTables, connect, identifier, last_run, literal, run_query, sources_sql
+from curate.failures import FailureGroup, run_failures
+from curate.query import (
+    RunStage,
+    RunTables,
+    connect,
+    identifier,
+    last_run,
+    listing_again,
+    literal,
+    run_query,
+)
 from curate.query.parts import id_sql
 from curate.tables import Corpus
 
 PERCENTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 BINS = 20
 _TOP = 20
-_EXAMPLES = 3
 _PROBE_COLUMNS = ("container", "codec", "width_px", "height_px", "rate_fps", "vfr", "duration_s")
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
 _CATEGORIES = ("VARCHAR", "BOOLEAN", "VARCHAR[]")
@@ -53,25 +62,6 @@ class CategoryStats:
     failed: int
     n_distinct: int
     top: list[tuple[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class FailureExample:
-    """One failure: the clip id or source digest (the URI where nothing was read), its input, the message."""
-
-    key: str
-    uri: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failures of one class in one stage; stage ``input`` means that the file could not even be read."""
-
-    stage: str
-    error_class: str
-    n: int
-    examples: list[FailureExample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +102,7 @@ class CorpusStats:
     """What some stages cannot do without bigger models, by stage."""
 
 
+@listing_again
 def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | None = None) -> CorpusStats:
     """Statistics of a run (the last complete one), with the funnel of ``selection`` (the run's latest)."""
     corpus.check()
@@ -139,7 +130,7 @@ def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | Non
             hours=hours,
             numbers=numbers,
             categories=categories,
-            failures=_failures(tables),
+            failures=run_failures(tables),
             seconds=seconds,
             sources=_outcomes(tables),
             funnel=funnel if funnel and funnel["run_id"] == run_id else None,
@@ -147,15 +138,7 @@ def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | Non
         )
 
 
-def failures(corpus: Corpus, run_id: str | None = None) -> list[FailureGroup]:
-    """Failures of a run (the last complete one) by stage and class, the most frequent first, with examples."""
-    corpus.check()
-    with closing(connect()) as con:
-        tables = RunTables(con, corpus, run_id or last_run(corpus))
-        _prepare(tables)
-        return _failures(tables)
-
-
+@listing_again
 def _funnel(corpus: Corpus, run_id: str | None, selection: str | None) -> dict[str, Any] | None:
     """The funnel of the named selection, else of the latest over this run."""
     places = {name: corpus.selections().child(name, "funnel.json") for name in corpus.selections().folders()}
@@ -259,40 +242,3 @@ def _outcomes(tables: RunTables) -> list[SourceOutcome]:
     sql = f"""SELECT outcome, coalesce(cause, '') AS cause, count(*) AS n FROM ({tables.inputs_sql()})
         GROUP BY ALL ORDER BY n DESC, outcome, cause"""
     return [SourceOutcome(**row) for row in run_query(tables.con, lambda: sql).to_pylist()]
-
-
-def _failures(tables: RunTables) -> list[FailureGroup]:
-    parts = [_failed_cells(tables, stage) for stage in tables.stages]
-    everything = " UNION ALL ".join([*parts, _failed_inputs(tables)])
-    sql = f"""SELECT stage, error_class, count(*) AS n, list({{'key': key, 'uri': uri, 'message': message}}
-        ORDER BY uri, key)[:{_EXAMPLES}] AS examples FROM ({everything}) GROUP BY stage, error_class
-        ORDER BY n DESC, stage, error_class"""
-    rows = run_query(tables.con, lambda: sql).to_pylist()
-    return [
-        FailureGroup(row["stage"], row["error_class"], row["n"], [FailureExample(**e) for e in row["examples"]])
-        for row in rows
-    ]
-
-
-def _failed_cells(tables: RunTables, stage: RunStage) -> str:
-    """SQL of (stage, key, error_class, message, uri) of a stage's failed cells in this run."""
-    cells = _own_cells(tables, stage, ["key", "outcome", "error_class", "error_message"])
-    join = "JOIN run_clips r ON r.clip" if stage.kind == "clip" else "JOIN run_sources r ON r.source"
-    inputs = f"""SELECT {id_sql("source_digest")} AS source, min(uri) AS uri FROM ({tables.inputs_sql()})
-        WHERE source_digest IS NOT NULL AND outcome <> 'skipped' GROUP BY 1"""
-    return f"""SELECT {literal(stage.name)} AS stage, key, coalesce(error_class, '') AS error_class,
-        coalesce(error_message, '') AS message, uri FROM ({cells}) c {join} = {id_sql("c.key")}
-        JOIN ({inputs}) i ON i.source = r.source WHERE outcome = 'failed'"""
-
-
-def _failed_inputs(tables: RunTables) -> str:
-    """SQL of the same of inputs that failed before any cell of theirs did."""
-    told = " UNION ALL ".join(
-        f"SELECT key FROM ({_own_cells(tables, stage, ['key', 'outcome'])}) WHERE outcome = 'failed'"
-        for stage in (tables.probe, tables.cut)
-    )
-    known = sources_sql(tables.con, tables.corpus, ["uri", "size_bytes", "version", "error_class", "error_message"])
-    return f"""SELECT 'input' AS stage, i.uri AS key, coalesce(s.error_class, '') AS error_class,
-        coalesce(s.error_message, i.cause, '') AS message, i.uri FROM ({tables.inputs_sql()}) i LEFT JOIN ({known}) s
-        ON s.uri = i.uri AND s.size_bytes IS NOT DISTINCT FROM i.size_bytes AND s.version = i.version
-        WHERE i.outcome = 'failed' AND coalesce(i.source_digest, '') NOT IN ({told})"""

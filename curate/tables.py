@@ -42,6 +42,8 @@ SOURCES = pa.schema(
         ("seconds", pa.float64()),
         ("host", pa.string()),
         ("run_id", pa.string()),
+        ("error_traceback", pa.string()),
+        ("peak_memory_bytes", pa.int64()),
     ]
 )
 """One row per uri, size and version read: what content it holds, or why it could not be read."""
@@ -86,9 +88,10 @@ _CELL_TAIL = [
     ("seconds", pa.float64()),
     ("host", pa.string()),
     ("run_id", pa.string()),
+    ("peak_memory_bytes", pa.int64()),
 ]
 
-BOOKKEEPING = frozenset({"seconds", "host", "attempt", "run_id"})
+BOOKKEEPING = frozenset({"seconds", "host", "attempt", "run_id", "error_traceback", "peak_memory_bytes"})
 """Columns in which two identical tables may differ."""
 
 
@@ -114,9 +117,7 @@ def _cell_row(cell: Cell, host: str, run_id: str) -> dict[str, Any]:
         "key": cell.key,
         **cell.values,
         "outcome": str(cell.outcome),
-        "error_class": failure.error_class if failure else None,
-        "error_message": failure.message if failure else None,
-        "error_traceback": failure.traceback if failure else None,
+        **(failure.columns() if failure else {}),
         "attempt": cell.attempt,
         "seconds": cell.seconds,
         "host": host,

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 from hypothesis import settings
 
+from curate import storage
 from curate.testing.bucket import make_sample_bucket
 from curate.testing.footage import moving_texture, write_video
 
@@ -18,6 +19,12 @@ cv2.setNumThreads(1)
 
 settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places are asked again as often as ever, but at once."""
+    monkeypatch.setattr(storage, "WAITS_S", tuple(0.0 for _ in storage.WAITS_S))
 
 
 @pytest.fixture(scope="session")

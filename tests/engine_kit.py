@@ -177,7 +177,7 @@ def all_cells(out: Path, pipe: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
     found: dict[str, list[tuple[Any, ...]]] = {}
     for _, stage, fingerprint in pipe.stages():
         schema = cell_schema(stage)
-        names = [name for name in schema.names if name not in BOOKKEEPING and name != "error_traceback"]
+        names = [name for name in schema.names if name not in BOOKKEEPING]
         sql = cells_sql(con, corpus, stage.name, fingerprint, schema)
         columns = ", ".join(f'"{name}"' for name in names)
         found[stage.name] = sorted(con.sql(f"select {columns} from ({sql})").fetchall(), key=repr)

@@ -3,6 +3,8 @@
 import hashlib
 from fractions import Fraction
 
+import av
+
 from curate.media.decode import Frame
 from curate.media.facts import read_facts
 from curate.testing.footage import moving_texture, write_video
@@ -38,3 +40,26 @@ def digest(frame: Frame) -> str:
 def small(path, n=48, **more):
     write_video(path, moving_texture(n, 96, 54, (3, 1), 1), Fraction(25), **{"gop": 12, **more})
     return str(path), read_facts(str(path))
+
+
+def damaged_packets(path, out, numbers):
+    """A copy in which some packets, by number in decode order, make no sense; the rest is whole."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        at, size = places[number]
+        begin = at + 4
+        data[begin : at + size] = b"\xff" * (at + size - begin)
+    out.write_bytes(data)
+
+
+def stamped_by_decoding(path, out):
+    """A copy whose frames are stamped with when they are decoded: where they are reordered they run backwards."""
+    with av.open(str(path)) as old, av.open(str(out), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.pts = packet.dts
+                packet.stream = stream
+                new.mux(packet)

@@ -48,7 +48,13 @@ def test_an_error_says_what_is_concerned_and_what_to_do(error, text):
 
 def test_transient_names_are_those_of_classes_that_say_so():
     ours = {cls.__name__ for cls in OURS if cls.transient}
-    assert ours == {"TransientStorageError", "DependencyError", "SourceChangedError", "MissingModelError"}
+    assert ours == {
+        "TransientStorageError",
+        "TruncatedReadError",
+        "DependencyError",
+        "SourceChangedError",
+        "MissingModelError",
+    }
     assert ours <= set(transient_names())
     assert not {"StorageError", "DecodeError", "StageError", "WorkerDiedError", "ValueError"} & set(transient_names())
 

@@ -114,6 +114,11 @@ def test_a_column_that_the_run_will_not_have_is_refused_before_hours_of_scoring(
     assert nothing_was_read(out)
 
 
+def test_columns_of_an_export_that_there_will_not_be_are_no_matter(bucket, out):
+    result, _ = do([bucket], out, recipe("export.columns=[text.area_max]"), export=False)
+    assert result.funnel is not None and result.export is None
+
+
 def test_columns_of_a_source_list_can_be_asked_for(bucket, out, tmp_path):
     (tmp_path / "list.csv").write_text(f"path,licence\n{bucket}/a.mp4,CC0\n{bucket}/b.mp4,none\n")
     chosen = recipe("select.conditions=[{column: user.licence, in: [CC0]}]", "export.columns=[user.licence]")

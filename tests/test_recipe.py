@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, StorageError
 from curate.recipe import build, load_recipe, parse_recipe, recipe_files
+from curate.storage import Place
 
 SMALL = """
 name: small
@@ -204,6 +205,13 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path, monkeypatch):
         with pytest.raises(ConfigError) as caught:
             load_recipe(name)
         assert words in str(caught.value)
+
+
+def test_a_recipe_lies_beside_the_runs_of_a_corpus_wherever_that_is(memory_bucket):
+    Place(f"{memory_bucket}/runs/1/recipe.yaml").write_text(SMALL)
+    assert load_recipe(f"{memory_bucket}/runs/1/recipe.yaml") == parse_recipe(SMALL, "x")
+    with pytest.raises(StorageError, match="does not exist"):
+        load_recipe(f"{memory_bucket}/runs/2/recipe.yaml")
 
 
 def test_bytes_that_are_no_text_are_a_wrong_recipe(tmp_path):

@@ -6,14 +6,14 @@ import math
 
 import pyarrow as pa
 import pytest
-from corpus_kit import CorpusKit, digest_of
+from corpus_kit import CorpusKit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.config import parse_config
 from curate.errors import ConfigError, CorpusError
 from curate.select import SelectConfig, select
-from curate.stats import BINS, PERCENTILES, corpus_stats, failures
+from curate.stats import BINS, PERCENTILES, corpus_stats
 
 STAGES = {
     "motion": {"speed": pa.float64(), "camera": pa.string(), "frozen": pa.bool_()},
@@ -66,26 +66,6 @@ def test_hashes_and_embeddings_are_no_scores(tmp_path):
     kit, _ = corpus_of(tmp_path, [0.5])
     stats = corpus_stats(kit.write())
     assert {s.column for s in (*stats.numbers, *stats.categories) if s.stage == "features"} == {"classes"}
-
-
-def test_failures_are_grouped_with_examples_each_counted_once(tmp_path):
-    kit, clips = corpus_of(tmp_path, [None, None, 0.5])
-    kit.input("gone.mp4", "failed", "StorageError: cannot be read")
-    kit.input("bad.mp4", "failed", "NotMediaError: no demuxer", digest_of("bad.mp4"))
-    kit.failed("probe", digest_of("bad.mp4"), "NotMediaError", "no demuxer")
-    kit.source("torn.mp4", [])
-    kit.cells["cut"].pop()
-    kit.failed("cut", digest_of("torn.mp4"), "DecodeError", "ends early")
-    groups = failures(kit.write())
-    assert [(g.stage, g.error_class, g.n) for g in groups] == [
-        ("motion", "StageError", 2),
-        ("cut", "DecodeError", 1),
-        ("input", "StorageError", 1),
-        ("probe", "NotMediaError", 1),
-    ]
-    assert {e.key for e in groups[0].examples} == set(clips[:2])
-    assert {(e.uri, e.message) for e in groups[0].examples} == {("a.mp4", "no flow")}
-    assert [groups[i].examples[0].uri for i in (1, 2, 3)] == ["torn.mp4", "gone.mp4", "bad.mp4"]
 
 
 def test_seconds_sources_and_size(tmp_path):

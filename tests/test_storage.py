@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import http.client
+import io
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate import storage
-from curate.errors import StorageError, TransientStorageError
-from curate.storage import Place, is_remote, redacted, storage_error
+from curate.errors import StorageError, TransientStorageError, TruncatedReadError
+from curate.redaction import redacted
+from curate.storage import Place, is_remote, retried, storage_error
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -159,3 +168,194 @@ def test_no_part_of_a_secret_is_left(password, signature, scheme):
 )
 def test_what_is_remote(uri, remote):
     assert is_remote(uri) is remote
+
+
+class Flaky(MemoryFileSystem):
+    """A remote place that fails in a given order, then works."""
+
+    protocol = "flaky"
+    cachable = False
+    faults: ClassVar[list[Exception]] = []
+    asked: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("flaky://").strip("/")
+
+    def _ask(self, what: str) -> MemoryFileSystem:
+        """The place that answers."""
+        self.asked.append(what)
+        if self.faults:
+            raise self.faults.pop(0)
+        return fsspec.filesystem("memory")
+
+    def info(self, path: str, **more: Any) -> dict[str, Any]:
+        return self._ask("info").info(path)
+
+    def ls(self, path: str, detail: bool = True, **more: Any) -> list[Any]:
+        return self._ask("ls").ls(path, detail)
+
+    def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
+        return self._ask("open").open(path, mode)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **more: Any) -> None:
+        self._ask("write").pipe_file(path, value)
+
+
+@pytest.fixture
+def flaky(memory_bucket) -> type[Flaky]:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    fsspec.filesystem("memory").pipe_file("/a/b", b"data")
+    Flaky.faults.clear()
+    Flaky.asked.clear()
+    return Flaky
+
+
+class Answer(Exception):
+    """An error as clients raise it: aiohttp's ``status``, gcsfs's ``code``, botocore's ``response``."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(f"answered {told}")
+        vars(self).update(told)
+
+
+class PayloadError(Exception):
+    """Named as aiohttp's error of a body that breaks off."""
+
+
+def boto(status: int, code: str) -> Answer:
+    return Answer(response={"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {"Code": code}})
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+PASSING = [
+    TimeoutError("slow"),
+    ConnectionResetError("reset"),
+    OSError(errno.EBUSY, "slow down"),
+    OSError(errno.ENETUNREACH, "no network"),
+    http.client.IncompleteRead(b"ha", 2),
+    PayloadError("not enough data"),
+    Answer(status=503),
+    Answer(code="429"),
+    boto(500, "InternalError"),
+    boto(400, "RequestTimeout"),
+    caused(OSError(errno.EIO, "unknown"), boto(503, "WhoKnows")),
+    caused(FileNotFoundError("http"), Answer(status=502)),
+]
+LASTING = [
+    OSError(errno.ENOSPC, "full"),
+    OSError(errno.EIO, "broken"),
+    PermissionError(errno.EACCES, "no"),
+    Answer(status=403),
+    boto(400, "InvalidRequest"),
+    caused(PermissionError("no"), TimeoutError("once")),
+]
+ACTIONS = {
+    "exists": (lambda place: place.exists(), True),
+    "size": (lambda place: place.size_bytes(), 4),
+    "read": (lambda place: place.read_bytes(), b"data"),
+    "open": (lambda place: place.open().read(), b"data"),
+    "write": (lambda place: place.write_bytes(b"x"), None),
+    "files": (lambda place: Place("flaky://a").files(), ["/a/b"]),
+    "folders": (lambda place: Place("flaky://").folders(), ["a"]),
+}
+
+
+@pytest.fixture
+def raisable(monkeypatch):
+    """The errors of this file, as if they were those of a loaded client."""
+    kinds = [(__name__, kind.__name__) for kind in (Answer, PayloadError)]
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(Answer=Answer, PayloadError=PayloadError))
+    monkeypatch.setattr(storage, "_CLIENT_ERRORS", (*storage._CLIENT_ERRORS, *kinds))
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_may_pass_is_tried_again(flaky, raisable, error):
+    flaky.faults.extend([error, error, error])
+    assert Place("flaky://a/b").read_bytes() == b"data"
+    assert flaky.asked == ["open"] * 4
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_what_will_not_pass_is_said_at_once(flaky, raisable, error):
+    flaky.faults.extend([error])
+    with pytest.raises(StorageError) as caught:
+        Place("flaky://a/b").read_bytes()
+    assert flaky.asked == ["open"]
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("what", ACTIONS)
+def test_every_way_to_ask_a_place_is_patient_for_a_while(flaky, what):
+    action, result = ACTIONS[what]
+    flaky.faults.extend([ConnectionError("reset")] * 3)
+    assert action(Place("flaky://a/b")) == result
+    flaky.faults.extend([ConnectionError("reset")] * 9)
+    with pytest.raises(TransientStorageError, match=f"cannot be {'written' if what == 'write' else 'read'} just now"):
+        action(Place("flaky://a/b"))
+    assert len(flaky.faults) == 5
+
+
+def test_a_place_that_cannot_be_asked_is_not_empty(flaky):
+    """Regression: a corpus behind a time-out looked like none."""
+    flaky.faults[:] = [PermissionError("403")]
+    with pytest.raises(StorageError, match="may not be read"):
+        Place("flaky://a/b").exists()
+
+
+def test_a_read_that_ends_early_is_noticed_and_repeated(flaky, monkeypatch):
+    class Short(io.BytesIO):
+        size = 4
+
+    files = [Short(b"da"), Short(b""), Short(b"data")]
+    monkeypatch.setattr(flaky, "open", lambda *_, **__: files.pop(0))
+    assert Place("flaky://a/b").read_bytes() == b"data"
+    files.extend(Short(b"dat") for _ in range(4))
+    with pytest.raises(TruncatedReadError, match="ended after 3 of 4 bytes"):
+        Place("flaky://a/b").read_bytes()
+
+
+def waits(uri: str, monkeypatch, attempts: int) -> list[float]:
+    monkeypatch.undo()
+    waited: list[float] = []
+    faults = [TimeoutError("slow")] * attempts
+
+    def ask() -> None:
+        if faults:
+            raise faults.pop()
+
+    with contextlib.suppress(TransientStorageError):
+        retried(ask, uri, sleep=waited.append)
+    return waited
+
+
+def test_waits_grow_and_are_shortened_by_place(monkeypatch):
+    waited = waits("http://host/a", monkeypatch, 9)
+    assert len(waited) == len(storage.WAITS_S)
+    for told, most in zip(waited, storage.WAITS_S, strict=True):
+        assert most / 2 <= told <= most
+    assert waited == waits("http://host/a", monkeypatch, 9)
+    assert waited != waits("http://host/b", monkeypatch, 9)
+    assert waits("http://host/a", monkeypatch, 0) == []
+
+
+def test_a_client_that_tries_again_itself_gets_one_more_attempt_only(monkeypatch):
+    assert [len(waits(f"{kind}://bucket/a", monkeypatch, 9)) for kind in ("s3", "gs", "http")] == [1, 1, 3]
+
+
+def test_an_error_of_a_write_becomes_ours_though_it_is_no_system_error(flaky, raisable):
+    flaky.faults.extend([Answer(status=403, message="secret")])
+    with pytest.raises(StorageError, match="cannot be written: Answer"):
+        Place("flaky://a/b").write_bytes(b"x")
+
+
+def test_a_local_file_is_put_where_it_belongs(place, tmp_path):
+    file = tmp_path / "made"
+    file.write_bytes(b"x")
+    place.child("first").write_bytes(b"")
+    place.child("it").put(file)
+    assert place.child("it").read_bytes() == b"x"

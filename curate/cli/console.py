@@ -1,4 +1,7 @@
-"""How commands print, and how they end: one clear error, the right exit status."""
+"""How commands print, and how they end: one clear error, the right exit status.
+
+Whatever comes from outside (names, messages, values of tables) goes through `plain` before it is printed.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from curate.errors import CurateError, UsageError
+from curate.redaction import redacted
 from curate.storage import storage_error
 
 EXIT_OK = 0
@@ -19,19 +23,28 @@ EXIT_USAGE = 2
 EXIT_FAILURES = 3
 EXIT_STOPPED = 4
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
+
+MOST_CHARS = 10_000
+"""A longer text is cut off: nobody reads it, and finding markup in it can take for ever."""
 
 _QUERY_STOPPED = "Query interrupted"
 """What DuckDB makes of Ctrl-C during a query: a RuntimeError of these words."""
 
-# Control characters, and those that change the direction or the lines of a text; a name may forge neither.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Control characters, those that change the direction or the lines of a text, and invisible ones: a name may forge
+# nothing. The joiners U+200C and U+200D stay, since scripts and emoji are written with them.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
 
 
 def plain(text: object) -> str:
-    """Text of unknown origin (file names, messages), safe to print in a line: no control characters, no markup."""
-    safe = str(text).encode("utf-8", "backslashreplace").decode()
+    """Text of unknown origin, safe to print in a line: no control characters, no markup, no secrets of URIs."""
+    safe = redacted(str(text)).encode("utf-8", "backslashreplace").decode()
+    if len(safe) > MOST_CHARS:
+        safe = f"{safe[:MOST_CHARS]}… ({len(safe)} characters)"
     return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", safe))
 
 

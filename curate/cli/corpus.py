@@ -1,20 +1,19 @@
-"""Commands that decide and write: `select`, `export`, `verify`, `forget`."""
+"""Commands that decide and write: `select`, `export`, `forget`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.console import EXIT_ERROR, ending, out, plain
+from curate.cli.console import ending, out, plain
 from curate.cli.look import CorpusName, RunName
 from curate.cli.tables import print_funnel
+from curate.redaction import stored_uri
 from curate.units import format_bytes
 
 if TYPE_CHECKING:
     from curate.export import ExportReport
-    from curate.tables import Corpus
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="Recipe whose rules to use; default the run's own.")]
 
@@ -73,44 +72,7 @@ def print_export(report: ExportReport) -> None:
     for reason, count in report.left_out.items():
         out.print(f"  {count} kept clips in no bucket: {plain(reason)}")
     for hole in report.holes:
-        out.print(f"  hole {hole.clip_id}: {plain(hole.reason)}", soft_wrap=True)
-
-
-def verify_command(
-    corpus: CorpusName,
-    name: Annotated[str, typer.Argument(metavar="[SHARDS]", help="A shard set; default every one.")] = "",
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every clip, not a sample.")] = False,
-) -> None:
-    """Check shards against their index, digests, sidecars and selection; exit status 1 when something is wrong.
-
-    Example: `curate verify corpus embedded --deep`
-    """
-    from curate.tables import Corpus
-
-    with ending():
-        place = Corpus(corpus)
-        place.check()
-        wrong = sum(_verify_one(place, each, deep=deep) for each in _shard_sets(place, name))
-    if wrong:
-        raise typer.Exit(EXIT_ERROR)
-
-
-def _shard_sets(corpus: Corpus, name: str) -> Sequence[str]:
-    found = [name] if name else corpus.root.child("shards").folders()
-    if not found:
-        out.print("There are no shards yet; `curate export` writes them.")
-    return found
-
-
-def _verify_one(corpus: Corpus, name: str, *, deep: bool) -> int:
-    from curate.verify import verify
-
-    problems = verify(corpus, name, deep=deep)
-    for problem in problems:
-        out.print(f"[red]{problem.kind}[/] {plain(problem.subject)}: {plain(problem.message)}", soft_wrap=True)
-    how = "every clip decoded" if deep else "a sample decoded"
-    out.print(f"{plain(name)}: {f'{len(problems)} problems' if problems else f'whole, {how}'}")
-    return len(problems)
+        out.print(f"  hole {plain(hole.clip_id)}: {plain(hole.reason)}", soft_wrap=True)
 
 
 def forget_command(
@@ -126,7 +88,7 @@ def forget_command(
     from curate.tables import Corpus
 
     with ending():
-        gone = forget(Corpus(corpus), source, reason)
+        gone = forget(Corpus(corpus), stored_uri(source), reason)
         out.print(f"Forgotten: {len(gone.digests)} contents under {len(gone.uris)} names.")
         for name in gone.shard_sets:
             out.print(f"Still in shards {plain(name)}: run `curate select` and `curate export` again.")

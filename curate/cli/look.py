@@ -1,8 +1,9 @@
-"""Commands that look: `stats`, `show`, `failures`."""
+"""Commands that look: `stats`, `show`."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curate.cli.console import ending, out, plain
-from curate.cli.tables import grid, print_failure_details, print_stats
+from curate.cli.tables import grid, print_stats
 from curate.units import format_duration
 
 if TYPE_CHECKING:
@@ -42,25 +43,6 @@ def stats(
             print_stats(out, found)
 
 
-def failures(
-    corpus: CorpusName,
-    run: RunName = None,
-    examples: Annotated[int, typer.Option(min=1, max=3, help="Examples of each class.")] = 3,
-) -> None:
-    """What failed, by stage and class, with examples.
-
-    Example: `curate failures corpus`
-    """
-    from curate.stats import failures as failures_of
-    from curate.tables import Corpus
-
-    with ending():
-        groups = failures_of(Corpus(corpus), run)
-        if not groups:
-            out.print("Nothing failed.")
-        print_failure_details(out, groups, examples)
-
-
 def show(
     corpus: CorpusName,
     clip_id: Annotated[str, typer.Argument(metavar="CLIP_ID", help="A clip's id, or the beginning of it.")],
@@ -79,7 +61,8 @@ def show(
         _print_clip(record)
         for stage, cell in record.cells.items():
             _print_traceback(stage, cell)
-        target = png or Path(f"{record.clip.clip_id}.png")
+        # The id comes from a table that another wrote: as a file name it may lead nowhere else.
+        target = png or Path(f"{re.sub('[^0-9A-Za-z-]', '_', record.clip.clip_id)}.png")
         target.write_bytes(clip_picture(record))
         out.print(f"Contact sheet: {plain(target)}", soft_wrap=True)
 
@@ -88,7 +71,7 @@ def _print_clip(record: ClipRecord) -> None:
     from curate.tables import BOOKKEEPING
 
     clip, no_values = record.clip, {*BOOKKEEPING, "key", "outcome", "error_traceback"}
-    out.print(f"[bold]Clip[/] {clip.clip_id}")
+    out.print(f"[bold]Clip[/] {plain(clip.clip_id)}")
     for uri in record.uris:
         out.print(f"  of {plain(uri)}", soft_wrap=True)
     out.print(f"  stream {clip.stream} of content sha256 {clip.source_digest}", soft_wrap=True)
@@ -101,17 +84,17 @@ def _print_clip(record: ClipRecord) -> None:
     out.print(f"  begins with {begins}, ends with {ends}", soft_wrap=True)
     for name, verdict in record.verdicts.items():
         why = f": {plain(verdict['reason'])}" if verdict["reason"] else ""
-        out.print(f"  selection {plain(name)}: {verdict['verdict']}{why}", soft_wrap=True)
+        out.print(f"  selection {plain(name)}: {plain(verdict['verdict'])}{why}", soft_wrap=True)
     for stage, cell in record.cells.items():
-        table = grid(f"{stage} {record.fingerprints[stage]}", str(cell["outcome"]))
+        table = grid(plain(f"{stage} {record.fingerprints[stage]}"), plain(cell["outcome"]))
         for column, value in cell.items():
             if value is not None and column not in no_values:
-                table.add_row(f"  {column}", plain(_short(value)))
+                table.add_row(f"  {plain(column)}", plain(_short(value)))
         out.print(table)
 
 
 def _edge(kind: object, detector: str) -> str:
-    words = str(kind).replace("_", " ")
+    words = plain(kind).replace("_", " ")
     return f"{words} ({plain(detector)})" if detector else words
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
 
 from curate import __version__
-from curate.cli import corpus, doctor, look, models, recipes, run
+from curate.cli import compact, corpus, doctor, failures, look, models, recipes, retry, run, verify
 from curate.cli.console import out
 
 app = typer.Typer(
@@ -38,18 +39,21 @@ def root(
 app.command("run", epilog=run.EPILOG)(run.run)
 app.command("select")(corpus.select_command)
 app.command("export")(corpus.export_command)
-app.command("verify")(corpus.verify_command)
+app.command("verify")(verify.verify_command)
+app.command("compact")(compact.compact_command)
 app.command("forget")(corpus.forget_command)
 app.command("stats")(look.stats)
 app.command("show")(look.show)
-app.command("failures")(look.failures)
+app.command("failures")(failures.failures)
+app.command("retry")(retry.retry)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(recipes.app, name="recipes")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. SIGTERM (a scheduler that wants the machine back) stops it like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -8,7 +8,7 @@ import typer
 
 from curate.cli.console import ending, out, plain
 from curate.cli.tables import grid
-from curate.datafiles import recipe_files
+from curate.datafiles import parse_yaml, read_text, recipe_files
 
 app = typer.Typer(help="Recipes: list, show, validate.", no_args_is_help=True)
 
@@ -22,13 +22,11 @@ def list_recipes() -> None:
 
     Example: `curate recipes list`
     """
-    import yaml
-
     with ending():
         table = grid("recipe", "what it does")
         for name, path in recipe_files().items():
-            described = yaml.safe_load(path.read_text(encoding="utf-8"))["description"]
-            table.add_row(name, plain(" ".join(described.split())))
+            described = parse_yaml(read_text(path), path.name)["description"]
+            table.add_row(plain(name), plain(" ".join(described.split())))
         out.print(table)
 
 

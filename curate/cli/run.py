@@ -9,7 +9,7 @@ import typer
 
 from curate.cli.console import EXIT_FAILURES, ending, out, plain
 from curate.cli.corpus import print_export
-from curate.cli.tables import print_funnel, print_stand_ins
+from curate.cli.tables import print_failures, print_funnel, print_stand_ins
 from curate.units import format_duration
 
 if TYPE_CHECKING:
@@ -22,11 +22,25 @@ EPILOG = """
 - A bucket, on a Ray cluster: `curate run s3://bucket/raw --out s3://bucket/corpus --address auto`
 - A list with titles and licences: `curate run list.csv --out corpus`
 - Other thresholds later, nothing computed again: `curate select corpus --set text.area_max.max=0.03`
+- Stop early when a bucket is not what you thought: `curate run videos/ --out corpus --max-failures 5%`
 - Look first: `curate run videos/ --out corpus --sample 0.01 --engine inline`
 
 **Exit status**: 0 complete (failures are printed), 1 could not be completed, 2 wrong usage, 3 something failed and
 `--strict` was given, 4 stopped (the same command goes on from there).
 """
+
+FailureLimit = Annotated[
+    str,
+    typer.Option(
+        metavar="N|SHARE",
+        help="End the run, with status 1, once more sources than this failed: a number (`20`), or a share of those "
+        "read so far (`5%`; judged from 50 sources on).",
+    ),
+]
+DecodeMemory = Annotated[float, typer.Option(min=0, help="Memory that decoding one source may take; 0 for no limit.")]
+DecodeSeconds = Annotated[
+    float, typer.Option(min=1, help="Seconds that decoding a short source may take; longer ones get more.")
+]
 
 
 def run(
@@ -52,6 +66,9 @@ def run(
     strict: Annotated[bool, typer.Option("--strict", help="End with status 3 when anything failed.")] = False,
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Take links that leave a folder.")] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Stop after the selection.")] = False,
+    max_failures: FailureLimit = "",
+    decode_memory_gb: DecodeMemory = 4.0,
+    decode_s: DecodeSeconds = 60.0,
 ) -> None:
     """Score every clip of the sources, select, and write training shards.
 
@@ -60,13 +77,18 @@ def run(
     """
     with ending():
         from curate.cli.progress import Progress
+        from curate.engine.fuse import MaxFailures
+        from curate.isolation import Limits
         from curate.job import JobOptions, run_job
         from curate.recipe import load_recipe
 
         if not corpus:
             raise typer.BadParameter("say where the corpus is to lie", param_hint="--out")
+        most = MaxFailures.parse(max_failures) if max_failures else None
+        only = tuple(stages or ())
+        limits = Limits(round(decode_memory_gb * 1e9), decode_s)
         options = JobOptions(
-            corpus, engine, address, tuple(stages or ()), where, limit, sample, seed, follow_links, not no_export
+            corpus, engine, address, only, where, limit, sample, seed, follow_links, not no_export, most, limits
         )
         with Progress(out) as progress:
             result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
@@ -76,6 +98,9 @@ def run(
 
 
 def _print_result(result: JobResult, corpus: str) -> int:
+    from curate.failures import failures
+    from curate.tables import Corpus
+
     run_result = result.run
     inputs = run_result.counts["inputs"]
     failed = inputs.get("failed", 0) + run_result.counts["cells_failed"]
@@ -85,6 +110,8 @@ def _print_result(result: JobResult, corpus: str) -> int:
     if result.export is not None:
         print_export(result.export)
     print_stand_ins(out, run_result.stand_ins)
+    if failed:
+        print_failures(out, failures(Corpus(corpus), run_result.run_id))
     _print_next(corpus, failed=bool(failed), exported=result.export is not None)
     return failed
 

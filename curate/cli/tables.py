@@ -14,14 +14,14 @@ from curate.cli.console import plain
 from curate.units import format_duration
 
 if TYPE_CHECKING:
+    from curate.failures import FailureGroup
     from curate.select import Counts, Funnel, Reason
-    from curate.stats import CategoryStats, CorpusStats, FailureGroup, NumberStats, SourceOutcome, StageSeconds
+    from curate.stats import CategoryStats, CorpusStats, NumberStats, SourceOutcome, StageSeconds
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _VERDICTS = ("kept", "dropped", "failed", "skipped")
 _REASONS = 12
 """Reasons and causes that are printed one by one; funnel.json and inputs.parquet hold all."""
-_CLIP_ID_CHARS = 32
 _ANY_WIDTH = 1000
 _WORD_CHARS = 40
 """Longer values are sentences, which nobody wants counted."""
@@ -184,20 +184,6 @@ def print_failures(console: Console, groups: Sequence[FailureGroup]) -> None:
         text = f"{plain(name)}: {plain(example.message)}"
         table.add_row(plain(group.stage), plain(group.error_class), str(group.n), text)
     console.print(table)
-
-
-def print_failure_details(console: Console, groups: Sequence[FailureGroup], examples: int) -> None:
-    """Failures by stage and class, with whole names and messages to act upon."""
-    for group in groups:
-        console.print(f"[bold]{group.n} x {plain(group.error_class)}[/] in {plain(group.stage)}", soft_wrap=True)
-        for example in group.examples[:examples]:
-            of_clip = (
-                "" if example.key == example.uri or len(example.key) > _CLIP_ID_CHARS else f"clip {example.key} of "
-            )
-            console.print(f"  {plain(of_clip)}{plain(example.uri)}", soft_wrap=True)
-            console.print(f"    {plain(example.message)}", soft_wrap=True)
-        if group.n > examples:
-            console.print(f"  and {group.n - examples} more", soft_wrap=True)
 
 
 def _print_seconds(console: Console, seconds: Sequence[StageSeconds]) -> None:

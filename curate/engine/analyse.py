@@ -1,7 +1,8 @@
 """Group 0: one source in, cells out. A file is opened once and decoded once for cuts, views and all stages beside it.
 
-file -> probe -> frames -> cut detector -> spans -> clips
-                      \\-> view sampler ----views----> stages -> cells
+decoding process:  file -> probe -> frames -> cut detector -> spans
+                                          \\-> view sampler -> views
+this process:      spans, views -> clips -> stages -> cells
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import Any
 
 import cv2
 
-from curate.engine.detect import detect_spans
+from curate.engine.decoding import Pixels
 from curate.engine.pipeline import Pipeline, Step
+from curate.engine.reading import Restart, SourceReader, SourceStages
 from curate.engine.rows import RowBuffer
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork
-from curate.ingest.spool import changed, check_unchanged, spooled
-from curate.media.views import ViewSampler, sample_spans
+from curate.errors import StageError
+from curate.ingest.spool import changed, check_listed, check_unchanged, spooled
+from curate.isolation import Limits
 from curate.records import Cell, Clip, Outcome, SourceFacts
 from curate.stage import ClipItem, SourceFile, boundary, failed_cell
 
@@ -51,7 +54,10 @@ class _Forward:
 
 
 class Analyser:
-    """A worker of group 0. ``on_source`` hears ("start" | "done", uri), so that a dead worker's source is known."""
+    """A worker of group 0, with a decoding process of its own until `close`.
+
+    ``on_source`` hears ("start" | "done", uri), so that a dead worker's source is known.
+    """
 
     def __init__(
         self,
@@ -61,7 +67,9 @@ class Analyser:
         host: str,
         run_id: str,
         on_source: Callable[[str, str], None] | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        self._reader = SourceReader(limits)
         self._pipeline = pipeline
         self._scratch = scratch
         self._keys = ViewKeys(pipeline.steps)
@@ -72,6 +80,10 @@ class Analyser:
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
         self._forward = _Forward(frozenset(self._keys.wanted_by(self._later)))
         cv2.setNumThreads(1)  # one worker per core is cheaper than threads inside a worker (DESIGN section 6)
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._reader.close()
 
     def analyse(self, works: Sequence[SourceWork]) -> Iterator[Bundle]:
         """Work through sources; bundles come out as they fill, the rest at the end."""
@@ -111,52 +123,55 @@ class Analyser:
 
     def _opened(self, file: SourceFile, source: _Source) -> Iterator[None]:
         work = source.work
-        if work.digest is not None and work.digest != file.digest:
+        if work.digest is None:
+            check_listed(work.ref, file)
+        elif work.digest != file.digest:
             raise changed(file.uri)
         source.digest, source.opened = file.digest, True
         if source.facts is None:
-            source.facts = self._probe(file)
+            source.facts = self._probe(file, work.attempt)
         if work.clips is None:
             yield from self._cut(file, source)
         else:
             yield from self._known_clips(file, source.facts, work.clips, source)
 
-    def _probe(self, file: SourceFile) -> SourceFacts:
+    def _probe(self, file: SourceFile, attempt: int) -> SourceFacts:
         began = time.perf_counter()
         probe = self._pipeline.probe
         with boundary() as caught:
-            facts = probe.probe(file)
+            facts = self._reader.probe(probe, file)
             check_unchanged(file)
-            self._rows.add_cell(probe, Cell(file.digest, Outcome.OK, facts.to_cell(), time.perf_counter() - began))
+            seconds = time.perf_counter() - began
+            self._rows.add_cell(probe, Cell(file.digest, Outcome.OK, facts.to_cell(), seconds, attempt=attempt))
             return facts
         error = _cause(file, caught.error)
-        self._rows.add_cell(probe, failed_cell(file.digest, error, time.perf_counter() - began))
+        self._rows.add_cell(probe, failed_cell(file.digest, error, time.perf_counter() - began, attempt))
         raise error
 
     def _cut(self, file: SourceFile, source: _Source) -> Iterator[None]:
-        """The one decode feeds cut detector and view sampler; clips are scored as they close."""
+        """Spans come with their views; clips are scored as they close, and count once all of them are there."""
         facts, cut = source.facts, self._pipeline.cut
         assert facts is not None
-        clock, n_clips = _Clock(), 0
+        clock, clips = _Clock(), list[Clip]()
         with boundary() as caught:
-            detector, sampler = cut.detector(facts), ViewSampler(facts, self._specs(source.work))
-            for spans in detect_spans(file.path, facts, cut, detector, sampler):
-                if spans:
-                    check_unchanged(file)
-                for span in spans:
-                    clip = Clip.of_span(file.digest, facts.stream, facts.time_base_fraction, span)
-                    n_clips += 1
-                    self._rows.add_clip(clip)
-                    with boundary() as blind:
-                        pixels = sampler.take(clip)
+            values: dict[str, Any] = {}
+            stages = SourceStages(self._pipeline.probe, cut, self._specs(source.work))
+            for found in self._reader.cut(file, facts, stages):
+                check_unchanged(file)
+                if isinstance(found, Restart):
+                    clips.clear()
+                    facts = self._restarted(found, file, source)
+                elif isinstance(found, dict):
+                    values = found
+                else:
+                    span, pixels, error = found
+                    clips.append(Clip.of_span(file.digest, facts.stream, facts.time_base_fraction, span))
                     with clock.paused():
-                        if blind.error is None:
-                            self._score(OpenClip(clip, facts, pixels, self._all), source)
-                        else:
-                            self._fail_clip(ClipWork(clip, self._all), source, blind.error)
+                        self._see(ClipWork(clips[-1], self._all), source, pixels, error)
                         yield
-            check_unchanged(file)
-            values = {**detector.summary(), "n_clips": n_clips}
+            for clip in clips:
+                self._rows.add_clip(clip)
+            values["n_clips"] = len(clips)
             self._rows.add_cell(
                 cut, Cell(file.digest, Outcome.OK, values, clock.seconds(), attempt=source.work.attempt)
             )
@@ -165,19 +180,34 @@ class Analyser:
         self._rows.add_cell(cut, failed_cell(file.digest, error, clock.seconds(), source.work.attempt))
         raise error
 
+    def _restarted(self, restart: Restart, file: SourceFile, source: _Source) -> SourceFacts:
+        """The facts that hold from here on; new ones are kept in place of the old, which they outrank as an attempt."""
+        assert source.facts is not None
+        if restart.facts is not None:
+            source.facts = restart.facts
+            cell = Cell(file.digest, Outcome.OK, restart.facts.to_cell(), 0.0, attempt=source.work.attempt + 1)
+            self._rows.add_cell(self._pipeline.probe, cell)
+        return source.facts
+
     def _known_clips(
         self, file: SourceFile, facts: SourceFacts, works: Sequence[ClipWork], source: _Source
     ) -> Iterator[None]:
         by_id = {work.clip.clip_id: work for work in works}
         clips = [work.clip for work in works]
-
-        def blind(clip: Clip, error: Exception) -> None:
-            self._fail_clip(by_id[clip.clip_id], source, _cause(file, error))
-
-        for clip, pixels in sample_spans(file.path, facts, clips, self._specs(source.work), on_error=blind):
+        for clip, pixels, error in self._reader.see(file, facts, clips, self._specs(source.work)):
             check_unchanged(file)
-            self._score(OpenClip.of_work(by_id[clip.clip_id], facts, pixels), source)
+            self._see(by_id[clip.clip_id], source, pixels, error)
             yield
+
+    def _see(self, work: ClipWork, source: _Source, pixels: Pixels | None, error: Exception | None) -> None:
+        """Score a clip with its views, or record why it has none; once, however often its source is read."""
+        if work.clip.clip_id in source.done:
+            return
+        assert source.facts is not None
+        if pixels is None:
+            self._fail_clip(work, source, error or StageError("has no views", subject=work.clip.clip_id))
+        else:
+            self._score(OpenClip.of_work(work, source.facts, pixels), source)
 
     def _score_without_pixels(self, work: SourceWork) -> None:
         assert work.facts is not None
@@ -273,8 +303,7 @@ class _Source:
             "rate_fps": facts.rate_fps if facts else None,
             "duration_s": facts.duration_s if facts else None,
             "outcome": str(Outcome.FAILED if error else Outcome.OK),
-            "error_class": cell.failure.error_class if cell and cell.failure else None,
-            "error_message": cell.failure.message if cell and cell.failure else None,
+            **(cell.failure.columns() if cell and cell.failure else {}),
             "attempt": self.work.attempt,
             "seconds": seconds,
         }

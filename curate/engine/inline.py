@@ -10,6 +10,7 @@ from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pipeline import Pipeline
 from curate.engine.work import Bundle, ClipBundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
+from curate.isolation import Limits
 from curate.tables import Corpus
 
 
@@ -18,8 +19,9 @@ class InlineEngine:
 
     name = "inline"
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, limits: Limits | None = None) -> None:
         self._scratch = scratch
+        self._limits = limits
         self._in_flight: set[str] = set()
 
     def open(self) -> None:
@@ -30,7 +32,9 @@ class InlineEngine:
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written. ``single`` changes nothing here: sources never share a block."""
         host = socket.gethostname()
-        analyser = Analyser(pipeline, self._scratch, host=host, run_id=run_id, on_source=self._on_source)
+        analyser = Analyser(
+            pipeline, self._scratch, host=host, run_id=run_id, on_source=self._on_source, limits=self._limits
+        )
         later = [GroupScorer(pipeline, n, host=host, run_id=run_id) for n in range(1, pipeline.n_groups)]
         try:
             for work in works:
@@ -41,6 +45,8 @@ class InlineEngine:
                 for _ in self._write(corpus, bundle, []):
                     pass
             raise
+        finally:
+            analyser.close()
 
     def in_flight(self) -> set[str]:
         """URIs of the sources being read."""

@@ -12,8 +12,8 @@ import duckdb
 
 from curate.bulk import RunMap
 from curate.errors import CurateError
-from curate.ingest.spool import spooled
-from curate.query import sources_sql
+from curate.ingest.spool import check_listed, spooled
+from curate.query import listing_again, sources_sql
 from curate.records import InputRef, Outcome
 from curate.stage import boundary, failed_cell
 from curate.tables import SOURCES, Corpus, rows_table, write_part
@@ -30,6 +30,7 @@ class KnownSource:
     error_class: str
     error_message: str
     attempt: int
+    run_id: str = ""
 
 
 def key_of(ref: InputRef) -> Key:
@@ -37,13 +38,14 @@ def key_of(ref: InputRef) -> Key:
     return ref.uri, ref.size_bytes, ref.version
 
 
+@listing_again
 def known_sources(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> dict[Key, KnownSource]:
     """The sources table by (uri, size, version)."""
-    columns = "uri, size_bytes, version, source_digest, outcome, error_class, error_message, attempt"
+    columns = "uri, size_bytes, version, source_digest, outcome, error_class, error_message, attempt, run_id"
     rows = con.sql(f"select {columns} from ({sources_sql(con, corpus)})").fetchall()
     return {
-        (uri, size, version): KnownSource(digest, Outcome(outcome), cls or "", message or "", attempt)
-        for uri, size, version, digest, outcome, cls, message, attempt in rows
+        (uri, size, version): KnownSource(digest, Outcome(outcome), cls or "", message or "", attempt, run or "")
+        for uri, size, version, digest, outcome, cls, message, attempt, run in rows
     }
 
 
@@ -73,6 +75,7 @@ class _HashTask:
     def __call__(self, ref: InputRef) -> dict[str, Any] | None:
         """The sources row of an input whose bytes were read; None when they could not be (its analysis says why)."""
         with boundary() as caught, spooled(ref, self.scratch) as file:
+            check_listed(ref, file)
             return {
                 "uri": ref.uri,
                 "size_bytes": ref.size_bytes,
@@ -109,8 +112,7 @@ def failure_row(ref: InputRef, error: CurateError, *, attempt: int) -> dict[str,
         "size_bytes": ref.size_bytes,
         "version": ref.version,
         "outcome": str(Outcome.FAILED),
-        "error_class": failure.error_class,
-        "error_message": failure.message,
+        **failure.columns(),
         "attempt": attempt,
         "seconds": 0.0,
     }

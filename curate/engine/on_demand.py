@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from curate.engine.pipeline import Pipeline
 from curate.engine.run_map import ray_map
 from curate.engine.work import SourceWork, Summary
+from curate.isolation import Limits
 from curate.tables import Corpus
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ class RayOnDemand:
 
     name = "ray"
 
-    def __init__(self, address: str | None, starting: Callable[[], None]) -> None:
+    def __init__(self, address: str | None, starting: Callable[[], None], limits: Limits | None = None) -> None:
         self._address = address
+        self._limits = limits
         self._starting = starting
         self._engine: RayEngine | None = None
 
@@ -31,7 +33,7 @@ class RayOnDemand:
             from curate.engine.ray_engine import RayEngine
             from curate.engine.ray_start import RayOptions
 
-            self._engine = RayEngine(RayOptions(self._address))
+            self._engine = RayEngine(RayOptions(self._address), self._limits)
 
     def run_pass(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool

@@ -10,10 +10,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from curate.engine.again import Redo
 from curate.engine.inputs import KnownSource, key_of, same_content
 from curate.engine.pipeline import Pipeline, Step
 from curate.engine.work import ClipWork, SourceWork
 from curate.errors import transient_names
+from curate.failures import INPUT
 from curate.query import cells_sql, clips_sql
 from curate.records import Clip, InputRef, Outcome, SourceFacts
 from curate.stage import Stage
@@ -24,23 +26,24 @@ Known = Mapping[tuple[str, int | None, str], KnownSource]
 
 @dataclass
 class CellState:
-    """How one cell stands: there, failed for good, or to be done (again)."""
+    """How one cell stands: there, failed for good, or to be done (``again``)."""
 
     outcome: Outcome
     attempt: int
-    is_transient: bool
+    again: bool
 
     @property
     def is_done(self) -> bool:
         """Nothing to do: measured, or failed for a reason that another attempt would meet again."""
-        return self.outcome is Outcome.OK or not self.is_transient
+        return self.outcome is Outcome.OK or not self.again
 
 
 @dataclass
 class Planner:
     """Finds the missing work of one run over the tables as they are now.
 
-    Without ``retry``, what failed for a transient reason counts as done: it is recorded, and a later run does it again.
+    ``redo`` says which failures count as missing. By default those that may pass; where these count as done, they are
+    recorded, and a later run does them again.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -48,11 +51,7 @@ class Planner:
     pipeline: Pipeline
     refs: Sequence[InputRef]
     only_clips: frozenset[str] | None = None
-    retry: bool = True
-    _transient: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._transient = frozenset(transient_names() if self.retry else ())
+    redo: Redo = field(default_factory=lambda: Redo(frozenset(transient_names())))
 
     def plan(self, known: Known) -> list[SourceWork]:
         """Work by source, in the order of the inputs; empty when the run is complete."""
@@ -67,7 +66,7 @@ class Planner:
                 works.append(SourceWork(ref))
             elif found.digest is not None:
                 contents[found.digest] = (ref, found)
-            elif found.error_class in self._transient:
+            elif self.redo.takes(INPUT, found.error_class, found.run_id):
                 works.append(SourceWork(ref, attempt=found.attempt + 1))
         if self.only_clips is not None:
             works = []
@@ -85,17 +84,13 @@ class Planner:
         works, cut_done = [], []
         for digest, (ref, _) in contents.items():
             probe, cut = probes.get(digest), cuts.get(digest)
-            if cut is not None and cut.outcome is Outcome.FAILED and cut.is_done:
-                continue
-            if probe is None or not probe.is_done:
-                works.append(SourceWork(ref, digest, attempt=probe.attempt + 1 if probe else 1))
-            elif probe.outcome is Outcome.OK and (cut is None or not cut.is_done):
-                works.append(SourceWork(ref, digest, attempt=cut.attempt + 1 if cut else 1))
-            elif probe.outcome is Outcome.OK and cut is not None and cut.outcome is Outcome.OK:
-                if digest in counted:
-                    cut_done.append(digest)
-                else:
-                    works.append(SourceWork(ref, digest, attempt=cut.attempt + 1))
+            attempt = 1 + max((state.attempt for state in (probe, cut) if state), default=0)
+            failed_for_good = any(s and s.outcome is Outcome.FAILED and s.is_done for s in (probe, cut))
+            found_all = probe and cut and probe.outcome is cut.outcome is Outcome.OK and digest in counted
+            if found_all:
+                cut_done.append(digest)
+            elif not failed_for_good:
+                works.append(SourceWork(ref, digest, attempt=attempt))
         if self.only_clips is not None:
             works = []
         return works + self._missing_cells(contents, cut_done)
@@ -104,12 +99,10 @@ class Planner:
         """State by key of the source cells of wanted digests."""
         cells = cells_sql(self.con, self.corpus, stage.name, fingerprint, cell_schema(stage))
         rows = self.con.sql(
-            f"select key, outcome, error_class, attempt from ({cells}) where key in (select digest from wanted)"
+            f"""select key, outcome, attempt, {self.redo.sql(stage.name)} from ({cells})
+                where key in (select digest from wanted)"""
         ).fetchall()
-        return {key: self._state(outcome, cls, attempt) for key, outcome, cls, attempt in rows}
-
-    def _state(self, outcome: str, error_class: str | None, attempt: int) -> CellState:
-        return CellState(Outcome(outcome), attempt, (error_class or "") in self._transient)
+        return {key: CellState(Outcome(outcome), attempt, again) for key, outcome, attempt, again in rows}
 
     def _clips(self) -> str:
         cut = self.pipeline.cut
@@ -147,11 +140,10 @@ class Planner:
 
     def _missing_of(self, step: Step) -> Iterable[tuple[str, int | None]]:
         cells = cells_sql(self.con, self.corpus, step.stage.name, step.fingerprint, cell_schema(step.stage))
-        self.con.register("transient", pa.table({"name": sorted(self._transient)}))
         return self.con.sql(
             f"""select clip_id, attempt from ({self._clips()}) left join ({cells}) on key = clip_id
                 where source_digest in (select digest from wanted)
-                and (outcome is null or (outcome = 'failed' and error_class in (select name from transient)))"""
+                and (outcome is null or (outcome = 'failed' and {self.redo.sql(step.stage.name)}))"""
         ).fetchall()
 
     def _clip_works(self, missing: Mapping[str, set[str]], attempts: Mapping[tuple[str, str], int]) -> list[ClipWork]:
@@ -193,7 +185,7 @@ class Planner:
             for row in rows.to_arrow_table().to_pylist():
                 if row["outcome"] == Outcome.OK:
                     has[row["key"]][step.stage.name] = {name: row[name] for name in names}
-                elif (row["error_class"] or "") not in self._transient:
+                elif not self.redo.takes(step.stage.name, row["error_class"], row["run_id"]):
                     failed[row["key"]].add(step.stage.name)
         return has, failed
 

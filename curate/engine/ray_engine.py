@@ -32,6 +32,7 @@ from curate.engine.ray_start import RayOptions, first_line, start_ray
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
 from curate.errors import EngineError, StorageError, TransientStorageError
+from curate.isolation import Limits
 from curate.tables import Corpus
 
 RETRIES = 3
@@ -89,7 +90,7 @@ def _rows(bundles: Iterator[Bundle]) -> Iterator[Batch]:
 class DecodeOperator:
     """Group 0 as a Ray Data actor."""
 
-    def __init__(self, pipeline: Pipeline, run_id: str, registry: Any) -> None:
+    def __init__(self, pipeline: Pipeline, limits: Limits | None, run_id: str, registry: Any) -> None:
         worker = _register(registry)
         self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
         self._analyser = Analyser(
@@ -98,6 +99,7 @@ class DecodeOperator:
             host=socket.gethostname(),
             run_id=run_id,
             on_source=lambda event, uri: ray.get(registry.on_source.remote(event, uri, worker)),
+            limits=limits,
         )
 
     def __call__(self, batch: Batch) -> Iterator[Batch]:
@@ -140,7 +142,8 @@ class RayEngine:
 
     name = "ray"
 
-    def __init__(self, options: RayOptions) -> None:
+    def __init__(self, options: RayOptions, limits: Limits | None = None) -> None:
+        self._limits = limits
         self._started = not ray.is_initialized()
         if self._started:
             start_ray(options)
@@ -204,7 +207,7 @@ class RayEngine:
         common: dict[str, Any] = {"batch_size": None, "ray_remote_args_fn": _bounded_retries}
         dataset = dataset.map_batches(
             DecodeOperator,
-            fn_constructor_args=(pipeline, run_id, self._registry),
+            fn_constructor_args=(pipeline, self._limits, run_id, self._registry),
             compute=ActorPoolStrategy(size=packing.decoders, max_tasks_in_flight_per_actor=1),
             num_cpus=packing.decoder_cpus,
             **common,

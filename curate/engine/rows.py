@@ -55,7 +55,10 @@ class RowBuffer:
         """The row of a source that is done, well or not."""
         self._sources.append({**row, "host": self._host, "run_id": self._run_id})
         self._summary.sources += 1
-        self._summary.failed_sources += row["outcome"] == Outcome.FAILED
+        failed = row["outcome"] == Outcome.FAILED
+        self._summary.failed_sources += failed
+        reason = (row.get("error_class") or "", row.get("error_message") or "")
+        self._summary.ended[row["uri"]] = reason if failed else None
 
     def is_due(self) -> bool:
         """Whether it is time to write."""

@@ -8,9 +8,10 @@ import json
 import platform
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,20 +20,30 @@ import pyarrow as pa
 
 from curate import __version__
 from curate.bulk import RunMap
+from curate.engine.again import Again, Redo
+from curate.engine.fuse import Fuse, MaxFailures
 from curate.engine.inputs import failure_row, hash_lookalikes, key_of, known_sources, same_content
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import Planner
 from curate.engine.rows import RowBuffer
 from curate.engine.work import ClipWork, SourceWork, Summary
 from curate.engine.writer import write_bundle
-from curate.errors import ClusterError, CorpusError, EngineError, WorkerDiedError
-from curate.query import cells_sql, clips_sql, connect
+from curate.errors import (
+    ClusterError,
+    CorpusError,
+    EngineError,
+    TooManyFailuresError,
+    WorkerDiedError,
+    transient_names,
+)
+from curate.query import cells_sql, clips_sql, connect, listing_again
 from curate.records import InputRef, Outcome
 from curate.stage import Stage, failed_cell
 from curate.tables import INPUTS, Corpus, cell_schema, parquet_bytes, rows_table
 
 MAX_PASSES = 3
 DEAD_PASSES_TO_QUARANTINE = 2
+_RUN_TIME = "%Y%m%dT%H%M%S.%fZ"
 
 
 class Engine(Protocol):
@@ -77,7 +88,10 @@ class Listener(Protocol):
 
 @dataclass
 class RunRequest:
-    """What to run. ``only_clips`` limits it to clips of a selection; ``about`` goes into the manifest as it is."""
+    """What to run. ``only_clips`` limits it to clips of a selection; ``about`` goes into the manifest as it is.
+
+    ``again`` takes failures that count as missing although their reason is lasting (`curate retry`).
+    """
 
     corpus: Corpus
     pipeline: Pipeline
@@ -86,6 +100,8 @@ class RunRequest:
     recipe_text: str
     only_clips: frozenset[str] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    again: Again | None = None
+    max_failures: MaxFailures | None = None
 
 
 @dataclass(frozen=True)
@@ -102,14 +118,17 @@ class RunResult:
 def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path, listener: Listener) -> RunResult:
     """Compute all that is missing, then write the run's folder, manifest last.
 
-    EngineError when something is still missing after the last pass, or the cluster is too small for the recipe.
-    KeyboardInterrupt leaves finished work in place.
+    EngineError when something is still missing after the last pass, the cluster is too small for the recipe, or more
+    sources failed than ``max_failures`` allows. KeyboardInterrupt leaves finished work in place. The recipe is there
+    from the start: a failure of a run that did not complete can be looked into.
     """
     began = datetime.now(UTC)
     run_id = _run_id(request, began)
+    request.corpus.runs().child(run_id, "recipe.yaml").write_text(request.recipe_text)
     try:
         with connect() as con:
-            hash_lookalikes(request.corpus, request.refs, known_sources(con, request.corpus), scratch, run_map)
+            known = known_sources(con, request.corpus)
+            hash_lookalikes(request.corpus, request.refs, known, scratch, run_map)
             total = _passes(con, request, engine, run_id, listener)
             counts = _write_run(con, request, engine.name, run_id, began, total)
     except duckdb.Error as error:
@@ -124,25 +143,30 @@ def _passes(
     con: duckdb.DuckDBPyConnection, request: RunRequest, engine: Engine, run_id: str, listener: Listener
 ) -> Summary:
     total, deaths, death = Summary(), Counter[str](), None
+    fuse = Fuse(request.max_failures, request.corpus.uri)
     for number in range(1, MAX_PASSES + 1):
-        works = _plan(con, request)
+        works = _plan(con, request, Redo(frozenset(transient_names()), request.again, run_id))
         if not works:
             return total
         engine.open()
         listener.planned(number, works)
+        fuse.planned(works)
         single = death is not None
         try:
-            for summary in engine.run_pass(request.corpus, request.pipeline, works, run_id=run_id, single=single):
-                total.add(summary)
-                listener.wrote(summary)
-        except ClusterError:
+            with closing(_pass(request, engine, works, run_id, single=single)) as summaries:
+                for summary in summaries:
+                    total.add(summary)
+                    listener.wrote(summary)
+                    fuse.heard(summary)
+        except (ClusterError, TooManyFailuresError):
             raise
         except EngineError as error:
             death = error
             deaths.update(engine.in_flight())
-            _quarantine(request, works, deaths, run_id)
+            quarantined = _quarantine(request, works, deaths, run_id)
             listener.died(error)
-    left = _plan(con, request, retry=False)
+            fuse.heard(quarantined)
+    left = _plan(con, request, Redo(frozenset(), request.again, run_id))
     if left:
         names = ", ".join(work.ref.uri for work in left[:3])
         why = f"; why the last one died: {death.message}" if death else ""
@@ -153,12 +177,19 @@ def _passes(
     return total
 
 
-def _plan(con: duckdb.DuckDBPyConnection, request: RunRequest, *, retry: bool = True) -> list[SourceWork]:
-    planner = Planner(con, request.corpus, request.pipeline, request.refs, request.only_clips, retry)
+def _pass(
+    request: RunRequest, engine: Engine, works: Sequence[SourceWork], run_id: str, *, single: bool
+) -> Generator[Summary]:
+    yield from engine.run_pass(request.corpus, request.pipeline, works, run_id=run_id, single=single)
+
+
+@listing_again
+def _plan(con: duckdb.DuckDBPyConnection, request: RunRequest, redo: Redo) -> list[SourceWork]:
+    planner = Planner(con, request.corpus, request.pipeline, request.refs, request.only_clips, redo)
     return planner.plan(known_sources(con, request.corpus))
 
 
-def _quarantine(request: RunRequest, works: Sequence[SourceWork], deaths: Mapping[str, int], run_id: str) -> None:
+def _quarantine(request: RunRequest, works: Sequence[SourceWork], deaths: Mapping[str, int], run_id: str) -> Summary:
     """Sources in flight in two dead passes are recorded as failed and not tried again."""
     error = WorkerDiedError(
         f"was being read in {DEAD_PASSES_TO_QUARANTINE} passes whose workers died",
@@ -175,8 +206,7 @@ def _quarantine(request: RunRequest, works: Sequence[SourceWork], deaths: Mappin
             rows.add_cell(request.pipeline.cut, failed_cell(work.digest, error, 0.0, work.attempt))
         else:
             rows.add_source(failure_row(work.ref, error, attempt=work.attempt))
-    if killers:
-        write_bundle(request.corpus, rows.take())
+    return write_bundle(request.corpus, rows.take())
 
 
 def _lacking(pipeline: Pipeline, clips: Sequence[ClipWork]) -> Iterator[tuple[Stage[Any], str]]:
@@ -185,8 +215,16 @@ def _lacking(pipeline: Pipeline, clips: Sequence[ClipWork]) -> Iterator[tuple[St
 
 
 def _run_id(request: RunRequest, began: datetime) -> str:
+    """Ids sort in the order in which runs began, also when the clock went back: then by a microsecond past the last."""
     digest = hashlib.sha256(request.recipe_text.encode()).hexdigest()[:6]
-    return f"{began:%Y%m%dT%H%M%S.%f}Z-{digest}"
+    for name in reversed(request.corpus.runs().folders()):
+        try:
+            last = datetime.strptime(name.partition("-")[0], _RUN_TIME).replace(tzinfo=UTC)
+        except ValueError:
+            continue  # not one of ours
+        began = max(began, last + timedelta(microseconds=1))
+        break
+    return f"{began:{_RUN_TIME}}-{digest}"
 
 
 def _write_run(
@@ -199,14 +237,16 @@ def _write_run(
 ) -> dict[str, Any]:
     folder = request.corpus.runs().child(run_id)
     rows = _input_rows(con, request)
+    scored = {row["source_digest"] for row in rows if row["outcome"] == "ok"}
     counts = {
         "inputs": dict(Counter(row["outcome"] for row in rows)),
         "sources_read": total.sources,
         "clips_scored": total.clips,
-        "cells_failed": _count_failed(con, request, {row["source_digest"] for row in rows if row["outcome"] == "ok"}),
+        "cells_failed": _count_failed(con, request, scored),
     }
-    folder.child("recipe.yaml").write_text(request.recipe_text)
-    folder.child("inputs.parquet").write_bytes(parquet_bytes(rows_table(INPUTS, rows)))
+    inputs = parquet_bytes(rows_table(INPUTS, rows))
+    folder.child("inputs.parquet").write_bytes(inputs)
+    files = {"inputs.parquet": inputs, "recipe.yaml": request.recipe_text.encode()}
     manifest = {
         "run_id": run_id,
         "recipe": request.recipe_name,
@@ -223,6 +263,7 @@ def _write_run(
         "libraries": _libraries(),
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         "counts": counts,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "stage_seconds": total.stage_seconds,
         **request.about,
     }
@@ -230,6 +271,7 @@ def _write_run(
     return counts
 
 
+@listing_again
 def _input_rows(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[dict[str, Any]]:
     """How every input of the run ended."""
     known = known_sources(con, request.corpus)
@@ -263,6 +305,7 @@ def _input_rows(con: duckdb.DuckDBPyConnection, request: RunRequest) -> list[dic
     return rows
 
 
+@listing_again
 def _count_failed(con: duckdb.DuckDBPyConnection, request: RunRequest, digests: set[str | None]) -> int:
     """Failed cells of the run's clips in the stages that it asked for, computed now or before."""
     pipe = request.pipeline

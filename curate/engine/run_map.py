@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from curate.errors import CurateError, EngineError
 
 RETRIES = 3
+
+IN_FLIGHT = 1024
+"""Tasks given to Ray at once: more than a large cluster has cores, and few enough to hold."""
 
 
 def ray_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -22,9 +27,14 @@ def ray_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[An
         return function(item)
 
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(apply)
-    for reference in [task.remote(item) for item in items]:
+    waiting: deque[Any] = deque()
+    todo = iter(items)
+    while True:
+        waiting.extend(task.remote(item) for item in islice(todo, IN_FLIGHT - len(waiting)))
+        if not waiting:
+            return
         try:
-            result = ray.get(reference)
+            result = ray.get(waiting.popleft())
         except RayTaskError as error:
             if isinstance(error.cause, CurateError):
                 raise error.cause from error

@@ -47,6 +47,8 @@ class Summary:
     failed_cells: int = 0
     video_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    """By URI of each source of this one bundle: (error class, message) where it failed. Not added up."""
 
     def add(self, other: Summary) -> None:
         """Add another summary to this one."""

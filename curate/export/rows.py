@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curate.errors import ConfigError, CorpusError
 from curate.export.config import ExportConfig
-from curate.query import RunTables, connect, identifier, run_query, sources_sql
+from curate.query import RunTables, connect, identifier, listing_again, run_query, sources_sql
 from curate.records import Clip, InputRef, SourceFacts
 from curate.storage import Place
 from curate.tables import CLIPS, Corpus, read_parquet
@@ -46,8 +46,14 @@ class KeptClips:
     sources: Mapping[str, Source]
 
 
-def read_kept(corpus: Corpus, selection: str, config: ExportConfig) -> KeptClips:
-    """Everything that planning needs. ConfigError for a column the run lacks, CorpusError for a missing selection."""
+@listing_again
+def read_kept(
+    corpus: Corpus, selection: str, config: ExportConfig, addresses: Mapping[str, str] | None = None
+) -> KeptClips:
+    """Everything that planning needs. ConfigError for a column the run lacks, CorpusError for a missing selection.
+
+    ``addresses``: where to read the sources that are only reached with a secret, by the names that the tables keep.
+    """
     folder = corpus.selections().child(selection)
     if not folder.child("selection.parquet").exists():
         raise CorpusError(f"holds no selection {selection!r}", subject=corpus.uri, fix="Run `curate select` first")
@@ -67,7 +73,7 @@ def read_kept(corpus: Corpus, selection: str, config: ExportConfig) -> KeptClips
                 fix="Run `curate select` again",
             )
         clips = [Clip.from_row(row) for row in wide.select(own).rename_columns(list(CLIPS.names)).to_pylist()]
-        sources = _sources(con, run, {clip.source_digest for clip in clips})
+        sources = _sources(con, run, {clip.source_digest for clip in clips}, addresses or {})
     named = {name: wide[name].to_pylist() for name in needed}
     columns = wide.select([name for name in extra if config.columns or not pa.types.is_nested(wide[name].type)])
     return KeptClips(run_id, clips, columns, named, sources)
@@ -106,21 +112,25 @@ def _chosen_rows(con: duckdb.DuckDBPyConnection, run: RunTables, columns: Iterab
     return run_query(con, lambda: f"SELECT {listed} FROM export_rows ORDER BY {identifier('clip.clip_id')}")
 
 
-def _sources(con: duckdb.DuckDBPyConnection, run: RunTables, digests: set[str]) -> dict[str, Source]:
+def _sources(
+    con: duckdb.DuckDBPyConnection, run: RunTables, digests: set[str], addresses: Mapping[str, str]
+) -> dict[str, Source]:
     con.register(_DIGESTS, pa.table({"digest": pa.array(sorted(digests), pa.string())}))
     chosen = f"SELECT digest FROM {_DIGESTS}"
     cells = run_query(
         con, lambda: f"SELECT * FROM ({run.cells_sql(run.probe.name)}) WHERE outcome = 'ok' AND key IN ({chosen})"
     )
     facts = {row["key"]: SourceFacts.from_cell(row) for row in cells.to_pylist()}
-    refs = _refs(con, run, chosen)
+    refs = _refs(con, run, chosen, addresses)
     missing = sorted(digest for digest in digests if digest not in facts or digest not in refs)
     if missing:
         raise CorpusError(f"sources without facts or input: {', '.join(missing[:3])}", subject=run.corpus.uri)
     return {digest: Source(facts[digest], tuple(refs[digest])) for digest in sorted(digests)}
 
 
-def _refs(con: duckdb.DuckDBPyConnection, run: RunTables, chosen: str) -> dict[str, list[InputRef]]:
+def _refs(
+    con: duckdb.DuckDBPyConnection, run: RunTables, chosen: str, addresses: Mapping[str, str]
+) -> dict[str, list[InputRef]]:
     """Names of each content: those of the run first, then any other under which it was ever read."""
     found: dict[str, dict[str, InputRef]] = {}
     for relation in (run.inputs_sql, lambda: sources_sql(con, run.corpus)):
@@ -132,6 +142,7 @@ def _refs(con: duckdb.DuckDBPyConnection, run: RunTables, chosen: str) -> dict[s
             ),
         )
         for row in rows.to_pylist():
-            ref = InputRef(row["uri"], row["size_bytes"], row["version"] or "")
+            uri = row["uri"]
+            ref = InputRef(uri, row["size_bytes"], row["version"] or "", address=addresses.get(uri, ""))
             found.setdefault(row["source_digest"], {}).setdefault(ref.uri, ref)
     return {digest: list(refs.values()) for digest, refs in found.items()}

@@ -8,7 +8,7 @@ shards/NAME/                                             the finished set, swapp
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from curate.bulk import RunMap, inline_map
@@ -24,33 +24,52 @@ from curate.storage import Place, storage_error
 from curate.tables import Corpus
 
 
-def plan_export(corpus: Corpus, selection: str, config: ExportConfig) -> ExportPlan:
+def plan_export(
+    corpus: Corpus, selection: str, config: ExportConfig, addresses: Mapping[str, str] | None = None
+) -> ExportPlan:
     """What an export would write, and which clips no bucket takes and why; nothing is written.
 
     ConfigError for a column that the run lacks, CorpusError for a missing selection.
     """
     corpus.check()
-    plan = make_plan(read_kept(corpus, selection, config), selection, config, forgotten(corpus))
+    plan = make_plan(read_kept(corpus, selection, config, addresses), selection, config, forgotten(corpus))
     return plan.staged_below(_staging(corpus, config.name or selection, plan).uri)
 
 
-def export(corpus: Corpus, selection: str, config: ExportConfig, *, run_map: RunMap = inline_map) -> ExportReport:
+def export(
+    corpus: Corpus,
+    selection: str,
+    config: ExportConfig,
+    *,
+    run_map: RunMap = inline_map,
+    addresses: Mapping[str, str] | None = None,
+) -> ExportReport:
     """Write the selection's clips as the shard set ``config.name`` (default: the selection's name).
+
+    ``addresses``: where to read the sources that are only reached with a secret, by the names that the tables keep.
 
     The same selection and sources give the same bytes, whatever ran the tasks. A finished set of the same plan is left
     alone; one with holes is tried again, its whole shards taken over. StorageError when the corpus cannot be written.
     """
     name = config.name or selection
-    plan = plan_export(corpus, selection, config)
+    plan = plan_export(corpus, selection, config, addresses)
     final, staging = corpus.shards(name), _staging(corpus, name, plan)
-    old = _finished(final)
-    if old is not None and old.plan == plan.digest and not old.holes and all_there(final, old.shards):
+    old = _in_place(final, plan)
+    if old is not None and not old.holes and all_there(final, old.shards):
         return _report(name, final, plan, old, reused=True)
-    if old is not None and old.plan == plan.digest:
+    if old is not None:
         _take_over(plan, final, old)
     results = list(run_map(write_shard, plan.tasks))
     index = _index(plan, config, results)
-    _put_in_place(staging, final, index)
+    try:
+        _put_in_place(staging, final, index)
+    except StorageError:
+        # Another export of the same plan works in the same staging folder, and may have been faster.
+        other = _in_place(final, plan)
+        if other is None or other.shards != index.shards or not all_there(final, other.shards):
+            raise
+        staging.remove()
+        return _report(name, final, plan, other, reused=True)
     return _report(name, final, plan, index, reused=False)
 
 
@@ -58,12 +77,13 @@ def _staging(corpus: Corpus, name: str, plan: ExportPlan) -> Place:
     return corpus.root.child("shards", f".{name}.{plan.digest[:16]}")
 
 
-def _finished(folder: Place) -> ShardIndex | None:
-    """The index of the set in place; None when there is none that this version reads."""
+def _in_place(folder: Place, plan: ExportPlan) -> ShardIndex | None:
+    """The index of the set in place; None when there is none of this plan that this version reads."""
     try:
-        return ShardIndex.read(folder)
+        found = ShardIndex.read(folder)
     except CorpusError:
         return None
+    return found if found.plan == plan.digest else None
 
 
 def _take_over(plan: ExportPlan, final: Place, old: ShardIndex) -> None:
@@ -119,15 +139,17 @@ def _put_in_place(staging: Place, final: Place, index: ShardIndex) -> None:
 
 
 def _swap_local(new: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.replaced")
     try:
-        old = final.with_name(f".{final.name}.replaced")
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
         new.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
+        if old.exists() and not final.exists():
+            old.rename(final)  # the new set is gone: another export took it, and this is it
         raise storage_error(error, str(final), writing=True) from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _swap_remote(written: Place, final: Place, index: ShardIndex) -> None:

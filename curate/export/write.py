@@ -8,19 +8,20 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import CurateError, DecodeError, SourceChangedError
+from curate.errors import CurateError, DecodeError, SourceChangedError, class_name
 from curate.export.plan import PlannedClip, ShardTask
 from curate.export.rows import Source
 from curate.ingest.local import local_ref
 from curate.ingest.spool import local_copy, spooled
+from curate.isolation import Limits, Sandbox
 from curate.media.encode import ClipFile, extract_clip
-from curate.records import InputRef
+from curate.records import InputRef, SourceFacts
 from curate.shards.buckets import Bucket
 from curate.shards.index import Hole, ShardEntry
 from curate.shards.writer import Sample, ShardBytes, build_shard
@@ -28,6 +29,12 @@ from curate.stage import boundary
 from curate.storage import NO_SPACE, Place, is_remote, storage_error
 
 _NO_ROOM = NO_SPACE | {errno.EFBIG}
+
+ENCODE_FACTOR = 10
+"""How much longer than decoding its whole source cutting out a clip may take: slow presets are that slow."""
+
+ENCODE_BYTES_PER_PX = 250
+"""Memory that cutting out a clip may take beyond decoding. Measured at 3840x2160: `veryfast` 60, `slow` 190."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +113,51 @@ def _store(task: ShardTask, shard: ShardBytes) -> ShardEntry:
 
 def _extract(task: ShardTask) -> tuple[dict[int, ClipFile], dict[int, str]]:
     """Files and reasons for holes by position. Each source is fetched once, its clips taken in order of time."""
-    files: dict[int, ClipFile] = {}
-    reasons: dict[int, str] = {}
-    with tempfile.TemporaryDirectory(prefix="curate-export-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="curate-export-") as scratch, Sandbox(_limits(task)) as sandbox:
+        extraction = _Extraction(task, sandbox)
         for digest, source in task.sources.items():
             own = [at for at, entry in enumerate(task.clips) if entry.clip.source_digest == digest]
             own.sort(key=lambda at: task.clips[at].clip.start_pts)
             with boundary() as caught, scored_source(digest, source, Path(scratch)) as path:
-                _extract_clips(task, source, path, own, files, reasons)
+                for at in own:
+                    extraction.clip(at, path, source.facts)
             _raise_ours(caught.error)
-            reasons.update({at: _reason(caught.error) for at in own if at not in files and at not in reasons})
-    return files, reasons
+            lost = [at for at in own if at not in extraction.files and at not in extraction.reasons]
+            extraction.reasons.update({at: _reason(caught.error) for at in lost})
+    return extraction.files, extraction.reasons
 
 
-def _extract_clips(
-    task: ShardTask, source: Source, path: str, own: list[int], files: dict[int, ClipFile], reasons: dict[int, str]
-) -> None:
-    needs_frames = Bucket.parse(task.bucket).frames
-    for at in own:
+def _limits(task: ShardTask) -> Limits:
+    """Those of decoding, with room for the encoder's frames."""
+    largest_px = max(s.facts.coded_width_px * s.facts.coded_height_px for s in task.sources.values())
+    usual = Limits()
+    return replace(usual, memory_bytes=usual.memory_bytes + ENCODE_BYTES_PER_PX * largest_px)
+
+
+class _Extraction:
+    """What a task gets out of its sources, clip by clip, in a decoding process: files, or reasons, by position."""
+
+    def __init__(self, task: ShardTask, sandbox: Sandbox) -> None:
+        self.files: dict[int, ClipFile] = {}
+        self.reasons: dict[int, str] = {}
+        self._task = task
+        self._sandbox = sandbox
+
+    def clip(self, at: int, path: str, facts: SourceFacts) -> None:
+        """Cut one clip out of its source."""
+        entry, options = self._task.clips[at], self._task.options
+        needs_frames = Bucket.parse(self._task.bucket).frames
+        frame_px = facts.coded_width_px * facts.coded_height_px
+        limit_s = ENCODE_FACTOR * self._sandbox.limits.decode_s(facts.n_frames, frame_px, Path(path).stat().st_size)
         with boundary() as caught:
-            entry = task.clips[at]
-            file = extract_clip(path, source.facts, entry.clip, task.options, entry.crop)
+            arguments = (path, facts, entry.clip, options, entry.crop)
+            file = self._sandbox.call(extract_clip, *arguments, limit_s=limit_s)
             if file.n_frames < needs_frames:
                 raise DecodeError(f"holds {file.n_frames} frames, its bucket needs {needs_frames}")
-            files[at] = file
+            self.files[at] = file
         _raise_ours(caught.error)
         if caught.error is not None:
-            reasons[at] = _reason(caught.error)
+            self.reasons[at] = _reason(caught.error)
 
 
 def _raise_ours(error: Exception | None) -> None:
@@ -147,7 +172,7 @@ def _raise_ours(error: Exception | None) -> None:
 def _reason(error: Exception | None) -> str:
     """Class and message, without the name of the file: shard sets say nothing about where sources lie."""
     if isinstance(error, CurateError):
-        return f"{type(error).__name__}: {error.message}"
+        return f"{class_name(error)}: {error.message}"
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 

@@ -17,7 +17,8 @@ from curate.ingest.names import LIST_SUFFIXES, TAR_SUFFIX, suffix_of
 from curate.ingest.remote import is_glob, remote_inputs, remote_ref, remote_refs
 from curate.ingest.tars import locate_member, split_member_uri, tar_inputs
 from curate.records import InputRef
-from curate.storage import is_remote, redacted
+from curate.redaction import cleaned, redacted, stored_uri
+from curate.storage import is_remote
 
 
 def list_inputs(sources: Sequence[str], *, follow_links: bool = False) -> list[InputRef]:
@@ -30,7 +31,7 @@ def list_inputs(sources: Sequence[str], *, follow_links: bool = False) -> list[I
     """
     found: dict[str, InputRef] = {}
     for source in sources:
-        for ref in _opened_tars(_of_source(source, follow_links)):
+        for ref in map(_without_secrets, _opened_tars(_of_source(source, follow_links))):
             found[ref.uri] = _merged(found[ref.uri], ref) if ref.uri in found else ref
     inputs = [found[uri] for uri in sorted(found)]
     if all(ref.cause for ref in inputs):
@@ -102,6 +103,15 @@ def _opened_tars(refs: Iterable[InputRef]) -> Iterator[InputRef]:
     for ref in refs:
         is_tar = suffix_of(ref.uri) == TAR_SUFFIX and not ref.cause and not split_member_uri(ref.uri)
         yield from tar_inputs(ref) if is_tar else [ref]
+
+
+def _without_secrets(ref: InputRef) -> InputRef:
+    """From here on the name that tables keep, with the address beside it where it holds a secret."""
+    uri = stored_uri(ref.uri)
+    if uri == ref.uri and not ref.user and not ref.cause:
+        return ref
+    user = {cleaned(key): cleaned(value) for key, value in ref.user.items()}
+    return replace(ref, uri=uri, user=user, cause=redacted(ref.cause), address="" if uri == ref.uri else ref.uri)
 
 
 def _merged(first: InputRef, second: InputRef) -> InputRef:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.ingest.names import CORPUS_CAUSE, CORPUS_PARTS, cause_of_hidden, cause_of_name
+from curate.ingest.names import CORPUS_CAUSE, CORPUS_PARTS, cause_of_hidden, cause_of_name, printable
 from curate.records import InputRef
 
 _KINDS = {
@@ -39,13 +39,13 @@ def local_ref(path: str) -> InputRef:
     try:
         facts = Path(path).stat()
     except OSError:
-        return InputRef(_printable(path))
+        return InputRef(printable(path))
     return _stated(path, facts)
 
 
 def _stated(path: str, facts: os.stat_result) -> InputRef:
-    if _printable(path) != path:
-        return InputRef(_printable(path), cause="file name is not valid UTF-8")
+    if printable(path) != path:
+        return InputRef(printable(path), cause="file name is not valid UTF-8")
     kind = file_kind(facts.st_mode)
     if kind:
         return InputRef(path, cause=f"not a regular file ({kind})")
@@ -79,14 +79,14 @@ class FolderWalk:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            yield InputRef(_printable(folder), cause=f"folder cannot be read: {error.strerror}")
+            yield InputRef(printable(folder), cause=f"folder cannot be read: {error.strerror}")
             return
         mark = (facts.st_dev, facts.st_ino)
         if mark in self._seen:
             return
         self._seen.add(mark)
         if folder != self.root and {entry.name for entry in found} >= CORPUS_PARTS:
-            yield InputRef(_printable(folder), cause=CORPUS_CAUSE)
+            yield InputRef(printable(folder), cause=CORPUS_CAUSE)
             return
         for entry in found:
             yield from self.entry(entry.path)
@@ -95,12 +95,12 @@ class FolderWalk:
         """The inputs that one file or folder below the root stands for."""
         hidden = cause_of_hidden(Path(path).name)
         if hidden:
-            yield InputRef(_printable(path), cause=hidden)
+            yield InputRef(printable(path), cause=hidden)
             return
         try:
             facts = Path(path).lstat()
         except OSError as error:
-            yield InputRef(_printable(path), cause=f"cannot be looked at: {error.strerror}")
+            yield InputRef(printable(path), cause=f"cannot be looked at: {error.strerror}")
             return
         if stat.S_ISLNK(facts.st_mode):
             yield from self._link(path)
@@ -114,11 +114,11 @@ class FolderWalk:
         is_folder = Path(target).is_dir()
         inside = Path(target).is_relative_to(self._real_root)
         if not Path(target).exists():
-            yield InputRef(_printable(path), cause="broken link")
+            yield InputRef(printable(path), cause="broken link")
         elif not inside and not self.follow_links:
-            yield InputRef(_printable(path), cause="link that leaves the source folder (--follow-links takes it)")
+            yield InputRef(printable(path), cause="link that leaves the source folder (--follow-links takes it)")
         elif inside and is_folder:
-            yield InputRef(_printable(path), cause="link to a folder of the same source, listed under its own name")
+            yield InputRef(printable(path), cause="link to a folder of the same source, listed under its own name")
         elif is_folder:
             yield from self._folder(path)
         else:
@@ -128,7 +128,3 @@ class FolderWalk:
 def _found_file(ref: InputRef) -> InputRef:
     cause = ref.cause or cause_of_name(ref.uri)
     return InputRef(ref.uri, ref.size_bytes, ref.version, cause)
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

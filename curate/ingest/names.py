@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 
 _VIDEO_NAMES = (
     "264 265 3g2 3gp asf av1 avi divx dv f4v flv h264 h265 hevc ivf m1v m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe "
@@ -16,6 +17,7 @@ CORPUS_PARTS = frozenset({"corpus.json", "tables"})
 """What lies in a corpus. One below a source folder is no source: its shards would be curated again."""
 CORPUS_CAUSE = "a corpus, which is no source"
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".!ut", "~")
 
@@ -48,3 +50,13 @@ def cause_of_name(path: str) -> str:
     if suffix in VIDEO_SUFFIXES or suffix == TAR_SUFFIX:
         return ""
     return f"not a video file name ({suffix or 'no extension'})"
+
+
+def printable(name: str) -> str:
+    """The name with backslash codes for what is no Unicode text: bytes that are not UTF-8, lone surrogates."""
+    return _SURROGATE.sub(_coded, name)
+
+
+def _coded(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

@@ -8,26 +8,24 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from curate.errors import EmptyFileError, SourceChangedError, StorageError, TransientStorageError
 from curate.ingest.local import file_kind
 from curate.ingest.names import suffix_of
-from curate.ingest.remote import as_storage_error, client_errors
+from curate.ingest.remote import ref_of
 from curate.ingest.tars import locate_member, split_member_uri
 from curate.records import InputRef
+from curate.redaction import redacted
 from curate.stage import SourceFile
-from curate.storage import Place, is_remote, redacted, storage_error
+from curate.storage import Place, check_whole, is_remote, retried, storage_error
 from curate.units import format_bytes
 
 BLOCK_BYTES = 4 << 20
 DEFAULT_QUOTA_BYTES = 64 << 30
 """Largest file that is copied to scratch."""
-
-
-class _Sink(Protocol):
-    def write(self, data: memoryview, /) -> Any: ...
 
 
 @contextmanager
@@ -37,15 +35,15 @@ def spooled(ref: InputRef, scratch: Path, *, quota_bytes: int = DEFAULT_QUOTA_BY
     EmptyFileError for no bytes; StorageError when it is not there, may not be read, is no regular file, or is larger
     than ``quota_bytes`` and would have to be copied; TransientStorageError for time-outs and files still being written.
     """
-    path = _local_path(ref.uri)
+    path = _local_path(ref.place)
     if path is not None:
         with _listed(ref):
             digest, facts = _hash_in_place(path)
         yield SourceFile(path, ref.uri, digest, facts.st_size, _identity(facts))
         return
-    with _scratch_file(ref.uri, scratch) as copy:
+    with _scratch_file(ref.place, scratch) as copy:
         with _listed(ref):
-            digest, size_bytes = _fetch(ref.uri, copy, quota_bytes)
+            digest, size_bytes = _fetch(ref.place, copy, quota_bytes)
         yield SourceFile(str(copy), ref.uri, digest, size_bytes)
 
 
@@ -97,6 +95,15 @@ def check_unchanged(file: SourceFile) -> None:
         raise changed(file.uri)
 
 
+def check_listed(ref: InputRef, file: SourceFile) -> None:
+    """SourceChangedError when what was opened has another size or time than what was listed under this name.
+
+    A link or another file may have been put in its place meanwhile, and only the listing looks where links lead.
+    """
+    if file.identity and ref.version and (file.size_bytes, str(file.identity[3])) != (ref.size_bytes, ref.version):
+        raise changed(ref.uri)
+
+
 def changed(uri: str) -> SourceChangedError:
     """The error of a source that is no longer the one that was listed and hashed."""
     text = "was changed, replaced or removed while the run was going on"
@@ -131,7 +138,7 @@ def _hash_in_place(path: str) -> tuple[str, os.stat_result]:
     with open(_open_regular(path), "rb", buffering=0) as file:
         before = os.fstat(file.fileno())
         try:
-            digest, _ = _pump(file, None)
+            digest = _sha256(file)
         except OSError as error:
             raise storage_error(error, path) from error
         after = os.fstat(file.fileno())
@@ -153,57 +160,94 @@ def _scratch_file(uri: str, scratch: Path) -> Iterator[Path]:
 
 
 def _fetch(uri: str, copy: Path, quota_bytes: int) -> tuple[str, int]:
-    """Copy a remote file or a tar member; its digest and size."""
-    member = split_member_uri(uri)
-    try:
-        if member is None:
-            place = Place(uri)
-            size = place.fs.info(place.path).get("size")
-            file, start, wanted = place.open(), 0, size
-        else:
-            found = locate_member(*member)
-            file, start, wanted = Place(member[1]).open(), found.offset, found.size_bytes
-        with file:
-            if start:
-                file.seek(start)
-            digest, size_bytes = _copy(file, copy, wanted, quota_bytes, uri)
-    except client_errors() as error:
-        raise as_storage_error(error, uri) from error
-    if not size_bytes:
-        raise _empty(uri)
-    if wanted is not None and size_bytes != wanted:
-        raise TransientStorageError(
-            f"ended after {size_bytes} of {wanted} bytes", subject=redacted(uri), fix="Run the command again"
-        )
-    return digest, size_bytes
-
-
-def _copy(file: IO[bytes], copy: Path, wanted: int | None, quota_bytes: int, uri: str) -> tuple[str, int]:
-    free_bytes = shutil.disk_usage(copy.parent).free
-    room_bytes = min(quota_bytes, free_bytes)
-    if wanted is not None and wanted > room_bytes:
-        raise _too_large(uri, quota_bytes, free_bytes)
+    """Copy a remote file or a tar member; its digest and size. A copy that breaks off goes on from there."""
     with copy.open("wb") as target:
-        digest, size_bytes = _pump(file, target, room_bytes + 1 if wanted is None else wanted)
-    if size_bytes > room_bytes:
-        raise _too_large(uri, quota_bytes, free_bytes)
-    return digest, size_bytes
+        copying = _Copying(uri, target, _Room(uri, quota_bytes, shutil.disk_usage(copy.parent).free))
+        retried(copying.go_on, uri)
+    if not copying.size_bytes:
+        raise _empty(uri)
+    return copying.sha.hexdigest(), copying.size_bytes
 
 
-def _pump(file: Any, target: _Sink | None, limit: int | None = None) -> tuple[str, int]:
-    """Hash up to ``limit`` bytes of ``file``, and write them to ``target``; gives digest and count."""
-    sha, total = hashlib.sha256(), 0
+@dataclass(frozen=True)
+class _Room:
+    """How large a copy may become."""
+
+    uri: str
+    quota_bytes: int
+    free_bytes: int
+
+    def check(self, size_bytes: int) -> None:
+        if size_bytes > min(self.quota_bytes, self.free_bytes):
+            raise _too_large(self.uri, self.quota_bytes, self.free_bytes)
+
+
+class _Copying:
+    """A copy that grows attempt by attempt, as long as what is copied stays the same."""
+
+    def __init__(self, uri: str, target: IO[bytes], room: _Room) -> None:
+        self._uri = uri
+        self._target = target
+        self._room = room
+        self._begin("")
+
+    def _begin(self, version: str) -> None:
+        self._version = version
+        self.sha = hashlib.sha256()
+        self.size_bytes = 0
+        self._target.seek(0)
+        self._target.truncate()
+
+    def go_on(self) -> None:
+        """Copy what is still missing; TruncatedReadError when the file ends before it is whole."""
+        file, start, wanted, version = _located(self._uri)
+        with file:
+            self._room.check(wanted or 0)
+            if not version or version != self._version or not _moved(file, start + self.size_bytes):
+                self._begin(version)
+                if not _moved(file, start):
+                    raise StorageError("is not at a place that can be read in parts", subject=redacted(self._uri))
+            end = min(self._room.quota_bytes, self._room.free_bytes) + 1 if wanted is None else wanted
+            while self.size_bytes < end:
+                block = file.read(min(BLOCK_BYTES, end - self.size_bytes))
+                if not block:
+                    break
+                self.sha.update(block)
+                self._target.write(block)
+                self.size_bytes += len(block)
+        self._room.check(self.size_bytes)
+        check_whole(self.size_bytes, wanted, self._uri)
+
+
+def _located(uri: str) -> tuple[IO[bytes], int, int | None, str]:
+    """The open file that holds the bytes of ``uri``, where they begin, how many there are, and its version."""
+    member = split_member_uri(uri)
+    place = Place(member[1] if member else uri)
+    info = place.info()
+    start, size_bytes = 0, info.get("size")
+    if member is not None:
+        found = locate_member(*member)
+        start, size_bytes = found.offset, found.size_bytes
+    return place.open(), start, size_bytes, ref_of(uri, info).version
+
+
+def _moved(file: IO[bytes], position: int) -> bool:
+    """Move to a position; False where the file can only be read from its beginning."""
+    try:
+        if position != file.tell():
+            file.seek(position)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _sha256(file: Any) -> str:
+    """The digest of all bytes that are left in a raw file."""
+    sha = hashlib.sha256()
     block = memoryview(bytearray(BLOCK_BYTES))
-    while limit is None or total < limit:
-        room = block if limit is None else block[: min(BLOCK_BYTES, limit - total)]
-        count = file.readinto(room)
-        if not count:
-            break
+    while count := file.readinto(block):
         sha.update(block[:count])
-        if target is not None:
-            target.write(block[:count])
-        total += count
-    return sha.hexdigest(), total
+    return sha.hexdigest()
 
 
 def _empty(uri: str) -> EmptyFileError:

@@ -14,16 +14,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import IO, Any
 
 from curate.errors import StorageError
-from curate.ingest.names import cause_of_name
-from curate.ingest.remote import as_storage_error, client_errors
+from curate.ingest.names import cause_of_name, printable
 from curate.records import InputRef
-from curate.storage import Place, redacted
+from curate.storage import Place, client_errors, redacted, retried, storage_error
 
 _SCHEME = "tar://"
 _MAX_COMPANION_BYTES = 1 << 20
+MAX_COLUMNS = 100
+"""User columns of one sample; what a JSON object holds beyond them is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +63,21 @@ def tar_inputs(tar: InputRef) -> Iterator[InputRef]:
         if info.isdir() or (_is_companion(info) and _sample(info.name) in videos):
             continue
         user = {**tar.user, **users.get(_sample(info.name), {})}
-        yield InputRef(member_uri(info.name, tar.uri), info.size, tar.version, _cause(info), user)
+        yield InputRef(member_uri(printable(info.name), tar.uri), info.size, tar.version, _cause(info), user)
 
 
 def locate_member(member: str, tar_uri: str) -> Member:
     """Where a member lies. StorageError when the tar or the member is not there."""
     place = Place(tar_uri)
     try:
-        info = place.fs.info(place.path)
+        info = place.info()
         if info["type"] != "file":  # opening a FIFO would wait for ever
             raise StorageError("is not a regular file", subject=redacted(tar_uri))
         found = _index(tar_uri, str(info.get("mtime") or info.get("ETag") or info["size"])).get(member)
     except tarfile.TarError as error:
         raise StorageError(f"is not a readable tar: {error}", subject=redacted(tar_uri)) from error
     except client_errors() as error:
-        raise as_storage_error(error, tar_uri) from error
+        raise storage_error(error, tar_uri) from error
     if found is None:
         raise StorageError(f"has no member {member!r}", subject=redacted(tar_uri))
     return found
@@ -85,14 +87,19 @@ def locate_member(member: str, tar_uri: str) -> Member:
 def _index(tar_uri: str, version: str) -> dict[str, Member]:
     """Members by name; kept for a few tars, since the members of one are usually read one after the other."""
     del version  # part of the key alone: a tar that changed is read again
-    with Place(tar_uri).open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        return {
-            info.name: Member(info.offset_data, info.size) for info in archive if info.isreg() and not info.issparse()
-        }
+
+    def read() -> dict[str, Member]:
+        with Place(tar_uri).open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            found = ((info.name, info) for info in archive if info.isreg() and not info.issparse())
+            return {name: Member(info.offset_data, info.size) for name, info in found}
+
+    return retried(read, tar_uri)
 
 
 def _cause(info: tarfile.TarInfo) -> str:
     name = info.name
+    if printable(name) != name:
+        return "file name is not valid UTF-8"
     if name.startswith("/") or ".." in name.split("/") or "::" in name:
         return "unsafe name inside a tar"
     if info.issym() or info.islnk():
@@ -125,11 +132,12 @@ def _user_columns(name: str, file: IO[bytes]) -> dict[str, str]:
         return {"caption": text}
     try:
         values: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
         return {}
-    return {key: str(value) for key, value in values.items() if isinstance(value, str | int | float)}
+    plain = ((key, value) for key, value in values.items() if isinstance(value, str | int | float))
+    return {printable(key): printable(str(value)) for key, value in islice(plain, MAX_COLUMNS)}
 
 
 def _sample(name: str) -> str:

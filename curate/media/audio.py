@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from typing import cast
 
 import av
@@ -16,7 +17,8 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from curate.errors import DecodeError
-from curate.media.container import open_media
+from curate.media.container import is_readable, open_media
+from curate.media.packets import demuxed
 from curate.records import Clip
 
 AAC_FRAME_SAMPLES = 1024
@@ -36,14 +38,16 @@ def add_audio(container: OutputContainer, path: str, clip: Clip) -> list[Packet]
     with open_media(path) as source:
         if not source.streams.audio:
             return []
-        sound = cast("AudioStream", source.streams.best("audio"))
+        sound = cast("AudioStream", source.streams.best("audio") or source.streams.audio[0])
+        if not is_readable(sound):
+            raise DecodeError("the sound cannot be decoded: no decoder reads it", subject=clip.clip_id)
         rate_hz = sound.rate if sound.rate in AAC_RATES_HZ else OTHER_RATE_HZ
         stream = cast("AudioStream", container.add_stream("aac", rate=rate_hz))
         stream.codec_context.bit_rate = BIT_RATE_BPS
         stream.codec_context.flags |= Flags.bitexact
         try:
-            track = _samples(source, sound, clip, rate_hz)
-        except av.error.FFmpegError as error:
+            track = _samples(source, path, sound, clip, rate_hz)
+        except (av.error.FFmpegError, ValueError) as error:
             raise DecodeError(f"the sound cannot be decoded: {error}", subject=clip.clip_id) from error
         packets: list[Packet] = []
         for frame in _frames(track, rate_hz):
@@ -51,7 +55,7 @@ def add_audio(container: OutputContainer, path: str, clip: Clip) -> list[Packet]
         return [*packets, *stream.encode(None)]
 
 
-def _samples(source: InputContainer, sound: AudioStream, clip: Clip, rate_hz: int) -> np.ndarray:
+def _samples(source: InputContainer, path: str, sound: AudioStream, clip: Clip, rate_hz: int) -> np.ndarray:
     """float32 (2, n) in [-1, 1] over the span; silence where the source has none."""
     start_s = clip.start_s
     n_samples = round(clip.duration_s * rate_hz)
@@ -61,7 +65,8 @@ def _samples(source: InputContainer, sound: AudioStream, clip: Clip, rate_hz: in
     target = max(sound.start_time or 0, int((float(start_s) - _LEAD_S) / base))
     source.seek(target, stream=sound, backward=True)
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=rate_hz)
-    for decoded in source.decode(sound):
+    packets = demuxed(source, sound, path)
+    for decoded in chain.from_iterable(sound.codec_context.decode(packet) for packet in packets):
         if decoded.pts is None:
             continue
         at = round((decoded.pts * base - start_s) * rate_hz)

@@ -10,6 +10,9 @@ _CONFIG_BYTES = 4
 _SELECT = 2
 _LAST_LEVEL_WITHOUT_TIER = 7
 _HEAD_BYTES = 64
+_MOST_SIZE_BYTES = 8
+_MOST_UNITS = 1024
+"""Of one packet: encoders write a few for each tile."""
 
 
 class _Bits:
@@ -55,7 +58,8 @@ class Av1Headers:
         """Leading bytes of a temporal unit that other units need: a unit ends with its one shown frame, and only that
         may refresh no reference slot."""
         leaf_at, before = None, False
-        for kind, at, payload in _units(data):
+        units = _units(data)
+        for kind, at, payload in units:
             self._take(kind, payload)
             if kind in (_FRAME_HEADER, _FRAME):
                 if leaf_at is not None or self._sequence is None:
@@ -65,7 +69,7 @@ class Av1Headers:
                 else:
                     leaf_at = at
             before = before or kind == _SEQUENCE_HEADER
-        if leaf_at is None:
+        if leaf_at is None or len(units) > _MOST_UNITS:
             return len(data)
         return leaf_at if before else 0
 
@@ -85,15 +89,15 @@ class Av1Headers:
 
 
 def _units(data: bytes | memoryview) -> list[tuple[int, int, bytes]]:
-    """Kind, place and first bytes of the payload of the units (OBU) of a packet."""
+    """Kind, place and first bytes of the payload of the units (OBU) of a packet; of very many, the first."""
     found, at = [], 0
-    while at < len(data):
+    while at < len(data) and len(found) <= _MOST_UNITS:
         begin, head = at, data[at]
         at += 2 if head & 4 else 1
         size = len(data) - at
         if head & 2:
             size = shift = 0
-            while at < len(data):
+            while at < len(data) and shift < 7 * _MOST_SIZE_BYTES:
                 byte = data[at]
                 size |= (byte & 127) << shift
                 at, shift = at + 1, shift + 7

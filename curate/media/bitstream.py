@@ -10,6 +10,7 @@ no reference still hands its probabilities and motion vectors on to the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 
 from curate.media.av1 import Av1Headers
@@ -76,10 +77,13 @@ def _h264(extradata: bytes) -> _Droppable:
     length_bytes = _h264_length_bytes(extradata)
 
     def test(data: Buffer) -> bool:
-        headers = [header[0] for header in nal_headers(data, length_bytes)]
-        slices = [header for header in headers if 1 <= header & 31 <= 5]
-        sets = any(header & 31 in _H264_SETTINGS for header in headers)
-        return bool(slices) and not sets and not any(header & 0x60 for header in slices)
+        found = False
+        for header in nal_headers(data, length_bytes):
+            kind = header[0] & 31
+            if kind in _H264_SETTINGS or (1 <= kind <= 5 and header[0] & 0x60):
+                return False
+            found = found or 1 <= kind <= 5
+        return found
 
     return test
 
@@ -118,7 +122,7 @@ def _annex_b_layers(extradata: bytes) -> int:
 
 def _mpeg4(_extradata: bytes) -> _Droppable:
     def test(data: Buffer) -> bool:
-        kinds = [data[at] >> 6 for at in _after(bytes(data), _VOP)]
+        kinds = [data[at] >> 6 for at in islice(_after(bytes(data), _VOP), 2)]
         return kinds == [_MPEG4_B]  # packed streams hold two pictures in one packet
 
     return test
@@ -127,20 +131,24 @@ def _mpeg4(_extradata: bytes) -> _Droppable:
 def _mpeg2(_extradata: bytes) -> _Droppable:
     def test(data: Buffer) -> bool:
         whole = bytes(data)
-        kinds = [whole[at + 1] >> 3 & 7 for at in _after(whole, _PICTURE) if at + 1 < len(whole)]
-        sets = any(code in whole for code in _MPEG2_SETTINGS)
-        return bool(kinds) and not sets and all(kind == _MPEG2_B for kind in kinds)
+        if any(code in whole for code in _MPEG2_SETTINGS):
+            return False
+        found = False
+        for at in _after(whole, _PICTURE):
+            found = at + 1 < len(whole)
+            if found and whole[at + 1] >> 3 & 7 != _MPEG2_B:
+                return False
+        return found
 
     return test
 
 
-def _after(data: bytes, code: bytes) -> list[int]:
+def _after(data: bytes, code: bytes) -> Iterator[int]:
     """Positions that follow each occurrence of a start code."""
-    found, at = [], 0
+    at = 0
     while (at := data.find(code, at)) >= 0 and at + len(code) < len(data):
         at += len(code)
-        found.append(at)
-    return found
+        yield at
 
 
 _TESTS: Mapping[str, Callable[[bytes], _Droppable | None]] = MappingProxyType(

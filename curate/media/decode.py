@@ -15,9 +15,9 @@ import numpy as np
 from av.stream import Discard
 from av.video.stream import VideoStream
 
-from curate.errors import DecodeError
+from curate.errors import ClockError, DecodeError
 from curate.media.container import open_media
-from curate.media.packets import Depth, PacketFilter
+from curate.media.packets import Depth, PacketFilter, demuxed
 from curate.media.pixels import Master, Scaler, is_full_range
 from curate.records import SourceFacts
 from curate.units import parse_fraction
@@ -41,6 +41,9 @@ BACKWARD_FRAMES = 2
 SEEK_MARGIN_S = 1
 """How far before a key frame the container is asked to go."""
 
+MOST_DAMAGED_SHARE = 0.1
+"""Of a damaged stream that is salvaged at most this share of the duration may be left out; with more it is an error."""
+
 _FIX = "Replace or re-download the file"
 
 
@@ -48,10 +51,11 @@ class Frame:
     """One decoded frame. ``pts`` is the frame index for streams without usable time stamps (``facts.has_pts``).
 
     ``reference`` is False for a frame that no other frame needs, which is not decoded at every depth. ``skipped``: pts,
-    ascending, of the frames since the one before that were not decoded.
+    ascending, of the frames since the one before that were not decoded. ``gap_pts``: where the stretch before it ended,
+    for the first frame after damage.
     """
 
-    __slots__ = ("_scaler", "_thumbs", "av_frame", "pts", "reference", "skipped")
+    __slots__ = ("_scaler", "_thumbs", "av_frame", "gap_pts", "pts", "reference", "skipped")
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Frame:
         self.av_frame = av_frame
         self.reference = reference
         self.skipped = skipped
+        self.gap_pts: int | None = None
         self._scaler = scaler
         self._thumbs: dict[int, np.ndarray] = {}
 
@@ -89,12 +94,26 @@ class FrameReader(Iterator[Frame]):
     """Iterator over frames. Close it, or exhaust it.
 
     ``corrupt`` counts frames that the decoder flagged or could not give, ``decoded`` all that it gave. ``trailing``:
-    pts of the frames after the last one given that were not decoded, once the stream ended.
+    pts of the frames after the last one given that were not decoded, once the stream ended. ``damaged_ticks``: how much
+    was left out because it could not be decoded; ``reached_pts``: the end of the last frame given.
     """
 
-    def __init__(self, path: str, facts: SourceFacts, start_pts: int | None, end_pts: int | None, depth: Depth) -> None:
+    def __init__(
+        self,
+        path: str,
+        facts: SourceFacts,
+        span_pts: tuple[int | None, int | None],
+        depth: Depth,
+        *,
+        salvage: bool = False,
+    ) -> None:
+        start_pts, end_pts = span_pts
         self.corrupt = 0
         self.decoded = 0
+        self.damaged_ticks = 0
+        self.reached_pts = facts.start_pts
+        self._salvage = salvage and facts.has_pts
+        self._n_gaps = 0
         self.trailing: tuple[int, ...] = ()
         self._depth = depth
         self._filter: PacketFilter | None = None
@@ -129,14 +148,15 @@ class FrameReader(Iterator[Frame]):
         self.close()
 
     def _read(self) -> Generator[Frame, None, None]:
-        scaler = Scaler()
+        scaler = Scaler((self._facts.coded_width_px, self._facts.coded_height_px))
         last_pts: int | None = None
         end_pts = self._start_pts
-        n_backward = n_frames = 0
+        n_backward = n_frames = n_gaps = 0
         with closing(self._from_best_entry()) as frames:
             for pts, frame in frames:
                 if self._stop_pts is not None and pts >= self._stop_pts:
                     return
+                gap_pts, n_gaps = (end_pts if self._n_gaps > n_gaps else None), self._n_gaps
                 end_pts = pts + max((frame.duration or 0) if self._facts.has_pts else 1, self._whole_ticks)
                 if pts < self._start_pts:
                     continue
@@ -146,30 +166,46 @@ class FrameReader(Iterator[Frame]):
                     continue
                 last_pts = pts
                 self.corrupt += frame.is_corrupt
-                yield self._frame(pts, frame, scaler)
+                self.reached_pts = end_pts
+                yield self._frame(pts, frame, scaler, gap_pts)
         if n_backward >= BACKWARD_FRAMES and n_backward > BACKWARD_SHARE * n_frames:
-            raise self._error(f"the time stamps of {n_backward} of {n_frames} frames run backwards", None)
+            text = f"the time stamps of {n_backward} of {n_frames} frames run backwards"
+            raise ClockError(text, subject=self._path, fix=_FIX)
         self.trailing = self._filter.take_skipped() if self._filter else ()
         near = [pts for pts in self.trailing if pts <= end_pts + MOST_TRAILING * self._whole_ticks]
         if near:
             end_pts = max(end_pts, near[-1] + self._whole_ticks)
         self._check_end(end_pts if self.decoded else None)
 
-    def _frame(self, pts: int, frame: VideoFrame, scaler: Scaler) -> Frame:
+    def _frame(self, pts: int, frame: VideoFrame, scaler: Scaler, gap_pts: int | None) -> Frame:
         if self._filter is None:
             return Frame(pts, frame, scaler)
         reference, skipped = self._filter.is_reference(pts), self._filter.take_skipped(pts)
-        return Frame(pts, frame, scaler, reference=reference, skipped=skipped)
+        if gap_pts is None:
+            return Frame(pts, frame, scaler, reference=reference, skipped=skipped)
+        self.damaged_ticks += max(0, pts - gap_pts)
+        found = Frame(pts, frame, scaler, reference=reference)  # what was skipped lies in the damage, or may
+        found.gap_pts = gap_pts
+        return found
 
     def _check_end(self, reached: int | None) -> None:
         """DecodeError when the stream ended clearly before the facts say."""
         if reached is None:
             raise self._error("no frame can be decoded", None)
         missing = self._end_pts - reached
-        share = EARLY_END_SHARE * (self._end_pts - self._start_pts)
-        if missing > share and missing >= EARLY_END_FRAMES * self._nominal_ticks:
+        whole = self._end_pts - self._start_pts
+        if self._salvage:
+            self._check_damage(max(0, missing), whole)
+        elif missing > EARLY_END_SHARE * whole and missing >= EARLY_END_FRAMES * self._nominal_ticks:
             end_s = float(self._end_pts * self._time_base)
             raise self._error(f"the stream ends early (expected until {end_s:.3f} s)", reached)
+
+    def _check_damage(self, missing: int, whole: int) -> None:
+        if missing >= EARLY_END_FRAMES * self._nominal_ticks:
+            self.damaged_ticks += missing
+        if self.damaged_ticks > MOST_DAMAGED_SHARE * whole:
+            lost_s, whole_s = (float(ticks * self._time_base) for ticks in (self.damaged_ticks, whole))
+            raise self._error(f"is damaged: {lost_s:.3f} s of {whole_s:.3f} s cannot be decoded", None)
 
     def _error(self, what: str, at_pts: Fraction | int | None) -> DecodeError:
         where = "" if at_pts is None else f" at {float(at_pts * self._time_base):.3f} s"
@@ -208,7 +244,8 @@ class FrameReader(Iterator[Frame]):
                 if other.index != stream.index:
                     other.discard = Discard.all
             self._filter = PacketFilter(stream, self._facts, self._depth, self._start_pts)
-            packets: Iterator[Packet[VideoStream]] = container.demux(stream)
+            lost_share = MOST_DAMAGED_SHARE if self._salvage else None
+            packets: Iterator[Packet[VideoStream]] = demuxed(container, stream, self._path, lost_share=lost_share)
             if entry_pts is None:
                 yield from self._numbered(self._decoded(stream, packets, tolerant=True))
                 return
@@ -231,7 +268,7 @@ class FrameReader(Iterator[Frame]):
             container.seek(target, stream=stream, backward=True)
         except av.error.FFmpegError:
             return None
-        packets = container.demux(stream)
+        packets = demuxed(container, stream, self._path)
         for packet in packets:
             if packet.is_keyframe and packet.pts is not None and packet.pts >= entry_pts:
                 return (packet, packets) if packet.pts == entry_pts else None
@@ -262,11 +299,16 @@ class FrameReader(Iterator[Frame]):
         """Frames of packets. Errors count as corrupt for packets flagged so and, if tolerant, before the first frame
         (a recording that begins in mid-GOP); any other is a DecodeError.
         """
-        seen = False
+        seen = waiting = False
         position: int | None = None
         context = stream.codec_context
         assert self._filter is not None
         for each in packets:
+            if waiting and not self._is_closed_key(each):
+                continue
+            if waiting:
+                context.flush_buffers()
+                self._n_gaps, waiting = self._n_gaps + 1, False
             packet = self._filter.kept(each)
             if packet is None:
                 continue
@@ -274,13 +316,24 @@ class FrameReader(Iterator[Frame]):
                 frames = context.decode(packet)
             except (av.error.FFmpegError, ValueError) as error:
                 if not (packet.is_corrupt or (tolerant and not seen) or self._filter.broken(packet)):
-                    raise self._error(f"cannot be decoded ({error})", position) from error
+                    if not (self._salvage and tolerant):
+                        why = getattr(error, "strerror", None) or error
+                        raise self._error(f"cannot be decoded ({why})", position) from error
+                    waiting = True
                 self.corrupt += 1
                 continue
             for frame in frames:
                 seen, position = True, frame.pts
                 self.decoded += 1
                 yield frame
+
+    def _is_closed_key(self, packet: Packet[VideoStream]) -> bool:
+        """Whether decoding may begin anew at this packet: nothing after it needs what lies before."""
+        if not packet.is_keyframe or packet.pts is None:
+            return False
+        at = bisect.bisect_left(self._facts.key_frames_pts, packet.pts)
+        keys = self._facts.key_frames_pts
+        return at < len(keys) and keys[at] == packet.pts and self._facts.key_frames_closed[at]
 
 
 def iter_frames(
@@ -290,11 +343,13 @@ def iter_frames(
     start_pts: int | None = None,
     end_pts: int | None = None,
     depth: Depth = Depth.EVERY,
+    salvage: bool = False,
 ) -> FrameReader:
     """Frames of ``facts.stream`` with start_pts <= pts < end_pts, in display order with strictly ascending pts.
 
     ``depth`` says which of them are decoded; frames that nothing needs are never decoded before ``start_pts``.
     Frames are bit-identical to those of a full decode wherever decoding starts. One decoder thread. Of frames with the
     same pts the first is taken. Raises DecodeError, with the position in seconds, when the stream breaks or ends early.
+    ``salvage`` goes on at the next closed key frame instead, as long as little is lost (MOST_DAMAGED_SHARE).
     """
-    return FrameReader(path, facts, start_pts, end_pts, depth)
+    return FrameReader(path, facts, (start_pts, end_pts), depth, salvage=salvage)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
+import av.error
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.packet import Packet
@@ -84,7 +85,11 @@ def encoder_version() -> str:
 
 
 def extract_clip(
-    path: str, facts: SourceFacts, clip: Clip, options: EncodeOptions, crop: Crop | None = None
+    path: str,
+    facts: SourceFacts,
+    clip: Clip,
+    options: EncodeOptions,
+    crop: Crop | None = None,
 ) -> ClipFile:
     """The clip as an MP4 file, index first.
 
@@ -99,7 +104,10 @@ def extract_clip(
             if n_frames:
                 size_px = (facts.width_px, facts.height_px)
                 return _clip_file(target, clip, size_px, n_frames, facts.codec, "copy")
-        size_px, n_frames = _encode(path, facts, clip, options, crop, target)
+        try:
+            size_px, n_frames = _encode(path, facts, clip, options, crop, target)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"cannot be encoded ({error.strerror or error})", subject=clip.clip_id) from error
         return _clip_file(target, clip, size_px, n_frames, "h264", "encode")
 
 

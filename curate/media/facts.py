@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import av.error
@@ -17,7 +17,8 @@ from av.video.stream import VideoStream
 
 from curate.errors import DecodeError, NoVideoStreamError
 from curate.media.bitstream import is_idr
-from curate.media.container import check_complete, open_media
+from curate.media.container import MISSING_SHARE, MOST_FRAME_PX, check_complete, is_readable, lies_elsewhere, open_media
+from curate.media.packets import demuxed
 from curate.records import SourceFacts
 from curate.units import fraction_text
 
@@ -38,76 +39,113 @@ _COMMON_RATES = tuple(
 _SAME_RATE = 2e-4
 _REORDER_FRAMES = 64
 
+LEAST_RATE_FPS, MOST_RATE_FPS = Fraction(1, 86_400), Fraction(10_000)
+"""From a frame a day on. Other rates are nobody's: the clock or the header is wrong."""
 
-def read_facts(path: str) -> SourceFacts:
-    """Facts of the best video stream of a local file.
+MOST_SAR = 10
+"""A pixel that is wider or higher by more than this factor is a mistake: pixels then count as square."""
 
-    Raises EmptyFileError, NotMediaError, NoVideoStreamError or DecodeError (truncated, or no frame decodes).
+MOST_LENGTH_S = 10**8
+"""Three years. A stream that claims to last longer has a broken clock."""
+
+MOST_TIME_S = 10**10
+"""Clocks count from the start, from 1970 or from 1904. Floating-point seconds tell frames apart up to here."""
+
+_NO_PTS = -(1 << 63)
+_MOST_TICKS = 1 << 62
+"""Sums of larger time stamps would leave 64 bits."""
+
+
+def read_facts(path: str, *, missing_share: float = MISSING_SHARE, clock: bool = True) -> SourceFacts:
+    """Facts of the best video stream of a local file that lacks at most ``missing_share`` of its bytes.
+
+    Without ``clock`` its time stamps are not used: frames are counted at the declared rate.
+
+    Raises EmptyFileError, NotMediaError, NoVideoStreamError or DecodeError (truncated, cannot be read to its end, no
+    frame decodes).
     """
     with open_media(path) as container:
-        check_complete(path)
+        check_complete(path, missing_share)
         stream = best_video_stream(container, path)
+        _check_size(stream, path)
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
-        packets = _read_packets(container, stream)
+        packets = _read_packets(container, stream, path, missing_share)
         if packets.first is None:
-            raise DecodeError(
-                f"no frame of stream {stream.index} ({stream.codec_context.name}) can be decoded",
-                subject=path,
-                fix="Replace or re-download the file",
-            )
-        return _facts(container, stream, packets, packets.first)
+            what = f"no frame of stream {stream.index} ({stream.codec_context.name}) can be decoded"
+            if lies_elsewhere(path):
+                what = "its pictures lie in another file, and other files are never opened"
+            raise DecodeError(what, subject=path, fix="Replace or re-download the file")
+        return _facts(container, stream, packets, packets.first, clock=clock)
 
 
 def best_video_stream(container: InputContainer, path: str) -> VideoStream:
     """The stream with the largest displayed area, then the most frames, then the longest, then the lowest index.
 
-    Cover pictures, thumbnails and streams without a decoder do not count. NoVideoStreamError when nothing is left.
+    Cover pictures, thumbnails and streams that no decoder in use reads do not count. NoVideoStreamError when nothing is
+    left.
     """
-    moving = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & _STILL]
+    moving = [s for s in container.streams.video if is_readable(s) and not s.disposition & _STILL]
     usable = [s for s in moving if s.width and s.height]
     if not usable:
         found = ", ".join(f"{s['type']} ({s['codec']})" for s in _stream_list(container)) or "no streams at all"
+        sizeless = f" (a size is missing, broken, or above {MOST_FRAME_PX >> 20} Mi pixels)" if moving else ""
         raise NoVideoStreamError(
-            f"has no video stream that can be decoded; found {found}",
+            f"has no video stream that can be decoded{sizeless}; found {found}",
             subject=path,
             fix="Leave the file out of the sources, or give one with moving pictures",
         )
     return max(usable, key=_rank)
 
 
+def _check_size(stream: VideoStream, path: str) -> None:
+    """DecodeError for pictures that would take too much memory."""
+    if stream.width * stream.height > MOST_FRAME_PX:
+        size = f"{stream.width}x{stream.height}, more than {MOST_FRAME_PX >> 20} Mi pixels"
+        raise DecodeError(
+            f"has pictures of {size}", subject=path, fix="Reduce them, or leave the file out of the sources"
+        )
+
+
 def _rank(stream: VideoStream) -> tuple[Fraction, int, Fraction, int]:
-    area = stream.width * stream.height * (stream.sample_aspect_ratio or Fraction(1))
+    area = stream.width * stream.height * _sar(stream)
     length = (stream.duration or 0) * (stream.time_base or Fraction(0))
     return area, stream.frames, length, -stream.index
 
 
+def _sar(stream: VideoStream) -> Fraction:
+    """Width over height of a stored pixel."""
+    declared = stream.sample_aspect_ratio or Fraction(1)
+    return declared if Fraction(1, MOST_SAR) <= declared <= MOST_SAR else Fraction(1)
+
+
 @dataclass(slots=True)
 class _Packets:
-    """What the demuxer said about the packets that are shown, in decode order."""
+    """What the demuxer said about the packets that are shown, in decode order: 16 bytes for each."""
 
-    pts: list[int | None] = field(default_factory=list)
-    duration: list[int] = field(default_factory=list)
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    duration: array[int] = field(default_factory=lambda: array("q"))
     key: list[int] = field(default_factory=list)
     intact: list[bool] = field(default_factory=list)
     size_bytes: int = 0
     first: VideoFrame | None = None
 
 
-def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
+def _read_packets(container: InputContainer, stream: VideoStream, path: str, missing_share: float) -> _Packets:
     stream.codec_context.thread_count = 1
     name = stream.codec_context.name
     extradata = stream.codec_context.extradata
     log = _Packets()
-    for packet in container.demux(stream):
+    lost_share = missing_share if missing_share > MISSING_SHARE else None
+    for packet in demuxed(container, stream, path, lost_share=lost_share):
         if not packet.size or packet.is_discard or (name == "vp8" and not _vp8_shown(packet)):
             continue
         if packet.is_keyframe:
             log.first = log.first or _decode_alone(stream, packet)
             log.key.append(len(log.pts))
             log.intact.append(name != "h264" or is_idr(bytes(packet), extradata))
-        log.pts.append(packet.pts)
+        log.pts.append(_NO_PTS if packet.pts is None else packet.pts)
         log.duration.append(packet.duration or 0)
         log.size_bytes += packet.size
     return log
@@ -130,13 +168,17 @@ def _vp8_shown(packet: Packet[VideoStream]) -> bool:
     return bool(bytes(packet)[0] & 0x10)
 
 
-def _facts(container: InputContainer, stream: VideoStream, packets: _Packets, frame: VideoFrame) -> SourceFacts:
-    clock = _clock(stream, packets, counted=_counts_only(container, stream, packets))
-    sar = stream.sample_aspect_ratio or Fraction(1)
-    rotation_deg = round(-frame.rotation / 90) * 90 % 360
+def _facts(
+    container: InputContainer, stream: VideoStream, packets: _Packets, frame: VideoFrame, *, clock: bool
+) -> SourceFacts:
+    counted = not clock or _counts_only(container, stream, packets)
+    times = _clock(stream, packets, counted=counted)
+    sar = _sar(stream)
+    turn_deg = frame.rotation if abs(frame.rotation) <= 360 else 0  # a matrix of zeros gives nonsense
+    rotation_deg = round(-turn_deg / 90) * 90 % 360
     shown = (max(1, round(frame.width * sar)), frame.height)
     width_px, height_px = shown if rotation_deg % 180 == 0 else shown[::-1]
-    duration_s = float((clock.end_pts - clock.start_pts) * clock.time_base)
+    duration_s = float((times.end_pts - times.start_pts) * times.time_base)
     return SourceFacts(
         stream=stream.index,
         container=container.format.name,
@@ -149,17 +191,17 @@ def _facts(container: InputContainer, stream: VideoStream, packets: _Packets, fr
         height_px=height_px,
         rotation_deg=rotation_deg,
         sar=fraction_text(sar),
-        rate=fraction_text(clock.rate),
-        rate_fps=float(clock.rate),
-        vfr=clock.vfr,
-        has_pts=clock.has_pts,
-        time_base=fraction_text(clock.time_base),
-        start_pts=clock.start_pts,
-        end_pts=clock.end_pts,
+        rate=fraction_text(times.rate),
+        rate_fps=float(times.rate),
+        vfr=times.vfr,
+        has_pts=times.has_pts,
+        time_base=fraction_text(times.time_base),
+        start_pts=times.start_pts,
+        end_pts=times.end_pts,
         duration_s=duration_s,
-        n_frames=clock.n_frames,
-        key_frames_pts=clock.key_pts,
-        key_frames_closed=clock.key_closed,
+        n_frames=times.n_frames,
+        key_frames_pts=times.key_pts,
+        key_frames_closed=times.key_closed,
         bit_rate_bps=round(packets.size_bytes * 8 / duration_s) if duration_s > 0 else 0,
         streams_json=json.dumps(_stream_list(container), separators=(",", ":")),
     )
@@ -182,34 +224,48 @@ class _Clock:
 
 def _counts_only(container: InputContainer, stream: VideoStream, packets: _Packets) -> bool:
     """AVI has no presentation times: where frames are reordered and the codec does not tell, its stamps only count."""
-    known = [pts for pts in packets.pts if pts is not None]
-    ascending = all(a < b for a, b in pairwise(known))
-    return container.format.name == "avi" and stream.codec_context.has_b_frames and ascending
+    if container.format.name != "avi" or not stream.codec_context.has_b_frames:
+        return False
+    known = _known(packets)
+    return bool((known[:-1] < known[1:]).all())
+
+
+def _known(packets: _Packets) -> np.ndarray:
+    """int64: the time stamps that there are."""
+    pts = np.array(packets.pts, dtype=np.int64)
+    return pts[pts != _NO_PTS]
 
 
 def _clock(stream: VideoStream, packets: _Packets, *, counted: bool) -> _Clock:
-    declared = [r for r in (stream.guessed_rate, stream.base_rate, stream.average_rate) if r]
+    rates = (stream.guessed_rate, stream.base_rate, stream.average_rate)
+    declared = [rate for rate in rates if rate and LEAST_RATE_FPS <= rate <= MOST_RATE_FPS]
     time_base = stream.time_base
-    known = [pts for pts in packets.pts if pts is not None]
-    complete = len(known) == len(packets.pts) and not counted
-    if not (time_base and complete and _usable(known, time_base, declared)):
+    pts = _known(packets)
+    complete = len(pts) == len(packets.pts) and not counted
+    if not (time_base and complete and _usable(pts, time_base, declared)):
         rate = (declared or [DEFAULT_RATE])[0]
         return _Clock(1 / rate, rate, False, False, 0, len(packets.pts), len(packets.pts), [0], [True])
-    pts = np.array(known, dtype=np.int64)
     shown = np.unique(pts)
     rate, vfr = recover_rate(shown, time_base, declared)
-    last_duration = packets.duration[int(pts.argmax())] or max(1, round(1 / (rate * time_base)))
+    last_duration = packets.duration[int(pts.argmax())]
+    if not 0 < last_duration * time_base < MOST_LENGTH_S:
+        last_duration = max(1, round(1 / (rate * time_base)))
     key_pts, key_closed = _key_frames(pts, packets)
     start_pts, end_pts = int(shown[0]), int(shown[-1]) + last_duration
     return _Clock(time_base, rate, vfr, True, start_pts, end_pts, len(shown), key_pts, key_closed)
 
 
-def _usable(pts: Sequence[int], time_base: Fraction, declared: Sequence[Fraction]) -> bool:
-    """False when the clock stands still or runs back by more than reordering explains (joined recordings)."""
-    values = np.array(pts, dtype=np.int64)
-    back = int((np.maximum.accumulate(values) - values).max())
+def _usable(pts: np.ndarray, time_base: Fraction, declared: Sequence[Fraction]) -> bool:
+    """False when the clock stands still, races, or runs back by more than reordering explains (joined recordings)."""
+    least, most, n_shown = int(pts.min()), int(pts.max()), len(np.unique(pts))
+    length_s, farthest = (most - least) * time_base, max(-least, most)
+    if farthest >= _MOST_TICKS or farthest * time_base > MOST_TIME_S:
+        return False
+    if length_s > MOST_LENGTH_S or not LEAST_RATE_FPS * length_s <= n_shown - 1 <= MOST_RATE_FPS * length_s:
+        return False
+    back = int((np.maximum.accumulate(pts) - pts).max())
     allowed_s = max(Fraction(1), _REORDER_FRAMES / (declared or [DEFAULT_RATE])[0])
-    return back * time_base <= allowed_s and 2 * len(np.unique(values)) > len(values)
+    return back * time_base <= allowed_s and 2 * n_shown > len(pts)
 
 
 def _key_frames(pts: np.ndarray, packets: _Packets) -> tuple[list[int], list[bool]]:

@@ -16,6 +16,7 @@ _TURN = {0: [], 90: [("transpose", "1")], 180: [("hflip", ""), ("vflip", "")], 2
 _BT709, _BT601 = 1, 5
 _NO_MATRIX = (0, 2, 3)  # RGB, unspecified, reserved
 _PLAIN = ("yuv420p", "yuvj420p")
+_MOST_GRAPHS = 16
 
 
 class Crop(NamedTuple):
@@ -78,6 +79,8 @@ class Shaper:
         """One frame in, one frame out."""
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
         if key not in self._graphs:
+            if len(self._graphs) >= _MOST_GRAPHS:
+                self._graphs.clear()  # a stream that changes its size with every frame
             self._graphs[key] = self._graph(frame)
         graph = self._graphs[key]
         if graph is None:

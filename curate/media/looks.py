@@ -103,8 +103,8 @@ class Looks:
 
     def _decoded_again(self, thumb: Thumb) -> dict[int, np.ndarray]:
         """Nothing where the file cannot be decoded from a key frame before: the frames stay unseen."""
-        span = {"start_pts": thumb.skipped[0], "end_pts": thumb.pts}
-        frames = iter_frames(self._path, self._facts, **span, depth=Depth.EVERY)
+        start_pts, end_pts = thumb.skipped[0], thumb.pts
+        frames = iter_frames(self._path, self._facts, start_pts=start_pts, end_pts=end_pts, depth=Depth.EVERY)
         found: dict[int, np.ndarray] = {}
         with frames, suppress(DecodeError):
             for frame in frames:

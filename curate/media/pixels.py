@@ -32,6 +32,11 @@ HD_HEIGHT_PX = 720
 THUMB_ROWS = (6, 3, 3)
 """A thumbnail is made of at least so many evenly spaced rows of Y, U and V for each of its own (of all, if fewer)."""
 
+MOST_THUMB_ROWS = 1024
+"""A thumbnail is squeezed to this height: a picture of 1 x 65535 would have one of 64 x 4 million."""
+
+_MOST_CONTEXTS = 16
+
 # AVColorSpace code of a frame -> matrix code of the scaler. The codes not listed are reserved, unspecified or RGB.
 _MATRIX_OF_CODE: Mapping[int, int] = MappingProxyType({1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9})
 _BT709, _BT601 = 1, 5
@@ -99,9 +104,13 @@ class Pyramid:
 
 
 class Scaler:
-    """Makes masters and thumbnails of frames. Not thread-safe: it keeps scaling contexts, which are dear to set up."""
+    """Makes masters and thumbnails of frames. Not thread-safe: it keeps scaling contexts, which are dear to set up.
 
-    def __init__(self) -> None:
+    ``coded_px``: (width, height) of the stream. Its aspect is that of all thumbnails, also of frames of another size.
+    """
+
+    def __init__(self, coded_px: tuple[int, int] | None = None) -> None:
+        self._coded_px = coded_px
         self._contexts: dict[tuple[int, int], VideoReformatter] = {}
 
     def master(self, frame: VideoFrame) -> Master:
@@ -130,7 +139,7 @@ class Scaler:
 
     def thumb(self, frame: VideoFrame, width_px: int) -> np.ndarray:
         """uint8 (height, width_px, 3): Y, U, V in the stream's own range, averaged, coded aspect, unrotated."""
-        frame, size_px = self._readable(frame), _thumb_size_px(frame, width_px)
+        frame, size_px = self._readable(frame), self._thumb_size_px(frame, width_px)
         luma = _small(frame, 0, size_px)
         if frame.format.name == "gray":
             return cv2.merge([luma, *[np.full_like(luma, _NO_COLOUR)] * 2])
@@ -138,7 +147,11 @@ class Scaler:
 
     def luma_thumb(self, frame: VideoFrame, width_px: int) -> np.ndarray:
         """uint8 (height, width_px): the first channel of `thumb`, bit for bit."""
-        return _small(self._readable(frame), 0, _thumb_size_px(frame, width_px))
+        return _small(self._readable(frame), 0, self._thumb_size_px(frame, width_px))
+
+    def _thumb_size_px(self, frame: VideoFrame, width_px: int) -> tuple[int, int]:
+        coded_px = self._coded_px or (frame.width, frame.height)
+        return width_px, min(MOST_THUMB_ROWS, max(2, round(width_px * coded_px[1] / coded_px[0])))
 
     def _readable(self, frame: VideoFrame) -> VideoFrame:
         """The frame itself where its planes can be read as they are."""
@@ -149,6 +162,8 @@ class Scaler:
     def _plain(self, frame: VideoFrame, size_px: tuple[int, int]) -> VideoFrame:
         """Any frame as 8-bit 4:2:0 of (width, height), area-averaged; RGB becomes limited range."""
         full = ColorRange.JPEG if is_full_range(frame) else ColorRange.MPEG
+        if size_px not in self._contexts and len(self._contexts) >= _MOST_CONTEXTS:
+            self._contexts.clear()  # a stream that changes its size with every frame
         return self._contexts.setdefault(size_px, VideoReformatter()).reformat(
             frame,
             width=size_px[0],
@@ -202,10 +217,6 @@ def _component(frame: VideoFrame, index: int) -> tuple[np.ndarray, int]:
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)  # pyright: ignore[reportArgumentType, reportCallIssue]
         return rows[:, index - 1 : 2 * plane.width : 2], 0
     return plane_view(frame.planes[index]), 0
-
-
-def _thumb_size_px(frame: VideoFrame, width_px: int) -> tuple[int, int]:
-    return width_px, max(2, round(width_px * frame.height / frame.width))
 
 
 def _small(frame: VideoFrame, index: int, size_px: tuple[int, int]) -> np.ndarray:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import av.error
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.packet import Packet
 
+from curate.errors import DecodeError
 from curate.media.audio import add_audio
 from curate.media.container import open_media
+from curate.media.packets import demuxed
 from curate.records import Clip, SourceFacts
 
 COPYABLE = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})
@@ -38,8 +40,9 @@ def copy_packets(
     """Write the clip's packets; gives the number of frames, or 0 when the copy does not decode to exactly the span."""
     try:
         with open_media(path) as source:
-            stream = source.streams[facts.stream]
-            packets = _packets_of(source, stream, clip)
+            stream: Any = source.streams[facts.stream]
+            source.seek(clip.start_pts, stream=stream, backward=True)
+            packets = _packets_of(demuxed(source, stream, path), clip)
             times = sorted(
                 (packet.pts - clip.start_pts) * clip.time_base for packet in packets if packet.pts is not None
             )
@@ -51,15 +54,14 @@ def copy_packets(
                 sound = add_audio(container, path, clip) if audio else []
                 mux_in_order(container, [*packets, *sound])
         return len(times) if _decoded_times(target) == times else 0
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, DecodeError):
         return 0  # whatever made the copy impossible, the re-encoding that follows either works or says why
 
 
-def _packets_of(source: InputContainer, stream: Any, clip: Clip) -> list[Packet]:
+def _packets_of(demuxed: Iterable[Packet], clip: Clip) -> list[Packet]:
     """The span's packets in decoding order. Reading stops at the packet that the end lies on."""
-    source.seek(clip.start_pts, stream=stream, backward=True)
     packets = []
-    for packet in source.demux(stream):
+    for packet in demuxed:
         if packet.pts is None:
             continue
         if clip.start_pts <= packet.pts < clip.end_pts:

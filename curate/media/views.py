@@ -68,7 +68,7 @@ class ViewSampler:
         self._candidates: deque[_Candidate] = deque()
         self._thumbs: deque[_Thumb] = deque()
         self._previous_k: int | None = None
-        self._scaler = Scaler()
+        self._scaler = Scaler((facts.coded_width_px, facts.coded_height_px))
 
     @property
     def held_bytes(self) -> int:

@@ -1,13 +1,17 @@
-"""Questions to the tables, in SQL on DuckDB: the reading rules (`parts`), one run's view of them (`run`)."""
+"""Questions to the tables, in SQL on DuckDB: reading rules (`parts`), folders (`folders`), one run's view (`run`)."""
 
+from curate.query.folders import TableFolder, table_folders
 from curate.query.parts import (
     TOMBSTONES,
     cells_sql,
     clips_sql,
     connect,
     identifier,
+    list_parts,
+    listing_again,
     literal,
     parts_sql,
+    repeated_rows,
     run_query,
     sources_sql,
     tombstones_sql,
@@ -20,6 +24,7 @@ __all__ = [
     "RunGate",
     "RunStage",
     "RunTables",
+    "TableFolder",
     "cells_sql",
     "check_run",
     "clips_sql",
@@ -27,10 +32,14 @@ __all__ = [
     "connect",
     "identifier",
     "last_run",
+    "list_parts",
+    "listing_again",
     "literal",
     "parts_sql",
+    "repeated_rows",
     "run_query",
     "run_stages",
     "sources_sql",
+    "table_folders",
     "tombstones_sql",
 ]

@@ -9,6 +9,7 @@ Ids are compared as 128-bit numbers: a clip id is 32 hex digits, of a source dig
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import tempfile
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -24,6 +25,9 @@ import pyarrow as pa
 from curate.errors import CorpusError, StorageError
 from curate.storage import Place, redacted
 from curate.tables import CLIPS, SOURCES, Corpus
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DEFAULT_MEMORY_BYTES = 1 << 30
 """What DuckDB may use before it spills: 10 million clips with four scores pass within it (docs/benchmarks.md)."""
@@ -42,8 +46,23 @@ _CELL_TAIL_TYPES = {
     "host": "VARCHAR",
     "run_id": "VARCHAR",
     "n_clips": "BIGINT",
+    "peak_memory_bytes": "BIGINT",
 }
+_ADDED = {"error_traceback": "VARCHAR", "peak_memory_bytes": "BIGINT"}
+"""Columns that earlier versions did not write, in cells or in sources."""
 _OK_THEN_LATEST = "(outcome = 'ok') DESC, attempt DESC NULLS LAST"
+_LISTINGS = 20
+"""How often a folder is listed at most until two listings agree; beyond that something removes parts without end."""
+
+_READINGS = 5
+_VANISHED = ("No files found that match", "No such file")
+"""How DuckDB says that a file it was given is not there."""
+
+CELLS_RULE = (("key",), _OK_THEN_LATEST)
+SOURCES_RULE = (("uri", "size_bytes", "version"), _OK_THEN_LATEST)
+CLIPS_RULE = (("clip_id",), "1")
+TOMBSTONES_RULE = (("source_digest", "uri"), "1")
+"""The reading rule of each kind of table: its key, and how to rank rows with one key (SQL)."""
 
 
 def connect(*, memory_bytes: int | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -82,6 +101,31 @@ def id_sql(column: str) -> str:
     return f"left({column}, 32)::UUID"
 
 
+def listing_again(read: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of a reading that keeps SQL over listed parts: when one vanished meanwhile (compaction), it begins
+    again and so lists again. The reading must be repeatable."""
+
+    @functools.wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_READINGS - 1):
+            try:
+                return read(*args, **kwargs)
+            except (duckdb.IOException, StorageError) as error:
+                if not _tells_of_a_vanished_part(error):
+                    raise
+        return read(*args, **kwargs)
+
+    return reading
+
+
+def _tells_of_a_vanished_part(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, duckdb.Error) and any(text in str(error) for text in _VANISHED):
+            return True
+        error = error.__cause__
+    return False
+
+
 def run_query(con: duckdb.DuckDBPyConnection, make_sql: Callable[[], str], *, attempts: int = 5) -> pa.Table:
     """Run the SQL that ``make_sql`` gives and return its rows (an empty table for a statement).
 
@@ -96,8 +140,9 @@ def run_query(con: duckdb.DuckDBPyConnection, make_sql: Callable[[], str], *, at
             if attempt == attempts - 1:
                 raise StorageError(f"a table could not be read: {error}", fix="Run the command again") from error
             time.sleep(0.05 * 2**attempt)
-        except duckdb.InvalidInputException as error:
-            if "parquet" not in str(error).lower():
+        except duckdb.Error as error:
+            # Broken footers and pages come as these two classes, without the word.
+            if type(error) not in {duckdb.Error, duckdb.InternalException} and "parquet" not in str(error).lower():
                 raise
             raise CorpusError(f"a part of a table is damaged: {error}", fix="Remove it and run again") from error
     raise AssertionError("unreachable")
@@ -115,19 +160,18 @@ def cells_sql(
 
     ``columns`` narrows what is read. Without any part the relation is empty, with types from ``schema`` where given.
     """
-    return parts_sql(con, corpus.cells(stage, fingerprint), ["key"], _OK_THEN_LATEST, schema, columns)
+    return parts_sql(con, corpus.cells(stage, fingerprint), *CELLS_RULE, schema, columns)
 
 
 def sources_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus, columns: Sequence[str] | None = None) -> str:
     """SQL of the sources table, one row per (uri, size_bytes, version): ok before failed, then highest attempt."""
-    key = ["uri", "size_bytes", "version"]
-    return parts_sql(con, corpus.sources(), key, _OK_THEN_LATEST, SOURCES, columns)
+    return parts_sql(con, corpus.sources(), *SOURCES_RULE, SOURCES, columns)
 
 
 def tombstones_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> str:
     """SQL of the sources that were taken down, one row per (source_digest, uri)."""
     folder = corpus.root.child("tables", "tombstones")
-    return parts_sql(con, folder, ["source_digest", "uri"], "1", TOMBSTONES)
+    return parts_sql(con, folder, *TOMBSTONES_RULE, TOMBSTONES)
 
 
 def clips_sql(
@@ -144,12 +188,12 @@ def clips_sql(
     """
     folder = corpus.clips(cut_fingerprint)
     cut = cells_sql(con, corpus, cut_stage, cut_fingerprint, schema, ["key", "n_clips", "outcome"])
-    every = parts_sql(con, folder, ["clip_id"], "1", CLIPS, columns)
-    owners = parts_sql(con, folder, ["clip_id"], "1", CLIPS, ["source_digest"])
+    every = parts_sql(con, folder, *CLIPS_RULE, CLIPS, columns)
+    owners = parts_sql(con, folder, *CLIPS_RULE, CLIPS, ["source_digest"])
     source = id_sql("source_digest")
     chosen = ", ".join(map(identifier, columns)) if columns else "*"
     if columns and "source_digest" not in columns:
-        every = parts_sql(con, folder, ["clip_id"], "1", CLIPS, [*columns, "source_digest"])
+        every = parts_sql(con, folder, *CLIPS_RULE, CLIPS, [*columns, "source_digest"])
     return f"""SELECT {chosen} FROM ({every}) counted_clip WHERE {source} IN (
         SELECT found.source FROM (SELECT {source} AS source, count(*) AS n FROM ({owners}) GROUP BY 1) found
         JOIN (SELECT {id_sql("key")} AS source, n_clips FROM ({cut}) WHERE outcome = 'ok') promised
@@ -171,9 +215,34 @@ def parts_sql(
     losers = _losers(con, files, key, rank)
     chosen = ", ".join(map(identifier, columns)) if columns else "*"
     if losers is None:
-        return f"SELECT {chosen} FROM {_scan(files)}"
+        return f"SELECT {chosen} FROM {_with_added(_scan(files), columns)}"
     chosen = chosen if columns else "* EXCLUDE (filename, file_row_number)"
-    return f"SELECT {chosen} FROM {_scan(files, rows=True)} ANTI JOIN {losers} USING (filename, file_row_number)"
+    rows = _with_added(_scan(files, rows=True), columns)
+    return f"SELECT {chosen} FROM {rows} ANTI JOIN {losers} USING (filename, file_row_number)"
+
+
+def _with_added(relation: str, columns: Sequence[str] | None) -> str:
+    """The relation with those columns that its parts may be too old to have, where they are asked for."""
+    added = [f"NULL::{dtype} AS {name}" for name, dtype in _ADDED.items() if name in (columns or ())]
+    if not added:
+        return relation
+    return f"(SELECT * FROM {relation} UNION ALL BY NAME SELECT {', '.join(added)} WHERE FALSE)"
+
+
+def repeated_rows(
+    con: duckdb.DuckDBPyConnection, folder: Place, paths: Sequence[str], key: Sequence[str], rank: str
+) -> dict[str, list[int]]:
+    """Row numbers by path of the rows of these parts that lose against another of them.
+
+    StorageError when one cannot be read, also because it vanished.
+    """
+    names = {_readable(con, folder, path): path for path in paths}
+    nothing = "SELECT '' AS filename, 0 AS file_row_number WHERE FALSE"
+    rows = run_query(con, lambda: f"FROM {_losers(con, list(names), key, rank) or f'({nothing})'}", attempts=1)
+    found: dict[str, list[int]] = {}
+    for row in rows.to_pylist():
+        found.setdefault(names[row["filename"]], []).append(row["file_row_number"])
+    return found
 
 
 def file_sql(con: duckdb.DuckDBPyConnection, place: Place) -> str:
@@ -191,7 +260,7 @@ def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[
     if not _any(con, f"FROM duckdb_tables() WHERE table_name = {literal(name)}"):
         keys = ", ".join(map(identifier, key))
         repeated = f"SELECT hash({keys}) AS h FROM {_scan(files)} GROUP BY 1 HAVING count(*) > 1"
-        con.sql(f"CREATE TEMP TABLE repeated_{digest} AS {repeated}")
+        con.sql(f"CREATE OR REPLACE TEMP TABLE repeated_{digest} AS {repeated}")
         con.sql(
             f"""CREATE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
             WHERE hash({keys}) IN (SELECT h FROM repeated_{digest}) QUALIFY row_number() OVER
@@ -210,7 +279,7 @@ def _any(con: duckdb.DuckDBPyConnection, source: str) -> bool:
 def _scan(files: Sequence[str], *, rows: bool = False) -> str:
     names = ", ".join(literal(_no_glob(file)) for file in files)
     extra = ", filename = true, file_row_number = true" if rows else ""
-    return f"read_parquet([{names}], hive_partitioning = false{extra})"
+    return f"read_parquet([{names}], hive_partitioning = false, union_by_name = true{extra})"
 
 
 def _no_glob(path: str) -> str:
@@ -218,8 +287,23 @@ def _no_glob(path: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
+def list_parts(folder: Place) -> list[str]:
+    """Sorted paths (inside the file system) of the parts of a folder.
+
+    A listing is no snapshot: while it goes on, compaction may add the merged file behind it and remove the old ones
+    before it. So the folder is listed until nothing that one listing named is missing from the next: rows that such a
+    pair of listings both missed would have had to move twice meanwhile.
+    """
+    found = folder.files(".parquet")
+    for _ in range(_LISTINGS):
+        before, found = found, folder.files(".parquet")
+        if set(before) <= set(found):
+            break
+    return found
+
+
 def _paths(con: duckdb.DuckDBPyConnection, folder: Place) -> list[str]:
-    return [_readable(con, folder, path) for path in folder.files(".parquet")]
+    return [_readable(con, folder, path) for path in list_parts(folder)]
 
 
 def _readable(con: duckdb.DuckDBPyConnection, place: Place, path: str) -> str:

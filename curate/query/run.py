@@ -23,6 +23,7 @@ from curate.query.parts import cells_sql, clips_sql, file_sql, id_sql, identifie
 from curate.tables import CLIPS, Corpus
 
 _TAIL = ("outcome", "error_class", "error_message", "error_traceback", "attempt", "seconds", "host", "run_id")
+_TAIL += ("peak_memory_bytes",)
 _INPUT_FACTS = {"uri": "uri", "size_bytes": "size_bytes", "version": "version", "digest": "source_digest"}
 _CLIP_FACTS = {**{name: identifier(name) for name in CLIPS.names}, "duration_s": "(end_s - start_s)"}
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.query import RunTables
-from curate.storage import Place, storage_error
+from curate.storage import storage_error
 
 SELECTION = pa.schema(
     [
@@ -49,7 +49,7 @@ def write_selection(tables: RunTables, name: str, verdicts: list[Verdict]) -> st
             file = Path(scratch) / "selection.parquet"
             _write(tables, file, verdicts)
             digest = _sha256(file)
-            _publish(file, place)
+            place.put(file)
         return digest
     except OSError as error:
         raise storage_error(error, place.uri, writing=True) from error
@@ -70,13 +70,6 @@ def _write(tables: RunTables, file: Path, verdicts: list[Verdict]) -> None:
             columns = {key: values.take(batch["code"]) for key, values in spelt.items()}
             same = {key: batch[key] for key in ("clip_id", "bucket", "duplicate_of")}
             writer.write_batch(pa.record_batch({**columns, **same}).select(SELECTION.names).cast(SELECTION))
-
-
-def _publish(file: Path, place: Place) -> None:
-    if place.is_local:
-        file.replace(place.path)
-    else:
-        place.fs.put_file(str(file), place.path)
 
 
 def _sha256(file: Path) -> str:

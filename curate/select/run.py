@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from curate.errors import ConfigError
-from curate.query import RunTables, connect, identifier, last_run, run_query
+from curate.query import RunTables, connect, identifier, last_run, listing_again, run_query
 from curate.select.config import SelectConfig
 from curate.select.duplicates import NEAR_DUPLICATE, remove_duplicates
 from curate.select.funnel import ConditionCount, Counts, Funnel, Reason, Retention, Threshold, load_funnel
@@ -40,6 +40,7 @@ _SHAPE = ("source.width_px", "source.height_px", "source.rate_fps", "clip.n_fram
 _HOURS = 3600.0
 
 
+@listing_again
 def select(
     corpus: Corpus,
     config: SelectConfig,

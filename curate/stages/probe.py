@@ -5,9 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from curate.config import Config
+from curate.media.decode import MOST_DAMAGED_SHARE
 from curate.media.facts import read_facts
 from curate.records import SourceFacts
-from curate.stage import Column, ProbeStage, SourceFile
+from curate.stage import Column, ProbeStage, Reading, SourceFile
 
 
 class ProbeConfig(Config):
@@ -49,4 +50,7 @@ class Probe(ProbeStage[ProbeConfig]):
 
     def probe(self, source: SourceFile) -> SourceFacts:
         """Facts of the best video stream; raises InputError (empty, not media, no video, truncated)."""
-        return read_facts(source.path)
+        if source.reading is Reading.NORMAL:
+            return read_facts(source.path)
+        clock = source.reading is not Reading.RECLOCKED
+        return read_facts(source.path, missing_share=MOST_DAMAGED_SHARE, clock=clock)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Config
-from curate.engine.detect import detect_spans
+from curate.engine.detect import DAMAGED, Detection
 from curate.errors import CorpusError, StageError
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler, sample_spans
@@ -28,6 +28,7 @@ from curate.tables import BOOKKEEPING, cells_table
 from curate.testing.footage import moving_object, moving_texture, text_card, write_video
 
 _RATE_FPS = Fraction(24)
+_ENGINE_COLUMNS = {"n_clips", DAMAGED}
 
 
 @dataclass
@@ -188,7 +189,7 @@ def _guarded(stage: ClipStage[Any], item: ClipItem, touched: set[str]) -> ClipIt
 def _rows(stage: Stage[Any], cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The table rows without what may differ from run to run. CorpusError when a value does not fit its type."""
     table = cells_table(stage, cells, host="", run_id="")
-    return table.drop_columns([*BOOKKEEPING, "error_traceback"]).to_pylist()
+    return table.drop_columns(list(BOOKKEEPING)).to_pylist()
 
 
 def _check_cut_stage(stage: CutStage[Any], folder: Path, broken: Broken) -> None:
@@ -202,14 +203,14 @@ def _check_cut_stage(stage: CutStage[Any], folder: Path, broken: Broken) -> None
     inside = not edges or (edges[0] >= facts.start_pts and edges[-1] <= facts.end_pts)
     broken.expect(edges == sorted(edges) and inside, "spans overlap, are out of order or leave the source")
     broken.expect(all(span.start_pts < span.end_pts for span in spans), "a span is empty")
-    names = {column.name for column in stage.columns} - {"n_clips"}
+    names = {column.name for column in stage.columns} - _ENGINE_COLUMNS
     broken.expect(set(summary) == names, f"the summary has {sorted(summary)}, declared are {sorted(names)}")
 
 
 def _cut(stage: CutStage[Any], path: Path, facts: SourceFacts) -> tuple[list[Span], dict[str, Any]]:
-    detector = stage.detector(facts)
-    found = detect_spans(str(path), facts, stage, detector, ViewSampler(facts, {}))
-    return [span for spans in found for span in spans], detector.summary()
+    detection = Detection(str(path), facts, stage, ViewSampler(facts, {}))
+    found = [span for spans in detection.spans() for span in spans]
+    return found, {name: value for name, value in detection.summary().items() if name not in _ENGINE_COLUMNS}
 
 
 def _check_probe_stage(stage: ProbeStage[Any], folder: Path, broken: Broken) -> None:
@@ -220,5 +221,5 @@ def _check_probe_stage(stage: ProbeStage[Any], folder: Path, broken: Broken) -> 
     broken.expect(facts == stage.probe(source), "finds other facts the second time")
     broken.expect((facts.width_px, facts.height_px) == (160, 90), "finds the wrong size")
     broken.expect(facts.rate_fps == _RATE_FPS and facts.n_frames == 30, "finds the wrong rate or number of frames")
-    names = {column.name for column in stage.columns} - {"n_clips"}
+    names = {column.name for column in stage.columns} - _ENGINE_COLUMNS
     broken.expect(set(facts.to_cell()) <= names, f"facts without a column: {sorted(set(facts.to_cell()) - names)}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, StringConstraints
 
 from curate.config import Config, nearest, parse_config
-from curate.datafiles import find_data_dir
+from curate.datafiles import find_data_dir, parse_yaml, read_text
 from curate.errors import ConfigError
 
 _PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -75,10 +74,7 @@ def load_card(name: str) -> Card:
 
 
 def _read(path: Path) -> Card:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is not YAML: {error}", subject=path.name) from error
+    data = parse_yaml(read_text(path), path.name)
     card = parse_config(Card, data if isinstance(data, dict) else {}, path.name)
     if card.name != path.stem:
         raise ConfigError(f"the card is called {card.name!r}; file name and card name must agree", subject=path.name)

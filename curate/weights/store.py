@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from curate.errors import CurateError, MissingModelError, StorageError
+from curate.redaction import redacted
 from curate.storage import storage_error
 from curate.weights.cards import Card, ModelFile, load_card
 from curate.weights.pypi import read_wheel_file
@@ -151,7 +152,7 @@ def _from_hub(spec: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
     except (OSError, HfHubHTTPError, EntryNotFoundError, HFValidationError) as error:
-        raise StorageError(f"the model hub did not give it: {error}", subject=spec) from error
+        raise StorageError(f"the model hub did not give it: {redacted(str(error))}", subject=spec) from error
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -28,7 +28,7 @@ import numpy as np
 from bench_kit import machine, markdown
 from cut_peers import PEERS, cpu_s
 
-from curate.engine.detect import detect_spans
+from curate.engine.detect import Detection
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler
 from curate.records import CutKind
@@ -99,8 +99,7 @@ def ours(path: Path) -> list[Found]:
     """The gaps between the clips that the default detector leaves when every shot may be a clip."""
     facts = read_facts(str(path))
     stage = Cut(CutConfig(min_len_s=0, max_len_s=0))
-    detector = stage.detector(facts)
-    pieces = detect_spans(str(path), facts, stage, detector, ViewSampler(facts, {}))
+    pieces = Detection(str(path), facts, stage, ViewSampler(facts, {})).spans()
     spans = [span for some in pieces for span in some]
     pts = frame_times(path)
     return [

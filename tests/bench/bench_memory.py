@@ -2,13 +2,14 @@
 
 Encodes some seconds of moving texture with cuts at 60 frames/s (H.264 with B-frames), repeats the packets to the length
 asked for, and makes the analysis pass over it (all stages of the recipe `embedded` without their models) in a process
-of its own; with --run the whole `curate run --engine inline --no-export`, models and all. Prints the process's peak
-resident memory and its CPU.
+of its own; with --run the whole `curate run --engine inline --no-export`, models and all. Prints the peak resident
+memory of the process and of the decoding process that it starts, and their CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import resource
 import subprocess
@@ -60,22 +61,31 @@ def repeated(source: Path, target: Path, seconds: float) -> None:
                 out.mux(packet)
 
 
-def peak_bytes(command: list[str]) -> tuple[int, float]:
-    """Peak resident memory of a command, and its CPU seconds.
+def peak_bytes(command: list[str]) -> tuple[list[int], float]:
+    """Peak resident memory of a command and of each process that it started, and their CPU seconds.
 
     The kernel's own sum at the end (ru_maxrss) is that of the process which started it, where that was larger.
     """
     process = subprocess.Popen(command)
-    peak = 0
+    peaks: dict[int, int] = {}
     while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        peak = max(peak, 1024 * int(found[1]) if found else 0)
+        for pid in [process.pid, *children_of(process.pid)]:
+            with contextlib.suppress(OSError):
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                peaks[pid] = max(peaks.get(pid, 0), 1024 * int(found[1]) if found else 0)
         time.sleep(POLL_S)
     if process.returncode:
         sys.exit(f"{command} ended with {process.returncode}")
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return peak, spent.ru_utime + spent.ru_stime
+    return list(peaks.values()), spent.ru_utime + spent.ru_stime
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process started."""
+    with contextlib.suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return []
 
 
 def main() -> None:
@@ -98,10 +108,11 @@ def main() -> None:
         out = Path(folder, "out")
         run = [*CURATE, "run", str(long.parent), "--out", str(out), "--engine", "inline", "--no-export"]
         command = run if args.run else [sys.executable, __file__, "--only", str(long)]
-        memory, cpu_s = peak_bytes(command)
+        peaks, cpu_s = peak_bytes(command)
         wall_s = time.perf_counter() - began
+    parts = " + ".join(f"{peak / 1e6:.0f}" for peak in peaks)
     print(machine())
-    print(f"{args.size}p, {args.minutes:g} min: peak {memory / 1e6:.0f} MB, {wall_s:.0f} s wall, {cpu_s:.0f} s CPU")
+    print(f"{args.size}p, {args.minutes:g} min: peak {parts} MB, {wall_s:.0f} s wall, {cpu_s:.0f} s CPU")
 
 
 if __name__ == "__main__":

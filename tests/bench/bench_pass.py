@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from bench_kit import machine, markdown
 
-from curate.engine.detect import detect_spans
+from curate.engine.detect import Detection
 from curate.engine.score import ViewKeys
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler
@@ -114,9 +114,8 @@ def whole_pass(path: Path) -> tuple[float, int]:
     began = time.process_time()
     facts = read_facts(str(path))
     sampler = ViewSampler(facts, specs)
-    detector = pipeline.cut.detector(facts)
     clips = 0
-    for spans in detect_spans(str(path), facts, pipeline.cut, detector, sampler):
+    for spans in Detection(str(path), facts, pipeline.cut, sampler).spans():
         for span in spans:
             clip = Clip.of_span("0" * 64, facts.stream, facts.time_base_fraction, span)
             pixels = sampler.take(clip)

@@ -104,7 +104,7 @@ def test_export_of_a_selection_that_is_not_there(corpus):
 
 
 def test_verify_passes_whole_shards(corpus):
-    assert curate("verify", corpus).out == "small: whole, a sample decoded\n"
+    assert curate("verify", corpus).out.endswith("small: whole, a sample decoded\n")
     assert curate("verify", corpus, "small", "--deep").out == "small: whole, every clip decoded\n"
 
 

@@ -56,29 +56,6 @@ def test_stats_without_a_selection_says_what_became_of_the_inputs(corpus, bucket
     assert re.search(r"^skipped +not a video file name \(.txt\) +1$", out, re.MULTILINE)
 
 
-def test_failures_give_whole_names_and_messages(made, bucket):
-    ended = curate("failures", made[0])
-    assert ended.status == 0
-    assert ended.out.splitlines()[:2] == ["1 x NotMediaError in probe", f"  {bucket / 'broken.mp4'}"]
-
-
-def test_failures_shows_as_many_examples_as_asked(recipe, tmp_path):
-    folder = tmp_path / "bad"
-    folder.mkdir()
-    good_video(folder / "good.mp4")
-    for name in "abcd":
-        (folder / f"{name}.mp4").write_bytes(f"no video {name}".encode() * 99)
-    curate("run", folder, *run_args(recipe, tmp_path / "c"), "--no-export")
-    out = curate("failures", tmp_path / "c", "--examples", 2).out
-    assert [name for name in "abcd" if f"{name}.mp4" in out] == ["a", "b"]
-    assert "  and 2 more" in out
-
-
-def test_nothing_failed(bucket, recipe, tmp_path):
-    curate("run", bucket / "a.mp4", *run_args(recipe, tmp_path / "c"), "--no-export")
-    assert curate("failures", tmp_path / "c").out == "Nothing failed.\n"
-
-
 def test_show_prints_all_cells_and_writes_a_picture(made, clip_ids, tmp_path, bucket):
     png = tmp_path / "clip.png"
     ended = curate("show", made[0], clip_ids[0], "--png", png)

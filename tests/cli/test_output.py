@@ -11,9 +11,10 @@ from cli_kit import curate
 from rich.console import Console
 
 from curate.cli.progress import Progress, packed
-from curate.cli.tables import print_failure_details, print_funnel, print_stats, sparkline
+from curate.cli.tables import print_failures, print_funnel, print_stats, sparkline
 from curate.engine.work import SourceWork, Summary
 from curate.errors import EngineError
+from curate.failures import FailureExample, FailureGroup
 from curate.records import InputRef
 from curate.select import Funnel, Reason
 from curate.stats import (
@@ -21,8 +22,6 @@ from curate.stats import (
     PERCENTILES,
     CategoryStats,
     CorpusStats,
-    FailureExample,
-    FailureGroup,
     NumberStats,
     SourceOutcome,
     StageSeconds,
@@ -127,7 +126,7 @@ def test_names_can_neither_colour_nor_forge_a_line(funnel):
     for text in (
         printed(print_funnel, funnel),
         printed(print_stats, stats(failures=[group])),
-        printed(print_failure_details, [group], 3),
+        printed(print_failures, [group]),
     ):
         assert "[red]a[/red]�[31m��b\\ud800.mp4" in text
         assert "\x1b" not in text

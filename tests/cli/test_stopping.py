@@ -48,11 +48,12 @@ def wait_for_a_source(process: subprocess.Popen, out: Path) -> None:
         time.sleep(0.005)
 
 
-def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(long_bucket, recipe, undisturbed, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(long_bucket, recipe, undisturbed, tmp_path, how):
     out = tmp_path / "corpus"
     process = start("run", long_bucket, *run_args(recipe, out))
     wait_for_a_source(process, out)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, err = process.communicate()
     assert process.returncode == 4
     assert err == "Stopped. What is finished is kept; the same command goes on from here.\n"

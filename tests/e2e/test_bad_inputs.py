@@ -18,8 +18,9 @@ from cli_kit import curate, good_video, run_args, tables, verdicts, write_recipe
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate import job
-from curate.engine import analyse, detect
+from curate.engine import analyse, reading
 from curate.testing.bucket import EXPECTED, REAL
+from curate.testing.footage import moving_texture, write_video
 
 # Files
 
@@ -109,6 +110,26 @@ def test_odd_files_are_skipped_with_the_cause(name, bucket, recipe, corpus):
     check_input(name, corpus, file)
 
 
+def make_playlist(path: Path) -> None:
+    path.write_text("#EXTM3U\n#EXTINF:1,\ngood.mp4\n")
+
+
+def make_snow(path: Path) -> None:
+    write_video(path.with_suffix(".avi"), moving_texture(10, 96, 64, (1, 0), 1), codec="snow")
+    path.with_suffix(".avi").rename(path)
+
+
+REFUSED = {"Playlist named like a video": make_playlist, "Codec that is not read": make_snow}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_is_never_opened_fails_with_the_cause(name, bucket, recipe, corpus):
+    REFUSED[name](bucket / "bad.mp4")
+    ended = curate("run", bucket, *run_args(recipe, corpus))
+    assert ended.status == row(name).status
+    check_input(name, corpus, "bad.mp4")
+
+
 def test_a_name_cannot_forge_what_is_printed(bucket, recipe, corpus):
     told = row("Name with control characters or markup")
     (bucket / "[red]x\x1b[31m\nError forged.mp4").write_bytes(b"no video" * 99)
@@ -164,25 +185,24 @@ def swap_when_opened(bucket, other, patch):
 
 
 def in_the_middle(patch, happens):
-    """Let something happen to bad.mp4 when its 20th frame is decoded."""
-    push = detect.Looks.push
+    """Let something happen to bad.mp4 between its probing and its decoding."""
+    cut = reading.SourceReader.cut
 
-    def pushing(self, frame):
-        self.pushed = getattr(self, "pushed", 0) + 1
-        if self._path.endswith("bad.mp4") and self.pushed == 20:
+    def cutting(self, file, facts, stages):
+        if file.path.endswith("bad.mp4"):
             happens()
-        return push(self, frame)
+        return cut(self, file, facts, stages)
 
-    patch.setattr(detect.Looks, "push", pushing)
+    patch.setattr(reading.SourceReader, "cut", cutting)
 
 
 def swap_while_decoded(bucket, other, patch):
-    """Replace the file in the middle of its decoding."""
+    """Replace the file when it is about to be decoded."""
     in_the_middle(patch, lambda: replace(bucket / "bad.mp4", other))
 
 
 def overwrite_while_decoded(bucket, other, patch):
-    """Write other bytes into the file in the middle of its decoding."""
+    """Write other bytes into the file when it is about to be decoded."""
     in_the_middle(patch, lambda: (bucket / "bad.mp4").write_bytes(other.read_bytes()))
 
 

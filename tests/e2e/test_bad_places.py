@@ -118,6 +118,7 @@ WRONG_RECIPES = {
     "Unknown stage": ("quality]", "qualty]"),
     "Value of the wrong type": ("min_len_s: 0.5", "min_len_s: long"),
     "Recipe that is not YAML": ("stages: [", "stages: ]"),
+    "Recipe that grows when it is read": ("name: small\nstages", f"many: [{'1,' * 20_001}]\nname: small\nstages"),
     "Condition on a column that is not there": ("quality.contrast", "quality.contrst"),
 }
 

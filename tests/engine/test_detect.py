@@ -3,7 +3,7 @@
 import pytest
 from media_kit import X264_OPEN, X265_OPEN
 
-from curate.engine.detect import detect_spans
+from curate.engine.detect import Detection
 from curate.media import looks
 from curate.media.decode import iter_frames
 from curate.media.facts import read_facts
@@ -46,7 +46,7 @@ def found(path, facts, **config):
     cut = Cut(CutConfig.model_validate({"min_len_s": 0, "max_len_s": 0, **config}))
     sampler = ViewSampler(facts, SPECS)
     clips = {}
-    for spans in detect_spans(path, facts, cut, cut.detector(facts), sampler):
+    for spans in Detection(path, facts, cut, sampler).spans():
         for span in spans:
             clip = Clip.of_span("0" * 64, facts.stream, facts.time_base_fraction, span)
             clips[clip] = {name: view_digest(view) for name, view in sampler.take(clip).items()}

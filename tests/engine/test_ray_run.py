@@ -25,11 +25,13 @@ from engine_kit import (
 
 from curate.bulk import inline_map
 from curate.config import Config
+from curate.engine import run_map
+from curate.engine.fuse import MaxFailures
 from curate.engine.ray_engine import RayEngine
 from curate.engine.ray_start import RayOptions
 from curate.engine.run import MAX_PASSES, RunRequest, execute
 from curate.engine.run_map import ray_map
-from curate.errors import EngineError, StorageError, TransientStorageError
+from curate.errors import EngineError, StorageError, TooManyFailuresError, TransientStorageError
 from curate.ingest.listing import list_inputs
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
@@ -61,6 +63,18 @@ def bucket(tmp_path_factory):
         write_video(folder / f"{index}.mp4", moving_texture(70, 96, 64, (1, index), seed=index))
     (folder / "broken.mp4").write_bytes(b"not a video at all")
     return folder
+
+
+def test_too_many_failures_end_a_run_on_ray_too_and_the_engine_can_go_on(tmp_path, bucket, engine):
+    corpus, refs = Corpus(str(tmp_path / "c")), list_inputs([str(bucket)])
+    corpus.create()
+    pipe = pipeline(Luma(LumaConfig()))
+    request = RunRequest(corpus, pipe, refs, "test", "name: test\n", max_failures=MaxFailures.parse("0"))
+    with pytest.raises(TooManyFailuresError, match="NotMediaError"):
+        execute(request, engine, inline_map, tmp_path, Listening())
+    assert corpus.run_ids() == []
+    result, _ = run(tmp_path / "c", bucket, pipe, engine)
+    assert result.counts["inputs"] == {"ok": 5, "failed": 1}
 
 
 def test_ray_and_inline_give_identical_tables(tmp_path, bucket, engine):
@@ -137,3 +151,17 @@ def test_errors_of_bulk_work_come_as_they_were_raised(engine):
     assert str(ours.value) == "disk: is full. Free some space"
     with pytest.raises(EngineError, match="a Ray task failed: ValueError"):
         list(ray_map(refuse, [2]))
+
+
+def test_bulk_work_is_given_to_ray_a_part_at_a_time(engine, monkeypatch):
+    monkeypatch.setattr(run_map, "IN_FLIGHT", 3)
+    given: list[int] = []
+
+    def items():
+        for number in range(10):
+            given.append(number)
+            yield number
+
+    results = run_map.ray_map(str, items())
+    assert next(results) == "0" and given == [0, 1, 2]
+    assert list(results) == [str(number) for number in range(1, 10)]

@@ -106,11 +106,17 @@ def test_the_summary_counts_what_is_in_the_bundle(buffer, pipe):
     buffer.add_cell(stage, failed_cell("k", StageError("no"), 0.25))
     buffer.add_cell(pipe.cut, failed_cell(DIGEST, StageError("no"), 1.0))
     buffer.add_source(source_row())
-    buffer.add_source(source_row(Outcome.FAILED))
-    first = buffer.take().summary
+    failure = failed_cell("k", StageError("no"), 0.25).failure
+    buffer.add_source({**source_row(Outcome.FAILED), "uri": "b.mp4", **failure.columns()})
+    bundle = buffer.take()
+    (row,) = [row for row in bundle.tables[-1][1].to_pylist() if row["uri"] == "b.mp4"]
+    assert (row["error_class"], row["error_traceback"]) == ("StageError", failure.traceback)
+    assert row["peak_memory_bytes"] == failure.peak_memory_bytes > 0
+    first = bundle.summary
     assert (first.clips, first.video_s, first.sources, first.failed_sources) == (3, 3.0, 2, 1)
     assert first.failed_cells == 1, "cells of clips; a source that failed is counted by itself"
     assert first.stage_seconds == {"luma": 1.75, "cut": 1.0}
+    assert first.ended == {"a.mp4": None, "b.mp4": ("StageError", "no")}
     total = Summary()
     total.add(first)
     total.add(first)

@@ -26,7 +26,7 @@ from curate.engine.pipeline import build_pipeline
 from curate.engine.run import RunRequest, execute
 from curate.errors import ClusterError, TransientStorageError
 from curate.ingest.listing import list_inputs
-from curate.query import cells_sql, connect
+from curate.query import cells_sql, connect, parts
 from curate.records import SourceFacts
 from curate.stage import Resources
 from curate.stages.probe import Probe
@@ -140,3 +140,21 @@ def test_a_cluster_that_is_too_small_is_said_at_once(tmp_path, bucket):
     with pytest.raises(ClusterError, match="needs 1 GPU"):
         run(tmp_path / "c", bucket, pipeline(Luma(LumaConfig())), Counting(tmp_path))
     assert heard == [1]
+
+
+def test_a_part_that_vanishes_while_a_run_plans_is_looked_for_again(tmp_path, bucket, monkeypatch):
+    """Compaction goes on beside runs: it removes parts that were listed a moment ago."""
+    pipe = pipeline(Luma(LumaConfig()), Picky(PickyConfig()))
+    run(tmp_path / "c", bucket, pipe)
+    listed, list_parts = set(), parts.list_parts
+
+    def stale(folder: Any) -> list[str]:
+        found = list_parts(folder)
+        again = folder.uri in listed or "/cells/" not in folder.uri
+        listed.add(folder.uri)
+        return found if again else [*found, found[0].replace("part-", "gone-")]
+
+    monkeypatch.setattr(parts, "list_parts", stale)
+    result, heard = run(tmp_path / "c", bucket, pipe)
+    assert (result.counts["inputs"], heard.plans) == ({"ok": 2}, [])
+    assert len(listed) >= 4

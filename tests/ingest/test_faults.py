@@ -10,9 +10,9 @@ import fsspec
 import pytest
 
 from curate.errors import SourceChangedError, StorageError, TransientStorageError
-from curate.ingest.remote import as_storage_error
 from curate.ingest.spool import check_unchanged, spooled
 from curate.records import InputRef
+from curate.storage import storage_error
 
 URI = "https://user:secret@host/a.mp4?sig=secret"
 
@@ -47,7 +47,7 @@ def not_found(cause: Exception | None = None) -> FileNotFoundError:
 )
 def test_what_may_pass_is_transient_and_nothing_tells_a_secret(error, may_pass, told):
     """Regression: the web's file system calls every fault "not found", with the true one as its cause."""
-    found = as_storage_error(error, URI)
+    found = storage_error(error, URI)
     assert isinstance(found, TransientStorageError) == may_pass
     assert told in found.message
     assert "secret" not in str(found)

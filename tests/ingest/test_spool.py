@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from curate.errors import EmptyFileError, StorageError, TransientStorageError
+from curate.errors import EmptyFileError, StorageError, TransientStorageError, TruncatedReadError
 from curate.ingest.spool import BLOCK_BYTES, digest_of, local_copy, spooled
 from curate.records import InputRef
 
@@ -107,7 +109,7 @@ class FaultyFileSystem(MemoryFileSystem):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("timeout", TransientStorageError), ("forbidden", StorageError), ("short", TransientStorageError)],
+    [("timeout", TransientStorageError), ("forbidden", StorageError), ("short", TruncatedReadError)],
 )
 def test_faults_of_a_remote_place_have_their_class(
     tmp_path: Path, memory_bucket: str, name: str, kind: type[StorageError]
@@ -117,4 +119,76 @@ def test_faults_of_a_remote_place_have_their_class(
     with pytest.raises(StorageError) as caught, spooled(InputRef(f"faulty://{name}.mp4"), tmp_path):
         pass
     assert type(caught.value) is kind
+    assert not list(tmp_path.iterdir())
+
+
+class Breaking(MemoryFileSystem):
+    """A remote place whose connection breaks after a few bytes, and that may hold another file by then."""
+
+    protocol = "breaking"
+    cachable = False
+    version = "1"
+    breaks = 3
+    changes = False
+    opened: ClassVar[list[int]] = []
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        data = fsspec.filesystem("memory").cat_file("/bucket/a.mp4")
+        return {"name": path, "type": "file", "size": len(data), "etag": self.version}
+
+    def _open(self, path: str, *_: Any, **__: Any) -> Any:
+        data = fsspec.filesystem("memory").cat_file("/bucket/a.mp4")
+        return BreakingFile(data, type(self))
+
+
+class BreakingFile(io.BytesIO):
+    def __init__(self, data: bytes, place: type[Breaking]) -> None:
+        super().__init__(data)
+        self.place, self.first = place, True
+
+    def read(self, size: int = -1) -> bytes:
+        if self.first:
+            self.place.opened.append(self.tell())
+        elif self.place.breaks:
+            self.place.breaks -= 1
+            if self.place.changes:
+                self.place.version += "1"
+            raise ConnectionResetError("reset")
+        self.first = False
+        return super().read(min(size, 4))
+
+
+@pytest.fixture
+def breaking(memory_bucket: str) -> Iterator[type[Breaking]]:
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    fsspec.filesystem("memory").pipe_file("/bucket/a.mp4", b"0123456789ABCDEF")
+    Breaking.version, Breaking.breaks, Breaking.changes = "1", 3, False
+    Breaking.opened.clear()
+    yield Breaking
+
+
+def test_a_copy_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path, breaking: type[Breaking]) -> None:
+    with spooled(InputRef("breaking://bucket/a.mp4"), tmp_path) as file:
+        assert Path(file.path).read_bytes() == b"0123456789ABCDEF"
+        assert file.digest == hashlib.sha256(b"0123456789ABCDEF").hexdigest()
+    assert breaking.opened == [0, 4, 8, 12]
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_a_file_that_changed_meanwhile_or_has_no_version_is_copied_anew(
+    tmp_path: Path, breaking: type[Breaking], versioned: bool
+) -> None:
+    breaking.changes, breaking.version = versioned, "1" if versioned else ""
+    with spooled(InputRef("breaking://bucket/a.mp4"), tmp_path) as file:
+        assert Path(file.path).read_bytes() == b"0123456789ABCDEF"
+        assert file.digest == hashlib.sha256(b"0123456789ABCDEF").hexdigest()
+    assert breaking.opened == [0, 0, 0, 0]
+
+
+def test_a_copy_is_given_up_after_a_few_attempts(tmp_path: Path, breaking: type[Breaking]) -> None:
+    breaking.breaks = 9
+    fsspec.filesystem("memory").pipe_file("/bucket/a.mp4", b"x" * 99)
+    with pytest.raises(TransientStorageError, match="just now: reset"), spooled(InputRef("breaking://b/a"), tmp_path):
+        pass
+    assert len(breaking.opened) == 4
     assert not list(tmp_path.iterdir())

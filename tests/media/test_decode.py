@@ -1,7 +1,7 @@
 import av
 import numpy as np
 import pytest
-from media_kit import FILES, digest, small
+from media_kit import FILES, digest, small, stamped_by_decoding
 
 from curate.errors import DecodeError
 from curate.media.decode import Frame, FrameReader, iter_frames
@@ -91,13 +91,7 @@ def _packets(path):
 def test_time_stamps_that_run_backwards_are_an_error_not_a_silent_loss(tmp_path):
     source, _ = small(tmp_path / "a.mp4", codec="libx264", options={"bf": "3"})
     path = str(tmp_path / "b.mp4")
-    with av.open(source) as old, av.open(path, "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(video=0):
-            if packet.size:
-                packet.pts = packet.dts
-                packet.stream = stream
-                new.mux(packet)
+    stamped_by_decoding(source, path)
     with pytest.raises(DecodeError, match="run backwards"):
         list(iter_frames(path, read_facts(path)))
 

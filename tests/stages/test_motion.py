@@ -236,6 +236,16 @@ def test_windows_of_single_frames_leave_the_count_to_the_grid(motion):
     assert found["freeze_ratio"] == found["duplicate_frame_ratio"] == 1.0
 
 
+def test_a_window_may_hold_nothing(motion):
+    """A stream with a hole: all of its reference frames lie in one window."""
+    item = item_of([*scenes.static_texture(2 * FPS, W_PX, H_PX)])
+    windows = item.views["windows"]
+    for held in ([], windows.groups == 1):
+        left = View(windows.frames[held], windows.pts[held], TIME_BASE, windows.groups[held])
+        found = motion.score(ClipItem(CLIP, None, {**item.views, "windows": left}))
+        assert found["freeze_ratio"] == 1.0
+
+
 @pytest.mark.parametrize("fade", [0, 12])
 def test_still_pictures_that_replace_one_another_are_a_slideshow(motion, fade):
     first, second = (list(scenes.static_texture(2 * FPS, W_PX, H_PX, seed=seed)) for seed in (0, 3))

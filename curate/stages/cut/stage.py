@@ -57,7 +57,7 @@ class Cut(CutStage[CutConfig]):
     """Finds a source's shots and cuts them into clips."""
 
     name = "cut"
-    version = 2
+    version = 3
     config_type = CutConfig
     columns = (
         Column("n_clips", pa.int32(), "1", "clips of this source"),
@@ -70,6 +70,12 @@ class Cut(CutStage[CutConfig]):
         Column("n_frames", pa.int32(), "1", "frames of the source, shown to the detector or not"),
         Column("short_dropped", pa.int32(), "1", "stretches of shots that no allowed clip length fits"),
         Column("short_dropped_s", pa.float64(), "s", "their length together"),
+        Column(
+            "damaged_s",
+            pa.float64(),
+            "s",
+            "left out because it could not be decoded; clips end before and begin after it",
+        ),
         Column("cut_times_s", pa.list_(pa.float64()), "s", "first affected frame of each transition"),
         Column("cut_kinds", pa.list_(pa.string()), "", "hard, dissolve, fade or wipe"),
         Column("cut_detectors", pa.list_(pa.string()), "", "what found it"),

@@ -129,9 +129,9 @@ def _difference(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _same_as_next(thumbs: np.ndarray) -> np.ndarray:
-    difference = np.abs(np.diff(thumbs.astype(np.int16), axis=0)).reshape(max(len(thumbs) - 1, 0), -1)
-    if difference.size == 0:
+    if len(thumbs) < 2:
         return np.zeros(0, bool)
+    difference = np.abs(np.diff(thumbs.astype(np.int16), axis=0)).reshape(len(thumbs) - 1, -1)
     return (difference.max(axis=1) <= SAME_MAX_LEVELS) & (difference.mean(axis=1) <= SAME_MEAN_LEVELS)
 
 

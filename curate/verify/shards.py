@@ -8,31 +8,22 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import CorpusError, DecodeError, StorageError
+from curate.isolation import Sandbox
 from curate.media.playback import decode_fully
 from curate.shards.index import INDEX_NAME, ShardEntry, ShardIndex
 from curate.shards.reader import MEMBERS
 from curate.shards.tombstones import forgotten
 from curate.storage import Place
 from curate.tables import Corpus, parquet_table, read_parquet
+from curate.verify.problem import Problem
 
 SAMPLED_PER_SHARD = 3
 """Clips of each shard that are decoded when not all are."""
-
-ProblemKind = Literal["index", "file", "tar", "sidecar", "decode", "taken_down", "selection"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong: with which file or clip, and what."""
-
-    kind: ProblemKind
-    subject: str
-    message: str
 
 
 def verify(corpus: Corpus, name: str, *, deep: bool = False) -> list[Problem]:
@@ -45,10 +36,11 @@ def verify(corpus: Corpus, name: str, *, deep: bool = False) -> list[Problem]:
     problems: list[Problem] = []
     gone = forgotten(corpus)
     seen: Counter[str] = Counter()
-    for shard in index.shards:
-        checked = _Shard(folder, shard, gone, deep=deep)
-        problems += checked.problems()
-        seen.update(checked.clip_ids)
+    with Sandbox() as sandbox:
+        for shard in index.shards:
+            checked = _Shard(folder, shard, gone, sandbox, deep=deep)
+            problems += checked.problems()
+            seen.update(checked.clip_ids)
     problems += [Problem("index", clip, f"lies in {count} places") for clip, count in seen.items() if count > 1]
     problems += [
         Problem("index", h.clip_id, "is listed as a hole and present") for h in index.holes if h.clip_id in seen
@@ -65,6 +57,7 @@ class _Shard:
     folder: Place
     entry: ShardEntry
     gone: Mapping[str, str]
+    sandbox: Sandbox
     deep: bool
     clip_ids: tuple[str, ...] = ()
 
@@ -128,7 +121,7 @@ class _Shard:
                 yield Problem("sidecar", row["clip_id"], "its video does not lie where the sidecar says")
         for row in rows if self.deep else _sampled(rows):
             at, size = videos[row["clip_id"]]
-            yield from _decoded(row, tar[at : at + size])
+            yield from _decoded(row, tar[at : at + size], self.sandbox)
 
 
 def _sampled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -137,10 +130,12 @@ def _sampled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return ordered[:SAMPLED_PER_SHARD]
 
 
-def _decoded(row: Mapping[str, Any], video: bytes) -> Iterator[Problem]:
+def _decoded(row: Mapping[str, Any], video: bytes, sandbox: Sandbox) -> Iterator[Problem]:
+    """Decodes a clip: copied packets are a stranger's still."""
     clip = row["clip_id"]
+    limit_s = sandbox.limits.decode_s(row["n_frames"], row["width_px"] * row["height_px"], len(video))
     try:
-        shown = decode_fully(video)
+        shown = sandbox.call(decode_fully, video, limit_s=limit_s)
     except DecodeError as error:
         yield Problem("decode", clip, error.message)
         return
@@ -167,7 +162,10 @@ def _against_selection(corpus: Corpus, index: ShardIndex, present: set[str]) -> 
     place = corpus.selections().child(name, "selection.parquet")
     if not place.exists():
         return [Problem("selection", name, "the selection that was exported is gone")]
-    rows = read_parquet(place).select(["clip_id", "verdict"]).to_pylist()
+    try:
+        rows = read_parquet(place).select(["clip_id", "verdict"]).to_pylist()
+    except (StorageError, pa.ArrowInvalid, KeyError, OSError) as error:
+        return [Problem("selection", name, f"the selection that was exported cannot be read: {error}")]
     kept = {row["clip_id"] for row in rows if row["verdict"] == "kept"}
     found = []
     beyond = len(present - kept)

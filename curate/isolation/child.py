@@ -1,0 +1,133 @@
+"""The child: takes tasks from its parent, one at a time, and gives their results one by one as they are asked for."""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import os
+import pickle
+import resource
+import signal
+import socket
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from curate.errors import CurateError, DecodeLimitError, UnexpectedError
+from curate.isolation.confine import confine
+from curate.isolation.wire import receive, send
+from curate.memory import peak_memory_bytes, reset_peak_memory
+from curate.stage import boundary
+
+CPU_GRACE_S = 5
+"""A child that its parent forgot is stopped by the kernel this long after the task's limit of CPU time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A task: a pickled (generator function, arguments), and the CPU seconds it may take (it and no other)."""
+
+    task: bytes
+    cpu_s: float
+
+
+def main(channel: int, lifeline: int, memory_bytes: int) -> None:
+    """Serve until the parent closes the channel."""
+    confine([tempfile.gettempdir()])  # first of all: what it denies, it denies to this thread and those that it starts
+    faulthandler.enable()
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    if memory_bytes:
+        _limit(resource.RLIMIT_DATA, memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
+    with socket.socket(fileno=channel) as sock:
+        try:
+            while True:
+                request = receive(sock, trusted=True)
+                if request is not None:
+                    _serve(sock, request)
+        except (EOFError, ConnectionError):
+            return
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """The other end of this pipe closes when the parent ends, however it ends."""
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _serve(sock: socket.socket, request: Request) -> None:
+    """Give ("item", value) for each result, then ("end", None) or ("error", error); "stop" for "next" ends it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + request.cpu_s + CPU_GRACE_S))
+    reset_peak_memory()
+    results: Iterator[Any] = iter(())
+    with boundary() as caught:
+        task, arguments = pickle.loads(request.task)
+        results = iter(task(*arguments))
+    while True:
+        value: Any = None
+        ended = False
+        if caught.error is None:
+            with boundary() as caught:
+                try:
+                    value = next(results)
+                except StopIteration:
+                    ended = True
+        kind = "end" if ended else "item"
+        if caught.error is not None:
+            kind, value = "error", told(caught.error)
+        send(sock, (kind, value, peak_memory_bytes()))
+        if kind != "item":
+            return
+        del value
+        if receive(sock, trusted=True) != "next":
+            _close(results)
+            send(sock, ("end", None, peak_memory_bytes()))
+            return
+
+
+def _close(results: Iterator[Any]) -> None:
+    close: Callable[[], None] | None = getattr(results, "close", None)
+    if close is not None:
+        with boundary():  # nobody waits for this task's results any more
+            close()
+
+
+def told(error: Exception) -> Exception:
+    """An error as the parent can be told of it: ours and the system's as they are, others by class and message.
+
+    Running out of memory is a limit that was passed, and running out of room no fault of a file. The traceback goes
+    along as a note.
+    """
+    trace = "".join(traceback.format_exception(error))
+    room = _no_room(error)
+    if room is not None:
+        found: Exception = room
+    elif isinstance(error, CurateError) and type(error).__module__ == CurateError.__module__:
+        found = type(error)(error.message, subject=error.subject, fix=error.fix)
+    elif isinstance(error, MemoryError) or "Insufficient memory" in str(error):
+        found = DecodeLimitError("needs more memory than decoding may take")
+    elif isinstance(error, OSError) and error.errno in errno.errorcode:
+        found = OSError(error.errno, error.strerror)
+    else:
+        found = UnexpectedError(str(error) or "failed", subject=type(error).__name__)
+    found.add_note(f"In the decoding process:\n{trace}")
+    return found
+
+
+def _no_room(error: BaseException) -> OSError | None:
+    """The full disk that lies behind an error."""
+    here: BaseException | None = error
+    while here is not None:
+        if isinstance(here, OSError) and here.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return OSError(here.errno, os.strerror(here.errno))
+        here = here.__cause__
+    return None

@@ -1,0 +1,76 @@
+"""The long form of the faulty store: jobs on S3 through ever worse faults, killed now and then, against one on disk.
+
+python tests/soak/store_soak.py [--rounds 20] [--videos 12] [--seed N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import fsspec
+from cli_kit import curate, files_below, start, tables, write_recipe
+from faulty_proxy import faulty_proxy
+from s3_kit import BUCKET, CREDENTIALS, Store, Watch, command, store
+from soak.kill_kit import kill, make_bucket
+
+CORPUS = f"s3://{BUCKET}/corpus"
+
+
+def one_round(s3: Store, near: Path, recipe: Path, draw: random.Random, found: Counter[str]) -> None:
+    """A job killed up to two times, then completed; then compaction. AssertionError where it is not that on disk."""
+    for key in s3.keys("corpus/"):
+        s3.delete(key)
+    args = ["run", f"s3://{BUCKET}/raw", "--recipe", recipe, "--out", CORPUS, "--engine", "inline"]
+    with faulty_proxy(s3.address, seed=draw.randrange(10**6), share=draw.choice((0.05, 0.15, 0.3))) as proxy:
+        with Watch(s3, "corpus/") as watch:
+            for _ in range(draw.randrange(3)):
+                process = start(*args, env={**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": proxy.url})
+                wanted = draw.randrange(1, 60)
+                while process.poll() is None and len(s3.keys("corpus/")) < wanted:
+                    time.sleep(0.1)
+                found["kills"] += process.poll() is None and kill(process.pid)
+                process.communicate()
+            command(*args, url=proxy.url)
+            command("compact", CORPUS, url=proxy.url)
+            command("verify", CORPUS, "--deep", url=proxy.url)
+        assert watch.wrong == []
+        found.update(proxy.injected)
+        found["requests"] += proxy.requests
+        found["looks"] += watch.rounds
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert tables(CORPUS) == tables(near)
+    assert s3.files("corpus/shards/small/") == files_below(near / "shards/small")
+
+
+def main() -> None:
+    """Rounds, each with faults and kills of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    args = parser.parse_args()
+    print(f"seed {args.seed}: {args.rounds} rounds over {args.videos} videos", flush=True)
+    draw, found = random.Random(args.seed), Counter[str]()
+    with tempfile.TemporaryDirectory(prefix="soak-") as name, store() as s3:
+        folder = Path(name)
+        bucket, recipe, near = make_bucket(folder / "bucket", args.videos), write_recipe(folder), folder / "corpus"
+        assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline").status == 0
+        for path in bucket.iterdir():
+            s3.put(f"raw/{path.name}", path.read_bytes())
+        os.environ.update({**CREDENTIALS, "AWS_ENDPOINT_URL": s3.url})
+        for number in range(args.rounds):
+            one_round(s3, near, recipe, draw, found)
+            print(f"round {number + 1} whole; so far {dict(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
