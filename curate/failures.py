@@ -186,7 +186,8 @@ class _Everything:
         columns = ["clip_id", "source_digest"]
         clips = [parts_sql(self.con, f.place, f.key, f.rank, CLIPS, columns) for f in folders]
         named = [f"SELECT {id_sql('clip_id')} AS id, {id_sql('source_digest')} AS source FROM ({sql})" for sql in clips]
-        own = f"SELECT {id_sql('source_digest')}, {id_sql('source_digest')} FROM ({self._sources})"
+        digest = id_sql("source_digest")
+        own = f"SELECT {digest} AS id, {digest} AS source FROM ({self._sources})"
         return " UNION ".join([*named, f"{own} WHERE source_digest IS NOT NULL"])
 
     @cached_property

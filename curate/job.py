@@ -102,7 +102,8 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
             return JobResult(run, funnel, None)
         listener.step("Writing shards")
         addresses = {ref.uri: ref.address for ref in refs if ref.address}
-        report = export(corpus, recipe.select.name, recipe.export, run_map=run_map, addresses=addresses)
+        more = {"addresses": addresses, "limits": options.limits}
+        report = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
         return JobResult(run, funnel, report)
     finally:
         engine.close()

@@ -114,11 +114,11 @@ class Place:
     def info(self) -> dict[str, Any]:
         """What the file system tells of the file or folder (name, type, size ...), never from a cache."""
 
-        def ask() -> dict[str, Any]:
-            self.fs.invalidate_cache(self.path)
-            return self.fs.info(self.path)
+        return self._retried(self._asked)
 
-        return self._retried(ask)
+    def _asked(self) -> dict[str, Any]:
+        self.fs.invalidate_cache(self.path)
+        return self.fs.info(self.path)
 
     def size_bytes(self) -> int:
         """Size of the file."""
@@ -192,12 +192,36 @@ class Place:
 
         return self._retried(ask)
 
+    def tree(self) -> dict[str, dict[str, Any]]:
+        """Every file below this folder by its path inside the file system, in order, with what is known of it."""
+
+        def ask() -> dict[str, dict[str, Any]]:
+            self.fs.invalidate_cache(self.path)
+            return dict(sorted(self.fs.find(self.path, detail=True).items()))
+
+        return self._retried(ask)
+
+    def copy_from(self, other: Place) -> None:
+        """Take over the content of a file in the same file system."""
+
+        def copy() -> None:
+            if self.is_local:
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self.fs.cp_file(other.path, self.path)
+
+        self._retried(copy, writing=True)
+
     def remove(self) -> None:
         """Remove the file or the folder with all in it; nothing happens when it is not there."""
 
         def remove() -> None:
-            if self.exists():
-                self.fs.rm(self.path, recursive=True)
+            try:
+                self._asked()  # not `exists`, which asks again by itself: its attempts would multiply ours
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if may_pass(error):
+                    raise
+                return
+            self.fs.rm(self.path, recursive=True)
 
         self._retried(remove, writing=True)
 

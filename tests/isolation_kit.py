@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import pickle
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -136,7 +138,15 @@ class Attack:
 
 
 def attack(path):
-    yield Attack(path)
+    """Writes to the parent itself, past all that would refuse to."""
+    data = pickle.dumps(("item", Attack(path), 0))
+    os.write(int(sys.argv[1]), struct.pack("!QQ", len(data), 0) + data)
+    yield
+
+
+def strange_value():
+    yield 1
+    yield Attack("")
 
 
 def shout(n_bytes):

@@ -85,6 +85,14 @@ def test_an_empty_corpus_has_no_failures(tmp_path):
     assert failures(corpus, every=True) == []
 
 
+def test_failures_of_a_corpus_that_never_had_a_clip(tmp_path):
+    kit = CorpusKit(tmp_path / "c", STAGES)
+    kit.input("bad.mp4", "failed", "NotMediaError: no demuxer", digest_of("bad.mp4"))
+    kit.failed("probe", digest_of("bad.mp4"), "NotMediaError", "no demuxer")
+    (group,) = failures(kit.write(), every=True)
+    assert (group.stage, group.error_class, [e.uri for e in group.examples]) == ("probe", "NotMediaError", ["bad.mp4"])
+
+
 def test_each_comes_with_its_attempt_host_time_memory_and_traceback(tmp_path):
     kit = CorpusKit(tmp_path / "c", STAGES)
     (clip,) = kit.source("a.mp4", [1.0])

@@ -300,6 +300,20 @@ def test_every_way_to_ask_a_place_is_patient_for_a_while(flaky, what):
     assert len(flaky.faults) == 5
 
 
+def test_removing_asks_no_more_often_than_the_rest(flaky):
+    """Regression: each attempt to remove asked four times whether there is something."""
+    flaky.faults.extend([ConnectionError("reset")] * 99)
+    with pytest.raises(TransientStorageError, match="cannot be written just now"):
+        Place("flaky://a/b").remove()
+    assert len(flaky.asked) == len(storage.WAITS_S) + 1
+    flaky.faults[:] = [ConnectionError("reset")]
+    Place("flaky://a/b").remove()
+    assert not Place("flaky://a/b").exists()
+    flaky.faults[:] = [PermissionError("403")]
+    with pytest.raises(StorageError, match="may not be written"):
+        Place("flaky://a/b").remove()
+
+
 def test_a_place_that_cannot_be_asked_is_not_empty(flaky):
     """Regression: a corpus behind a time-out looked like none."""
     flaky.faults[:] = [PermissionError("403")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ class _Forward:
     held_bytes: int = 0
 
     def add(self, clip: OpenClip, attempts: Mapping[tuple[str, str], int]) -> None:
-        views = {key: view for key, view in clip.pixels.items() if key in self.keys}
+        wanted = [(key, view) for key, view in clip.pixels.items() if key in self.keys]
+        # Copies: the views of a clip share the memory that they came in, which would stay as long as any of them.
+        views = {k: replace(v, frames=v.frames.copy(), pts=v.pts.copy(), groups=v.groups.copy()) for k, v in wanted}
         self.items.append((ClipItem(clip.clip, clip.facts, views), clip.to_work()))
         cells = ((stage, clip.clip.clip_id) for stage in clip.missing)
         self.attempts.update({cell: attempts[cell] for cell in cells if cell in attempts})
@@ -183,6 +185,7 @@ class Analyser:
     def _restarted(self, restart: Restart, file: SourceFile, source: _Source) -> SourceFacts:
         """The facts that hold from here on; new ones are kept in place of the old, which they outrank as an attempt."""
         assert source.facts is not None
+        source.done -= source.blind  # what could not be seen may be seen now
         if restart.facts is not None:
             source.facts = restart.facts
             cell = Cell(file.digest, Outcome.OK, restart.facts.to_cell(), 0.0, attempt=source.work.attempt + 1)
@@ -205,6 +208,7 @@ class Analyser:
             return
         assert source.facts is not None
         if pixels is None:
+            source.blind.add(work.clip.clip_id)
             self._fail_clip(work, source, error or StageError("has no views", subject=work.clip.clip_id))
         else:
             self._score(OpenClip.of_work(work, source.facts, pixels), source)
@@ -285,6 +289,7 @@ class _Source:
     facts: SourceFacts | None = None
     opened: bool = False
     done: set[str] = field(default_factory=set)
+    blind: set[str] = field(default_factory=set)
 
     def row(self, error: Exception | None, seconds: float) -> dict[str, Any]:
         """Its row in `sources`."""

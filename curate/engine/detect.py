@@ -66,7 +66,7 @@ class Detection:
 
     def _last(self, frames: FrameReader) -> list[Span]:
         truncated = frames.damaged_ticks > 0 and frames.reached_pts < self._facts.end_pts and not frames.trailing
-        if truncated and self._salvage:
+        if truncated:
             return self._ended(frames.reached_pts, (), damaged=True)
         return self._ended(self._facts.end_pts, frames.trailing, damaged=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from curate.bulk import RunMap, inline_map
@@ -17,6 +18,7 @@ from curate.export.config import ExportConfig, ExportReport
 from curate.export.plan import ExportPlan, make_plan
 from curate.export.rows import read_kept
 from curate.export.write import ShardResult, all_there, read_record, set_place, write_record, write_shard
+from curate.isolation import Limits
 from curate.media.encode import encoder_version
 from curate.shards.index import INDEX_NAME, Hole, ShardIndex
 from curate.shards.tombstones import forgotten
@@ -43,10 +45,12 @@ def export(
     *,
     run_map: RunMap = inline_map,
     addresses: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
 ) -> ExportReport:
     """Write the selection's clips as the shard set ``config.name`` (default: the selection's name).
 
     ``addresses``: where to read the sources that are only reached with a secret, by the names that the tables keep.
+    ``limits`` are those of decoding a source.
 
     The same selection and sources give the same bytes, whatever ran the tasks. A finished set of the same plan is left
     alone; one with holes is tried again, its whole shards taken over. StorageError when the corpus cannot be written.
@@ -59,7 +63,7 @@ def export(
         return _report(name, final, plan, old, reused=True)
     if old is not None:
         _take_over(plan, final, old)
-    results = list(run_map(write_shard, plan.tasks))
+    results = list(run_map(partial(write_shard, limits=limits), plan.tasks))
     index = _index(plan, config, results)
     try:
         _put_in_place(staging, final, index)
@@ -95,19 +99,8 @@ def _take_over(plan: ExportPlan, final: Place, old: ShardIndex) -> None:
         if entry is None or read_record(task) is not None or not all_there(final, [entry]):
             continue
         for path in (entry.path, entry.sidecar):
-            _copy(final, set_place(task), path)
+            _below(set_place(task), path).copy_from(_below(final, path))
         write_record(task, ShardResult(entry, ()))
-
-
-def _copy(source: Place, target: Place, path: str) -> None:
-    parts = path.split("/")
-    new = target.child(*parts)
-    try:
-        if new.is_local:
-            Path(new.path).parent.mkdir(parents=True, exist_ok=True)
-        new.fs.cp_file(source.child(*parts).path, new.path)
-    except OSError as error:
-        raise storage_error(error, new.uri, writing=True) from error
 
 
 def _index(plan: ExportPlan, config: ExportConfig, results: Sequence[ShardResult]) -> ShardIndex:
@@ -157,12 +150,17 @@ def _swap_remote(written: Place, final: Place, index: ShardIndex) -> None:
     final.child(INDEX_NAME).remove()
     keep = [path for shard in index.shards for path in (shard.path, shard.sidecar)]
     for path in keep:
-        _copy(written, final, path)
+        _below(final, path).copy_from(_below(written, path))
     final.child(INDEX_NAME).write_text(index.to_json())
-    wanted = {final.child(*path.split("/")).path for path in [*keep, INDEX_NAME]}
-    for found in final.fs.find(final.path):
+    wanted = {_below(final, path).path for path in [*keep, INDEX_NAME]}
+    root = len(final.path.rstrip("/")) + 1
+    for found in final.tree():
         if found not in wanted:
-            final.fs.rm(found)
+            _below(final, found[root:]).remove()
+
+
+def _below(folder: Place, path: str) -> Place:
+    return folder.child(*path.split("/"))
 
 
 def _report(name: str, final: Place, plan: ExportPlan, index: ShardIndex, *, reused: bool) -> ExportReport:

@@ -14,7 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import CurateError, DecodeError, SourceChangedError, class_name
+from curate.errors import (
+    CurateError,
+    DecodeError,
+    DecodeLimitError,
+    DecoderCrashError,
+    SourceChangedError,
+    class_name,
+)
 from curate.export.plan import PlannedClip, ShardTask
 from curate.export.rows import Source
 from curate.ingest.local import local_ref
@@ -80,15 +87,17 @@ def write_record(task: ShardTask, result: ShardResult) -> None:
     record_place(task).write_text(json.dumps(asdict(result)))
 
 
-def write_shard(task: ShardTask) -> ShardResult:
+def write_shard(task: ShardTask, limits: Limits | None = None) -> ShardResult:
     """Cut the task's clips out of their sources and write tar and sidecar, unless that is done already.
+
+    ``limits`` are those of decoding a source; encoding gets more.
 
     A clip that cannot be had leaves a hole with its reason. Errors of the place written to are raised.
     """
     done = read_record(task)
     if done is not None and not done.holes:
         return done
-    files, reasons = _extract(task)
+    files, reasons = _extract(task, limits or Limits())
     kept = [at for at in range(len(task.clips)) if at in files]
     holes = [Hole(task.clips[at].clip.clip_id, f"{task.stem}.tar", reasons[at]) for at in sorted(reasons)]
     entry = None
@@ -111,27 +120,31 @@ def _store(task: ShardTask, shard: ShardBytes) -> ShardEntry:
     return ShardEntry(tar, shard.sha256, sizes[0], shard.count, task.bucket, sidecar, digest, sizes[1])
 
 
-def _extract(task: ShardTask) -> tuple[dict[int, ClipFile], dict[int, str]]:
+def _extract(task: ShardTask, limits: Limits) -> tuple[dict[int, ClipFile], dict[int, str]]:
     """Files and reasons for holes by position. Each source is fetched once, its clips taken in order of time."""
-    with tempfile.TemporaryDirectory(prefix="curate-export-") as scratch, Sandbox(_limits(task)) as sandbox:
+    with tempfile.TemporaryDirectory(prefix="curate-export-") as scratch, Sandbox(_room(task, limits)) as sandbox:
         extraction = _Extraction(task, sandbox)
         for digest, source in task.sources.items():
             own = [at for at, entry in enumerate(task.clips) if entry.clip.source_digest == digest]
             own.sort(key=lambda at: task.clips[at].clip.start_pts)
             with boundary() as caught, scored_source(digest, source, Path(scratch)) as path:
-                for at in own:
-                    extraction.clip(at, path, source.facts)
+                extraction.source(own, path, source.facts)
             _raise_ours(caught.error)
             lost = [at for at in own if at not in extraction.files and at not in extraction.reasons]
             extraction.reasons.update({at: _reason(caught.error) for at in lost})
     return extraction.files, extraction.reasons
 
 
-def _limits(task: ShardTask) -> Limits:
-    """Those of decoding, with room for the encoder's frames."""
+def _room(task: ShardTask, limits: Limits) -> Limits:
+    """The limits of decoding, with room for the encoder's frames."""
+    if not limits.memory_bytes:
+        return limits
     largest_px = max(s.facts.coded_width_px * s.facts.coded_height_px for s in task.sources.values())
-    usual = Limits()
-    return replace(usual, memory_bytes=usual.memory_bytes + ENCODE_BYTES_PER_PX * largest_px)
+    return replace(limits, memory_bytes=limits.memory_bytes + ENCODE_BYTES_PER_PX * largest_px)
+
+
+MOST_DEATHS = 2
+"""Of decoding processes by one source in one shard."""
 
 
 class _Extraction:
@@ -143,8 +156,18 @@ class _Extraction:
         self._task = task
         self._sandbox = sandbox
 
-    def clip(self, at: int, path: str, facts: SourceFacts) -> None:
-        """Cut one clip out of its source."""
+    def source(self, own: Sequence[int], path: str, facts: SourceFacts) -> None:
+        """Cut its clips out of one source. One that killed its process twice is left alone: DecodeError."""
+        deaths: list[DecodeError] = []
+        for at in own:
+            error = self._clip(at, path, facts)
+            if isinstance(error, DecoderCrashError | DecodeLimitError):
+                deaths.append(error)
+            if len(deaths) == MOST_DEATHS:
+                raise deaths[-1]
+
+    def _clip(self, at: int, path: str, facts: SourceFacts) -> Exception | None:
+        """Cut one clip out of its source; why not, if that cannot be done."""
         entry, options = self._task.clips[at], self._task.options
         needs_frames = Bucket.parse(self._task.bucket).frames
         frame_px = facts.coded_width_px * facts.coded_height_px
@@ -158,6 +181,7 @@ class _Extraction:
         _raise_ours(caught.error)
         if caught.error is not None:
             self.reasons[at] = _reason(caught.error)
+        return caught.error
 
 
 def _raise_ours(error: Exception | None) -> None:

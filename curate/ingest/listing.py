@@ -6,7 +6,7 @@ import glob
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,23 +17,24 @@ from curate.ingest.names import LIST_SUFFIXES, TAR_SUFFIX, suffix_of
 from curate.ingest.remote import is_glob, remote_inputs, remote_ref, remote_refs
 from curate.ingest.tars import locate_member, split_member_uri, tar_inputs
 from curate.records import InputRef
-from curate.redaction import cleaned, redacted, stored_uri
+from curate.redaction import cleaned, redacted, same_file, stored_uri, told_apart
 from curate.storage import is_remote
 
 
 def list_inputs(sources: Sequence[str], *, follow_links: bool = False) -> list[InputRef]:
-    """All inputs of ``sources``, each URI once, sorted by URI.
+    """All inputs of ``sources``, each file once, sorted by URI.
 
     A source is a file, a folder (taken with all below it), a glob, a text/CSV/Parquet list, a WebDataset tar, or any
     of these behind fsspec. Files named by the user are taken whatever they are called; in folders and globs the
     extension decides, and other files are listed with a cause. Paths in a list that lead nowhere become inputs too,
     and fail when they are read. UsageError for a source that does not exist, and when no video is left to read.
     """
-    found: dict[str, InputRef] = {}
+    found: dict[tuple[str, str], InputRef] = {}
     for source in sources:
         for ref in map(_without_secrets, _opened_tars(_of_source(source, follow_links))):
-            found[ref.uri] = _merged(found[ref.uri], ref) if ref.uri in found else ref
-    inputs = [found[uri] for uri in sorted(found)]
+            key = ref.uri, same_file(ref.address) if ref.address else ref.uri
+            found[key] = _merged(found[key], ref) if key in found else ref
+    inputs = sorted(_apart(found), key=lambda ref: ref.uri)
     if all(ref.cause for ref in inputs):
         raise _no_video(sources, inputs)
     return inputs
@@ -112,6 +113,13 @@ def _without_secrets(ref: InputRef) -> InputRef:
         return ref
     user = {cleaned(key): cleaned(value) for key, value in ref.user.items()}
     return replace(ref, uri=uri, user=user, cause=redacted(ref.cause), address="" if uri == ref.uri else ref.uri)
+
+
+def _apart(found: Mapping[tuple[str, str], InputRef]) -> Iterator[InputRef]:
+    """Inputs by name and place. Where a name stands for several places, nobody knows that they hold the same file."""
+    places = Counter(name for name, _ in found)
+    for (name, place), ref in found.items():
+        yield ref if places[name] == 1 or place == name else replace(ref, uri=told_apart(name, place))
 
 
 def _merged(first: InputRef, second: InputRef) -> InputRef:

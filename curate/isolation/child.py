@@ -7,6 +7,7 @@ import faulthandler
 import os
 import pickle
 import resource
+import shutil
 import signal
 import socket
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 from curate.errors import CurateError, DecodeLimitError, UnexpectedError
 from curate.isolation.confine import confine
-from curate.isolation.wire import receive, send
+from curate.isolation.wire import Answer, receive, send_answer
 from curate.memory import peak_memory_bytes, reset_peak_memory
 from curate.stage import boundary
 
@@ -26,26 +27,30 @@ CPU_GRACE_S = 5
 """A child that its parent forgot is stopped by the kernel this long after the task's limit of CPU time."""
 
 
+MOST_FILE_BYTES = 4 << 30
+"""What it may write into one file: an exported clip, or what libraries have to say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A task: a pickled (generator function, arguments), and the CPU seconds it may take (it and no other)."""
+    """A task: a pickled (generator function, arguments), and the CPU seconds and the memory it may take (0: any)."""
 
     task: bytes
     cpu_s: float
+    memory_bytes: int
 
 
-def main(channel: int, lifeline: int, memory_bytes: int) -> None:
+def main(channel: int, lifeline: int) -> None:
     """Serve until the parent closes the channel."""
     confine([tempfile.gettempdir()])  # first of all: what it denies, it denies to this thread and those that it starts
     faulthandler.enable()
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    if memory_bytes:
-        _limit(resource.RLIMIT_DATA, memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, MOST_FILE_BYTES)
     with socket.socket(fileno=channel) as sock:
         try:
             while True:
-                request = receive(sock, trusted=True)
+                request = pickle.loads(receive(sock))
                 if request is not None:
                     _serve(sock, request)
         except (EOFError, ConnectionError):
@@ -55,18 +60,22 @@ def main(channel: int, lifeline: int, memory_bytes: int) -> None:
 def _die_with_parent(lifeline: int) -> None:
     """The other end of this pipe closes when the parent ends, however it ends."""
     os.read(lifeline, 1)
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
 
 def _limit(kind: int, value: int) -> None:
+    """Set a soft limit, as far as the hard one allows."""
     _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+    beyond = value == resource.RLIM_INFINITY or (hard != resource.RLIM_INFINITY and value > hard)
+    resource.setrlimit(kind, (hard if beyond else value, hard))
 
 
 def _serve(sock: socket.socket, request: Request) -> None:
     """Give ("item", value) for each result, then ("end", None) or ("error", error); "stop" for "next" ends it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + request.cpu_s + CPU_GRACE_S))
+    _limit(resource.RLIMIT_DATA, request.memory_bytes or resource.RLIM_INFINITY)
     reset_peak_memory()
     results: Iterator[Any] = iter(())
     with boundary() as caught:
@@ -84,14 +93,25 @@ def _serve(sock: socket.socket, request: Request) -> None:
         kind = "end" if ended else "item"
         if caught.error is not None:
             kind, value = "error", told(caught.error)
-        send(sock, (kind, value, peak_memory_bytes()))
+        kind = _say(sock, (kind, value, peak_memory_bytes()))
         if kind != "item":
+            _close(results)
             return
         del value
-        if receive(sock, trusted=True) != "next":
+        if pickle.loads(receive(sock)) != "next":
             _close(results)
-            send(sock, ("end", None, peak_memory_bytes()))
+            _say(sock, ("end", None, peak_memory_bytes()))
             return
+
+
+def _say(sock: socket.socket, answer: Answer) -> str:
+    """Send an answer, or why it cannot be sent; gives the kind of what was sent."""
+    try:
+        send_answer(sock, answer)
+    except (TypeError, MemoryError) as error:
+        send_answer(sock, ("error", told(error), peak_memory_bytes()))
+        return "error"
+    return answer[0]
 
 
 def _close(results: Iterator[Any]) -> None:

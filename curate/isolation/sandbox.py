@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from curate.errors import CurateError, DecodeLimitError, DecoderCrashError, InputError
 from curate.isolation.child import Request
-from curate.isolation.wire import ProtocolError, receive, send
+from curate.isolation.wire import ProtocolError, receive_answer, send
 from curate.memory import peak_memory_bytes
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Sandbox:
     def start(self) -> None:
         """Start the child if there is none; does not wait for it."""
         if self._child is None:
-            self._child = _Child(self.limits.memory_bytes)
+            self._child = _spare() or _Child()
 
     def call(self, function: Callable[..., T], *args: Any, limit_s: float) -> T:
         """What a module-level function returns there."""
@@ -92,9 +92,9 @@ class Sandbox:
         ended = False
         left_s = limit_s
         try:
-            child.ask(Request(pickle.dumps((task, args)), limit_s))
+            began = time.monotonic()
+            child.ask(Request(pickle.dumps((task, args)), limit_s, self.limits.memory_bytes), limit_s)
             while True:
-                began = time.monotonic()
                 kind, value, peak_bytes = child.answer(left_s, limit_s)
                 left_s -= time.monotonic() - began
                 child.peak_bytes = peak_bytes
@@ -103,7 +103,8 @@ class Sandbox:
                     break
                 yield value
                 del value
-                child.say("next")
+                began = time.monotonic()
+                child.say("next", END_S)
             if kind == "error":
                 raise _with_peak(value, peak_bytes)
         except (DecoderCrashError, DecodeLimitError) as error:
@@ -126,14 +127,48 @@ class Sandbox:
             child.kill()
 
     def close(self) -> None:
-        """End the child."""
-        self._drop()
+        """Let go of the child: the next sandbox of this process may take it, and else it ends with the process."""
+        child, self._child = self._child, None
+        if child is not None:
+            _keep(child)
 
     def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_SPARES: list[tuple[int, _Child]] = []
+"""At most one idle child, with the process that it belongs to (a fork of it has none). To start one takes as long as
+decoding a minute of small video; an export after a run, and each of its shards, would start another."""
+
+
+def _spare() -> _Child | None:
+    """The idle child, if there is one that is alive and was started as one would be started now."""
+    with contextlib.suppress(IndexError):
+        owner, child = _SPARES.pop()
+        if owner != os.getpid():
+            return None
+        if child.is_like_new():
+            return child
+        child.kill()
+    return None
+
+
+def _keep(child: _Child) -> None:
+    if _SPARES or child.in_task:
+        child.kill()
+    else:
+        _SPARES.append((os.getpid(), child))
+
+
+def end_spare() -> None:
+    """End the idle child, if there is one."""
+    with contextlib.suppress(IndexError):
+        owner, child = _SPARES.pop()
+        if owner == os.getpid():
+            child.kill()
 
 
 def _once(function: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[Any]:
@@ -149,9 +184,11 @@ def _with_peak(error: Exception, peak_bytes: int) -> Exception:
 class _Child:
     """The process, its channel, what it writes to stderr, and the one folder in which it may write."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self) -> None:
         self.peak_bytes = 0
         self.busy = False
+        self.in_task = False
+        self._environment = _environment()
         self._folder = tempfile.TemporaryDirectory(prefix="curate-decoding-")
         self._stderr = tempfile.TemporaryFile(mode="ab+", buffering=0)  # noqa: SIM115 - lives as long as the child
         ours, theirs = socket.socketpair()
@@ -160,29 +197,37 @@ class _Child:
         with theirs:
             handles = (theirs.fileno(), end)
             command = [sys.executable, "-P", "-m", "curate.isolation"]
-            command += [str(handle) for handle in handles] + [str(memory_bytes)]
+            command += [str(handle) for handle in handles]
             try:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
-                    env={**_environment(), "TMPDIR": self._folder.name},
+                    env={**self._environment, "TMPDIR": self._folder.name},
                     pass_fds=handles,
                     start_new_session=True,
                 )
             finally:
                 os.close(end)
 
-    def ask(self, request: Request) -> None:
-        """Give it a task."""
-        self._stderr.truncate(0)
-        self.say(request)
+    def is_like_new(self) -> bool:
+        """Whether it is alive, and a child started now would see the same environment."""
+        return self._process.poll() is None and self._environment == _environment()
 
-    def say(self, value: Any) -> None:
+    def ask(self, request: Request, limit_s: float) -> None:
+        """Give it a task; it may still be starting."""
+        self.in_task = True
+        self._stderr.truncate(0)
+        self.say(request, limit_s)
+
+    def say(self, value: Any, within_s: float) -> None:
+        """Send it something. DecoderCrashError, DecodeLimitError."""
         try:
-            self._sock.settimeout(END_S)
+            self._sock.settimeout(within_s)
             send(self._sock, value)
+        except TimeoutError as error:
+            raise _too_slow(within_s) from error
         except OSError as error:
             raise self._crash() from error
 
@@ -190,16 +235,19 @@ class _Child:
         """Its next message. DecoderCrashError, DecodeLimitError."""
         self.busy = True
         try:
-            kind, value, peak_bytes = receive(self._sock, trusted=False, within_s=max(left_s, 0.0))
+            kind, value, peak_bytes = receive_answer(self._sock, within_s=max(left_s, 0.0))
         except TimeoutError as error:
             raise _too_slow(limit_s) from error
         except (EOFError, ConnectionError) as error:
             raise self._crash() from error
         except ProtocolError as error:
             raise DecoderCrashError(f"the decoding process spoke nonsense ({error.message})") from error
-        if kind not in {"item", "end", "error"} or (kind == "error" and not isinstance(value, Exception)):
+        except (TypeError, ValueError) as error:  # an answer has three parts
+            raise DecoderCrashError("the decoding process spoke nonsense (no answer)") from error
+        known = kind in {"item", "end", "error"} and isinstance(peak_bytes, int)
+        if not known or (kind == "error" and not isinstance(value, Exception)):
             raise DecoderCrashError(f"the decoding process spoke nonsense ({kind!r})")
-        self.busy = False
+        self.busy, self.in_task = False, kind == "item"
         return kind, value, peak_bytes
 
     def ends_task(self) -> bool:
@@ -207,12 +255,14 @@ class _Child:
         if self.busy:
             return False
         try:
-            self.say("stop")
+            self.say("stop", END_S)
             return self.answer(END_S, END_S)[0] == "end"
         except InputError:
             return False
 
     def _crash(self) -> InputError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)  # its channel is closed: it is ending, and how is worth knowing
         self.kill()
         code = self._process.returncode
         if code == -signal.SIGXCPU:
@@ -225,15 +275,16 @@ class _Child:
 
     def kill(self) -> None:
         """Kill it with its group, and wait until it is gone."""
+        if self._lifeline < 0:
+            return
         self.peak_bytes = peak_memory_bytes(self._process.pid) or self.peak_bytes
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._sock.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-            self._folder.cleanup()
+        os.close(self._lifeline)
+        self._lifeline = -1
+        self._folder.cleanup()
 
 
 _FIX = "Look at the file alone, or leave it out of the sources"

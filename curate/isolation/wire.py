@@ -1,14 +1,14 @@
-"""What parent and child say to each other: pickles in frames, large arrays beside them in a sealed memory file.
+"""What parent and child say to each other.
 
-The parent's word is trusted by the child. The child's word is not: a decoder that a file took over may write what it
-likes. So the parent reads it with an unpickler that knows only plain values, arrays and a few records of ours, and
-maps the child's memory file privately, after checking that the child can neither shrink nor change it any more.
+The parent's word is trusted by the child: a pickle. The child's word is not: a decoder that a file took over may write
+what it likes. So it is text and buffers that can only mean plain values (`plain`). Buffers travel in a memory file,
+which the parent maps privately, after checking that the child can neither shrink nor change it any more; few bytes,
+and all where no file may be written, travel behind the text.
 """
 
 from __future__ import annotations
 
 import fcntl
-import io
 import mmap
 import os
 import pickle
@@ -17,56 +17,55 @@ import struct
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import is_dataclass
-from enum import Enum
-from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from curate.errors import CurateError, EngineError
+from curate.isolation.plain import MOST_TEXT_BYTES, ProtocolError, decode, encode
+
+__all__ = ["Answer", "ProtocolError", "receive", "receive_answer", "send", "send_answer"]
 
 _HEAD = struct.Struct("!QQ")
-"""Bytes of the pickle, bytes of the memory file (0: there is none)."""
+"""Bytes of the text or pickle, bytes of the buffers: in the memory file where one comes along, else after the text."""
 
-_LENGTHS = struct.Struct("!Q")
 _PART = 1 << 20
-MOST_BYTES = 8 << 30
+MOST_BYTES: Final = 8 << 30
 """A longer message is nonsense."""
 
-_RECORDS = frozenset(
-    {"curate.records", "curate.stage", "curate.errors", "curate.media.encode", "curate.media.playback"}
-)
-_VALUES = {
-    ("fractions", "Fraction"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
-_VALUES |= {("builtins", cls.__name__) for cls in (OSError, *OSError.__subclasses__()) if cls.__module__ == "builtins"}
-_VALUES |= {("builtins", cls.__name__) for cls in ConnectionError.__subclasses__() if cls.__module__ == "builtins"}
+_LEAST_FILE_BYTES: Final = 1 << 16
+"""Fewer bytes are not worth a memory file."""
+
 _SEALS = ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
 
-
-class ProtocolError(EngineError):
-    """The other side said something that is not in the protocol."""
+Answer = tuple[str, Any, int]
+"""Kind, value, and the peak memory of the child in bytes."""
 
 
 def send(sock: socket.socket, value: Any) -> None:
-    """Send one value; arrays travel in a memory file, copied once, or in the message where none may be written."""
-    buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    total_bytes = sum(view.nbytes for view in views)
+    """Send what the receiver trusts: any value that can be pickled."""
+    data = pickle.dumps(value, protocol=5)
+    sock.sendall(_HEAD.pack(len(data), 0))
+    sock.sendall(data)
+
+
+def receive(sock: socket.socket) -> memoryview:
+    """The next pickle that `send` sent: for a receiver that trusts it. EOFError when the other side is gone."""
+    clock = _Deadline(sock, None)
+    n_bytes, _ = _HEAD.unpack(_exactly(sock, _HEAD.size, clock))
+    return _exactly(sock, n_bytes, clock)
+
+
+def send_answer(sock: socket.socket, answer: Answer) -> None:
+    """Send plain values, arrays, records and errors of ours. TypeError before anything is sent, for anything else."""
+    text, buffers = encode(answer)
+    n_bytes = sum(view.nbytes for view in buffers)
+    if n_bytes > MOST_BYTES:
+        raise TypeError(f"too much for a message: {n_bytes} bytes of arrays")
     try:
-        handle = _memory_file(views) if total_bytes else None
+        handle = _memory_file(buffers) if n_bytes >= _LEAST_FILE_BYTES else None
     except OSError:  # a limit on the size of files holds for these too
-        handle, views, total_bytes = None, [], 0
-        data = pickle.dumps(value, protocol=5)
-    sizes = b"".join(_LENGTHS.pack(view.nbytes) for view in views)
-    body = [_LENGTHS.pack(len(views)), sizes, data]
-    head = _HEAD.pack(sum(map(len, body)), total_bytes)
+        handle = None
+    head = _HEAD.pack(len(text), n_bytes)
     if handle is None:
         sock.sendall(head)
     else:
@@ -74,49 +73,31 @@ def send(sock: socket.socket, value: Any) -> None:
             socket.send_fds(sock, [head], [handle])
         finally:
             os.close(handle)
-    for part in body:
+    for part in (text, *(buffers if handle is None else ())):
         sock.sendall(part)
 
 
-def receive(sock: socket.socket, *, trusted: bool, within_s: float | None = None) -> Any:
-    """The next value. EOFError when the other side is gone, TimeoutError after ``within_s`` seconds, ProtocolError."""
+def receive_answer(sock: socket.socket, *, within_s: float) -> Answer:
+    """The next answer of a sender that is not trusted.
+
+    EOFError when the other side is gone, TimeoutError after ``within_s`` seconds, ProtocolError for all that is no
+    answer. Arrays are the receiver's own.
+    """
     clock = _Deadline(sock, within_s)
     head, handles = _head(sock, clock)
     try:
-        n_bytes, n_file_bytes = _HEAD.unpack(head)
-        if n_bytes > MOST_BYTES or n_file_bytes > MOST_BYTES or len(handles) != (n_file_bytes > 0):
+        n_text, n_bytes = _HEAD.unpack(head)
+        if n_text > MOST_TEXT_BYTES or n_bytes > MOST_BYTES:
             raise ProtocolError("a message claims an impossible size")
-        body = memoryview(_exactly(sock, n_bytes, clock))
-        memory = _mapped(handles[0], n_file_bytes, sealed=not trusted) if handles else None
+        text = _exactly(sock, n_text, clock)
+        buffers = _mapped(handles[0], n_bytes) if handles else _exactly(sock, n_bytes, clock)
     finally:
         for handle in handles:
             os.close(handle)
-    try:
-        n_buffers = _LENGTHS.unpack_from(body)[0]
-        sizes = [size for (size,) in _LENGTHS.iter_unpack(body[8 : 8 + 8 * n_buffers])]
-        buffers = _cut_up(memory, sizes)
-        return _Reader(io.BytesIO(body[8 + 8 * n_buffers :]), buffers, trusted=trusted).load()
-    except (struct.error, pickle.UnpicklingError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise ProtocolError(f"a message cannot be read: {error}") from error
-
-
-class _Reader(pickle.Unpickler):
-    """Unpickles a child's word: plain values, arrays, records and errors of ours, nothing that does anything."""
-
-    def __init__(self, file: io.BytesIO, buffers: Sequence[memoryview], *, trusted: bool) -> None:
-        super().__init__(file, buffers=buffers)
-        self._trusted = trusted
-
-    def find_class(self, module: str, name: str) -> Any:
-        if self._trusted or (module, name) in _VALUES:
-            return super().find_class(module, name)
-        if module in _RECORDS and "." not in name:
-            found = super().find_class(module, name)
-            if is_dataclass(found) or (isinstance(found, type) and issubclass(found, (CurateError, Enum))):
-                return found
-            if (module, name) == ("curate.errors", "_rebuild"):
-                return found
-        raise ProtocolError(f"a message holds {module}.{name}")
+    match decode(text, buffers):
+        case (str(kind), value, int(peak_bytes)) as found if type(found) is tuple and peak_bytes >= 0:
+            return kind, value, peak_bytes
+    raise ProtocolError("a message is no answer")
 
 
 class _Deadline:
@@ -136,28 +117,33 @@ class _Deadline:
         self._sock.settimeout(left_s)
 
 
-def _head(sock: socket.socket, clock: _Deadline) -> tuple[bytes, list[int]]:
+def _head(sock: socket.socket, clock: _Deadline) -> tuple[memoryview, list[int]]:
     clock.set()
     data, handles, _, _ = socket.recv_fds(sock, _HEAD.size, 1)
     try:
         if not data:
             raise EOFError
-        return data + _exactly(sock, _HEAD.size - len(data), clock), handles
+        return memoryview(data + bytes(_exactly(sock, _HEAD.size - len(data), clock))), handles
     except (OSError, EOFError):
         for handle in handles:
             os.close(handle)
         raise
 
 
-def _exactly(sock: socket.socket, n_bytes: int, clock: _Deadline) -> bytes:
-    found = bytearray()
-    while len(found) < n_bytes:
+def _exactly(sock: socket.socket, n_bytes: int, clock: _Deadline) -> memoryview:
+    """So many bytes, as memory of this process. A claim costs nothing before its bytes have come."""
+    try:
+        found = np.empty(n_bytes, np.uint8).data
+    except MemoryError as error:
+        raise ProtocolError("a message claims more than there is memory for") from error
+    rest = found
+    while rest.nbytes:
         clock.set()
-        part = sock.recv(min(_PART, n_bytes - len(found)))
-        if not part:
+        n_read = sock.recv_into(rest, min(_PART, rest.nbytes))
+        if not n_read:
             raise EOFError
-        found += part
-    return bytes(found)
+        rest = rest[n_read:]
+    return found
 
 
 def _memory_file(views: Sequence[memoryview]) -> int:
@@ -182,20 +168,15 @@ def _memory_file(views: Sequence[memoryview]) -> int:
     return handle
 
 
-def _mapped(handle: int, n_bytes: int, *, sealed: bool) -> mmap.mmap:
+def _mapped(handle: int, n_bytes: int) -> memoryview:
     """The memory file as private memory of this process."""
-    if os.fstat(handle).st_size < n_bytes:
-        raise ProtocolError("a message's memory is smaller than it says")
-    if sealed and hasattr(os, "memfd_create"):
-        wanted = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
-        if fcntl.fcntl(handle, fcntl.F_GET_SEALS) & wanted != wanted:
-            raise ProtocolError("a message's memory is not sealed")
-    return mmap.mmap(handle, n_bytes, access=mmap.ACCESS_COPY)
-
-
-def _cut_up(memory: mmap.mmap | None, sizes: Sequence[int]) -> list[memoryview]:
-    whole = memoryview(memory) if memory is not None else memoryview(b"")
-    ends = np.cumsum([0, *sizes], dtype=np.uint64).tolist()
-    if ends[-1] != whole.nbytes:
-        raise ProtocolError("a message's parts do not add up")
-    return [whole[begin:end] for begin, end in pairwise(ends)]
+    try:
+        if not 0 < n_bytes <= os.fstat(handle).st_size:
+            raise ProtocolError("a message's memory is smaller than it says")
+        if hasattr(os, "memfd_create"):
+            wanted = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
+            if fcntl.fcntl(handle, fcntl.F_GET_SEALS) & wanted != wanted:
+                raise ProtocolError("a message's memory is not sealed")
+        return memoryview(mmap.mmap(handle, n_bytes, access=mmap.ACCESS_COPY))
+    except OSError as error:  # no file that can be sealed, or none that can be mapped
+        raise ProtocolError(f"a message's memory cannot be read: {error.strerror}") from error

@@ -114,6 +114,7 @@ class FrameReader(Iterator[Frame]):
         self.reached_pts = facts.start_pts
         self._salvage = salvage and facts.has_pts
         self._n_gaps = 0
+        self._lost_tail = False
         self.trailing: tuple[int, ...] = ()
         self._depth = depth
         self._filter: PacketFilter | None = None
@@ -154,9 +155,11 @@ class FrameReader(Iterator[Frame]):
         n_backward = n_frames = n_gaps = 0
         with closing(self._from_best_entry()) as frames:
             for pts, frame in frames:
-                if self._stop_pts is not None and pts >= self._stop_pts:
-                    return
                 gap_pts, n_gaps = (end_pts if self._n_gaps > n_gaps else None), self._n_gaps
+                if self._stop_pts is not None:
+                    self._check_span(pts, gap_pts)
+                    if pts >= self._stop_pts:
+                        return
                 end_pts = pts + max((frame.duration or 0) if self._facts.has_pts else 1, self._whole_ticks)
                 if pts < self._start_pts:
                     continue
@@ -171,7 +174,7 @@ class FrameReader(Iterator[Frame]):
         if n_backward >= BACKWARD_FRAMES and n_backward > BACKWARD_SHARE * n_frames:
             text = f"the time stamps of {n_backward} of {n_frames} frames run backwards"
             raise ClockError(text, subject=self._path, fix=_FIX)
-        self.trailing = self._filter.take_skipped() if self._filter else ()
+        self.trailing = self._filter.take_skipped() if self._filter and not self._lost_tail else ()
         near = [pts for pts in self.trailing if pts <= end_pts + MOST_TRAILING * self._whole_ticks]
         if near:
             end_pts = max(end_pts, near[-1] + self._whole_ticks)
@@ -188,13 +191,20 @@ class FrameReader(Iterator[Frame]):
         found.gap_pts = gap_pts
         return found
 
+    def _check_span(self, pts: int, gap_pts: int | None) -> None:
+        """DecodeError when a gap before a frame took something of the span. Where not every frame is decoded, the last
+        ones before the gap may be among those left out."""
+        left_out = 0 if self._depth is Depth.EVERY else MOST_TRAILING * self._whole_ticks
+        if gap_pts is not None and gap_pts + left_out < self._end_pts and pts > self._start_pts:
+            raise self._error("is damaged", gap_pts)
+
     def _check_end(self, reached: int | None) -> None:
         """DecodeError when the stream ended clearly before the facts say."""
         if reached is None:
             raise self._error("no frame can be decoded", None)
         missing = self._end_pts - reached
         whole = self._end_pts - self._start_pts
-        if self._salvage:
+        if self._salvage and self._stop_pts is None:
             self._check_damage(max(0, missing), whole)
         elif missing > EARLY_END_SHARE * whole and missing >= EARLY_END_FRAMES * self._nominal_ticks:
             end_s = float(self._end_pts * self._time_base)
@@ -316,7 +326,7 @@ class FrameReader(Iterator[Frame]):
                 frames = context.decode(packet)
             except (av.error.FFmpegError, ValueError) as error:
                 if not (packet.is_corrupt or (tolerant and not seen) or self._filter.broken(packet)):
-                    if not (self._salvage and tolerant):
+                    if not (self._salvage and seen):
                         why = getattr(error, "strerror", None) or error
                         raise self._error(f"cannot be decoded ({why})", position) from error
                     waiting = True
@@ -326,6 +336,7 @@ class FrameReader(Iterator[Frame]):
                 seen, position = True, frame.pts
                 self.decoded += 1
                 yield frame
+        self._lost_tail = waiting
 
     def _is_closed_key(self, packet: Packet[VideoStream]) -> bool:
         """Whether decoding may begin anew at this packet: nothing after it needs what lies before."""
@@ -350,6 +361,7 @@ def iter_frames(
     ``depth`` says which of them are decoded; frames that nothing needs are never decoded before ``start_pts``.
     Frames are bit-identical to those of a full decode wherever decoding starts. One decoder thread. Of frames with the
     same pts the first is taken. Raises DecodeError, with the position in seconds, when the stream breaks or ends early.
-    ``salvage`` goes on at the next closed key frame instead, as long as little is lost (MOST_DAMAGED_SHARE).
+    ``salvage`` goes on at the next closed key frame instead, as long as little is lost (MOST_DAMAGED_SHARE) of a whole
+    stream, and nothing of a span: damage behind it, which decoding may reach, is no error then.
     """
     return FrameReader(path, facts, (start_pts, end_pts), depth, salvage=salvage)

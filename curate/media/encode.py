@@ -164,7 +164,7 @@ def _timed(path: str, facts: SourceFacts, clip: Clip) -> Iterator[_Timed]:
     """Frames of the span; each waits for the next one to know how long it is shown."""
     origin = last_pts = 0
     waiting: VideoFrame | None = None
-    with iter_frames(path, facts, start_pts=clip.start_pts, end_pts=clip.end_pts) as frames:
+    with iter_frames(path, facts, start_pts=clip.start_pts, end_pts=clip.end_pts, salvage=True) as frames:
         for frame in frames:
             if waiting is None:
                 origin = frame.pts

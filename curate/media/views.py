@@ -19,8 +19,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from curate.errors import StageError
-from curate.media.decode import Frame, iter_frames
+from curate.errors import CurateError, DecodeError, StageError
+from curate.media.decode import Frame, FrameReader
 from curate.media.packets import Depth
 from curate.media.pixels import Master, Pyramid, Scaler, expand_range, rotate
 from curate.records import Clip, SourceFacts
@@ -242,38 +242,78 @@ def sample_spans(
     clips: Sequence[Clip],
     specs: Mapping[str, ViewSpec],
     *,
-    on_error: Callable[[Clip, StageError], None] | None = None,
+    on_error: Callable[[Clip, CurateError], None] | None = None,
 ) -> Iterator[tuple[Clip, dict[str, View]]]:
     """Views of clips already known, sorted by start, bit-identical to those taken while streaming the whole source.
 
     Each needed stretch is decoded once. Clips come in the order of their ends. A clip that has no frame for a view is
-    given to ``on_error`` where there is one; otherwise its StageError is raised. Raises DecodeError.
+    given to ``on_error`` where there is one; otherwise its StageError is raised. Where a stretch cannot be decoded
+    (there is damage between the clips of a salvaged source), each of its clips is read alone, and what then fails goes
+    to ``on_error`` as well. Raises DecodeError where none of them can be read.
     """
     for group in _stretches(facts, sorted(clips, key=lambda c: (c.start_pts, c.end_pts))):
-        sampler = ViewSampler(facts, specs)
-        waiting = sorted(group, key=lambda c: c.end_pts)
-        end_pts = waiting[-1].end_pts
-        with iter_frames(path, facts, start_pts=group[0].start_pts, end_pts=end_pts, depth=Depth.REFERENCE) as frames:
+        left = {clip.clip_id: clip for clip in group}
+        reader = _Reader(path, facts, specs, on_error)
+        try:
+            for clip, views in reader.read(group):
+                del left[clip.clip_id]
+                yield clip, views
+            continue
+        except DecodeError as error:
+            first = error
+        left = {key: clip for key, clip in left.items() if key not in reader.blind}
+        lost: list[tuple[Clip, DecodeError]] = []
+        for clip in sorted(left.values(), key=lambda c: c.end_pts):
+            try:
+                yield from reader.read([clip], salvage=True)
+            except DecodeError as error:
+                lost.append((clip, error))
+        if len(lost) == len(left) or on_error is None:
+            raise first
+        for clip, error in lost:
+            on_error(clip, error)
+
+
+class _Reader:
+    """Reads the views of clips that lie close together. ``blind``: ids of those given to ``on_error``."""
+
+    def __init__(
+        self,
+        path: str,
+        facts: SourceFacts,
+        specs: Mapping[str, ViewSpec],
+        on_error: Callable[[Clip, CurateError], None] | None,
+    ) -> None:
+        self.blind: set[str] = set()
+        self._path = path
+        self._facts = facts
+        self._specs = specs
+        self._on_error = on_error
+
+    def read(self, clips: Sequence[Clip], *, salvage: bool = False) -> Iterator[tuple[Clip, dict[str, View]]]:
+        """Views of clips sorted by start, from one decoding, in the order of their ends."""
+        sampler = ViewSampler(self._facts, self._specs)
+        waiting = sorted(clips, key=lambda c: c.end_pts)
+        span = (clips[0].start_pts, waiting[-1].end_pts)
+        with FrameReader(self._path, self._facts, span, Depth.REFERENCE, salvage=salvage) as frames:
             for frame in frames:
                 while waiting[0].end_pts <= frame.pts:
-                    yield from _taken(sampler, waiting.pop(0), on_error)
+                    yield from self._taken(sampler, waiting.pop(0))
                     sampler.forget_before(min(c.start_pts for c in waiting))
                 sampler.push(frame)
         for clip in waiting:
-            yield from _taken(sampler, clip, on_error)
+            yield from self._taken(sampler, clip)
 
-
-def _taken(
-    sampler: ViewSampler, clip: Clip, on_error: Callable[[Clip, StageError], None] | None
-) -> Iterator[tuple[Clip, dict[str, View]]]:
-    try:
-        views = sampler.take(clip)
-    except StageError as error:
-        if on_error is None:
-            raise
-        on_error(clip, error)
-        return
-    yield clip, views
+    def _taken(self, sampler: ViewSampler, clip: Clip) -> Iterator[tuple[Clip, dict[str, View]]]:
+        try:
+            views = sampler.take(clip)
+        except StageError as error:
+            if self._on_error is None:
+                raise
+            self.blind.add(clip.clip_id)
+            self._on_error(clip, error)
+            return
+        yield clip, views
 
 
 def _stretches(facts: SourceFacts, clips: Sequence[Clip]) -> list[list[Clip]]:

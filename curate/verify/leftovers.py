@@ -50,7 +50,7 @@ def leftovers(corpus: Corpus, *, now_s: float | None = None) -> list[Leftover]:
     ``now_s`` is the present in seconds since 1970.
     """
     root = corpus.root
-    entries: dict[str, Any] = root.fs.find(root.path, detail=True)
+    entries = root.tree()
     names = {path.removeprefix(root.path.rstrip("/") + "/"): entry for path, entry in entries.items()}
     found: dict[str, _Found] = {}
     for name, entry in names.items():

@@ -152,8 +152,7 @@ def _strays(folder: Place, index: ShardIndex) -> list[Problem]:
     """Files below the set that the index does not name."""
     known = {INDEX_NAME, *(path for shard in index.shards for path in (shard.path, shard.sidecar))}
     wanted = {folder.child(*path.split("/")).path for path in known}
-    found = sorted(folder.fs.find(folder.path))
-    return [Problem("file", path, "is not named by the index") for path in found if path not in wanted]
+    return [Problem("file", path, "is not named by the index") for path in folder.tree() if path not in wanted]
 
 
 def _against_selection(corpus: Corpus, index: ShardIndex, present: set[str]) -> list[Problem]:

@@ -104,7 +104,7 @@ def _foreign(corpus: Corpus, folders: list[TableFolder]) -> Iterator[Problem]:
     """Files below ``tables/`` that no reader looks at (hidden ones are left-overs)."""
     tables = corpus.root.child("tables")
     places = {folder.place.path.rstrip("/") for folder in folders}
-    for path in sorted(tables.fs.find(tables.path)):
+    for path in tables.tree():
         folder, name = posixpath.split(path)
         if not name.startswith(".") and not (name.endswith(".parquet") and folder.rstrip("/") in places):
             below = path.removeprefix(tables.path.rstrip("/") + "/")

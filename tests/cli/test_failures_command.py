@@ -152,6 +152,17 @@ def test_more_failures_than_allowed_end_the_run_and_can_be_looked_into(bucket, r
     assert curate("run", bucket, *run_args(recipe, tmp_path / "c"), "--max-failures", "1").status == 0
 
 
+def test_a_first_run_of_nothing_but_garbage_can_be_looked_into(recipe, tmp_path):
+    """Regression: without any clip the command that the error names ended in a traceback."""
+    (tmp_path / "bad").mkdir()
+    for name in "abc":
+        (tmp_path / "bad" / f"{name}.mp4").write_bytes(f"no video {name}".encode() * 99)
+    ended = curate("run", tmp_path / "bad", *run_args(recipe, tmp_path / "c"), "--max-failures", 1)
+    assert (ended.status, f"`curate failures {tmp_path}/c --all`" in ended.err) == (1, True)
+    for options in (["--all"], []):
+        assert " x NotMediaError in probe\n" in curate("failures", tmp_path / "c", *options).out
+
+
 @pytest.mark.parametrize("text", ["many", "-1", "5 percent", "101%", "0.5"])
 def test_a_limit_that_is_none_is_refused(bucket, recipe, tmp_path, text):
     ended = curate("run", bucket, *run_args(recipe, tmp_path / "c"), f"--max-failures={text}")

@@ -3,7 +3,7 @@
 import isolation_kit as kit
 from soak.leak import children, resident_bytes, samples, slope_bytes
 
-from curate.isolation import Sandbox
+from curate.isolation import Sandbox, end_spare
 from curate.memory import peak_memory_bytes, reset_peak_memory
 
 MB = 1 << 20
@@ -16,6 +16,7 @@ def test_nothing_leaks_from_video_to_video(tmp_path):
 
 
 def test_huge_frames_wait_where_they_are_made_until_the_last_stage_is_ready():
+    end_spare()
     before = set(children())
     with Sandbox() as sandbox:
         sandbox.call(kit.process_id, limit_s=60)

@@ -15,9 +15,10 @@ from curate.engine.reading import SourceReader, SourceStages
 from curate.errors import DecodeError, DecoderCrashError
 from curate.isolation import Limits
 from curate.media.decode import iter_frames
+from curate.media.encode import EncodeOptions, extract_clip
 from curate.media.facts import read_facts
 from curate.query import cells_sql, connect
-from curate.records import Clip, Span
+from curate.records import Clip, SourceFacts, Span
 from curate.stage import SourceFile, Thumb
 from curate.stages.cut import Cut, CutConfig
 from curate.stages.probe import Probe
@@ -86,6 +87,60 @@ def test_views_beside_damage_are_those_of_the_sound_file(film, tmp_path):
     common = found[0].keys() & found[1].keys()
     assert len(common) > 15
     assert {span: found[1][span] for span in common} == {span: found[0][span] for span in common}
+
+
+def test_a_stage_added_later_sees_the_clips_around_damage_and_they_can_be_cut_out(film, tmp_path):
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    damaged_packets(film, bucket / film.name, [GOP * 10 + 5, GOP * 10 + 6])
+    cut = StrideCut(StrideConfig(stride_s=0.5))
+    first = build_pipeline([Probe(Config()), cut, Luma(LumaConfig())])
+    later = build_pipeline([Probe(Config()), cut, Luma(LumaConfig(gain=2.0))])
+    for pipe in (first, later):
+        run(tmp_path / "c", bucket, pipe)
+    once, twice = (
+        {key: mean for key, mean, *_ in all_cells(tmp_path / "c", pipe)["luma"] if mean is not None}
+        for pipe in (first, later)
+    )  # the piece before the damage may be too short for a view
+    assert len(once) > 15 and twice == pytest.approx({key: 2 * mean for key, mean in once.items()})
+    (row,) = rows(tmp_path / "c", first, first.probe)
+    facts = SourceFacts.from_cell(row)
+    for clip in all_cells(tmp_path / "c", first)["clips"]:
+        span = Clip.of_span("0" * 64, facts.stream, facts.time_base_fraction, Span(*clip[3:5]))
+        assert extract_clip(str(bucket / film.name), facts, span, EncodeOptions(preset="ultrafast")).n_frames > 0
+
+
+@pytest.mark.parametrize(("start", "end"), [(140, 180), (150, 157), (156, 175), (100, 299)])
+def test_a_span_with_damage_in_it_is_an_error_however_it_is_read(film, tmp_path, start, end):
+    path = tmp_path / film.name
+    facts = read_facts(str(film))
+    damaged_packets(film, path, [GOP * 10 + 3])
+    stamps = [frame.pts for frame in iter_frames(str(film), facts)]
+    for salvage in (False, True):
+        with pytest.raises(DecodeError):
+            list(iter_frames(str(path), facts, start_pts=stamps[start], end_pts=stamps[end], salvage=salvage))
+    sound = [frame.pts for frame in iter_frames(str(film), facts, start_pts=stamps[165], end_pts=stamps[200])]
+    found = iter_frames(str(path), facts, start_pts=stamps[165], end_pts=stamps[200], salvage=True)
+    assert [frame.pts for frame in found] == sound
+
+
+@pytest.mark.parametrize("number", [281, 284, 287])
+def test_damage_at_the_end_ends_the_last_clip(tmp_path, number):
+    """Frames that were skipped before the damage say nothing of what lies behind it."""
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    sound = tmp_path / "a.mp4"
+    options = {"bf": "3", "x264-params": "b-adapt=0:scenecut=0"}
+    write_video(sound, moving_texture(N, 96, 54, (1, 0), 1), FPS, gop=60, codec="libx264", options=options)
+    damaged_packets(sound, bucket / "a.mp4", [number])
+    pipe = whole_shots()
+    run(tmp_path / "c", bucket, pipe)
+    facts = read_facts(str(sound))
+    (clip,) = all_cells(tmp_path / "c", pipe)["clips"]
+    (cut,) = rows(tmp_path / "c", pipe, pipe.cut)
+    assert clip[9] == "damage" and clip[4] < facts.end_pts
+    left_out_s = (facts.end_pts - clip[4]) * float(facts.time_base_fraction)
+    assert cut["damaged_s"] == pytest.approx(left_out_s, abs=0.01)
 
 
 def test_with_too_much_damage_a_source_fails_with_its_first_reason(film, tmp_path):
@@ -232,7 +287,7 @@ def test_a_source_that_kills_its_process_twice_is_quarantined_and_its_neighbours
     tmp_path, neighbours, way
 ):
     pipe, note = hostile(tmp_path, 1000, way)
-    engine = InlineEngine(tmp_path, Limits(least_s=2.0, s_per_megapixel=0.0))
+    engine = InlineEngine(tmp_path, Limits(least_s=5.0, s_per_megapixel=0.0))
     result, heard = run(tmp_path / "c", neighbours, pipe, engine)
     assert result.counts["inputs"] == {"ok": 2, "failed": 1}
     assert deeds_done(note) == 2 and heard.deaths == []

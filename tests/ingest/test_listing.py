@@ -14,10 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate import storage
 from curate.errors import UsageError
 from curate.ingest.listing import list_inputs
 from curate.ingest.names import VIDEO_SUFFIXES
 from curate.records import InputRef
+from curate.redaction import same_file, stored_uri
 
 NOT_A_VIDEO = "not a video file name (.txt)"
 LEAVES = "link that leaves the source folder (--follow-links takes it)"
@@ -261,6 +263,46 @@ def test_a_remote_source_that_is_not_there_is_a_usage_error(memory_bucket: str) 
 def test_an_unknown_scheme_says_so() -> None:
     with pytest.raises(UsageError, match="nosuchscheme"):
         list_inputs(["nosuchscheme://bucket/a.mp4"])
+
+
+def listed(tmp_path: Path, *rows: str) -> dict[str, list[str]]:
+    """Names of the inputs of a list of web addresses (of a closed port) by the address they are read from."""
+    (tmp_path / "list.txt").write_text("".join(f"http://127.0.0.1:9/{row}\n" for row in rows))
+    found: dict[str, list[str]] = {}
+    for ref in list_inputs([str(tmp_path / "list.txt")]):
+        assert not ref.cause
+        found.setdefault(ref.place.removeprefix("http://127.0.0.1:9/"), []).append(ref.uri)
+    return found
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "WAITS_S", ())
+
+
+@pytest.mark.parametrize("name", ["se", "sp", "st", "sr", "exp", "author", "tokenized", "policy", "x-ms-part"])
+def test_parameters_without_a_signature_tell_files_apart(tmp_path: Path, at_once: None, name: str) -> None:
+    """Regression: of two files that differ in such a parameter only one was read, and nothing said so."""
+    rows = [f"v?{name}=1", f"v?{name}=2"]
+    first, second = (listed(tmp_path, *rows)[row][0] for row in rows)
+    assert first != second
+    assert listed(tmp_path, rows[0]) == {rows[0]: [first]}
+
+
+def test_addresses_of_one_name_stay_apart(tmp_path: Path, at_once: None) -> None:
+    rows = ["v?token=1", "v?token=2", "v?id=1&sig=1", "v?id=1&sig=2", "v", "w?token=3", "w?token=3#t=5"]
+    found = listed(tmp_path, *rows)
+    names = [name for each in found.values() for name in each]
+    assert [len(each) for each in found.values()] == [1] * 6 and len(set(names)) == 6
+    assert found == listed(tmp_path, *reversed(rows[:-1]))
+    assert found["v"] == ["http://127.0.0.1:9/v"]
+    assert all(stored_uri(name) == name and "token=" not in name and "sig=" not in name for name in names)
+
+
+def test_a_password_alone_makes_no_other_file(tmp_path: Path) -> None:
+    names = [f"http://me:{word}@127.0.0.1:9/v.mp4?sig=1" for word in ("one", "two")]
+    assert same_file(names[0]) == same_file(names[1]) == "http://me@127.0.0.1:9/v.mp4?sig=1"
+    assert same_file("s3://me:one@bucket/a#b.mp4") == "s3://me@bucket/a#b.mp4"
 
 
 class ClosedFileSystem(MemoryFileSystem):

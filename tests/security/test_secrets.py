@@ -105,6 +105,49 @@ def test_keys_known_by_their_looks_are_blotted_out(text):
     assert redacted(text).endswith("***")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Max retries exceeded with url: /x.mp4?X-Amz-Signature=WORD&X-Amz-Credential=WORD (Caused by ...)",
+        "with url: /x.mp4?k=WORD (Caused by ...)",
+        "x-amz-security-token: WORD",
+        "{'X-Amz-Security-Token': 'WORD', 'b': b'x'} {'token': b'WORD'} [('session_token', 'WORD')]",
+        "AWS4-HMAC-SHA256 Credential=WORD, SignedHeaders=host, Signature=WORD",
+        "Authorization: SharedKey account:WORD",
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=WORD/a+b==;EndpointSuffix=x",
+        "SharedAccessSignature=sv=1&sig=WORD",
+        "aws_secret_access_key = WORD",
+        'password="WORD WORD" token: WORD',
+        "https%3A%2F%2Fh%2Fx%3Fsig%3DWORD",
+        "//u:WORD@host/x",
+        "https://host/a b?sig=WORD",
+        "https://host/a b.mp4?id=1&k=WORD",
+        "https://host:some WORD@host/x",
+    ],
+)
+def test_secrets_known_by_their_names_are_blotted_out_without_a_scheme(text):
+    shown = redacted(text.replace("WORD", WORD))
+    assert WORD not in shown and "***" in shown
+    assert redacted(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key: value, sign: negative, token: end of file",
+        "unexpected token: 'x' at line 3",
+        "NoSuchKey: {'Key': 'folder/video1.mp4'}, key='a.mp4'",
+        "inspect.signature(f), design=3, bypass=2, tokens=5",
+        "/data/token=5/a.mp4 does not exist",
+        "/videos/what?=1&token=2.mp4",
+        "http://host:8080, ask me@example.org; is it a?",
+        "see https://host/a b.mp4 and c?d",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert redacted(text) == text
+
+
 LONG = (
     "x",
     "a://",
@@ -120,6 +163,16 @@ LONG = (
     "ftp://a:",
     "a://h?x=",
     "X-Amz-Signature",
+    "token=",
+    "token='",
+    'token="\n',
+    "secret: ",
+    "authorization: a ",
+    "token:aaaaaaa",
+    "url: /x?a=",
+    "//a:",
+    "a://b:c ",
+    "a://b c?d=",
 )
 
 
@@ -134,6 +187,8 @@ def test_long_texts_take_no_longer_than_their_length(part):
 def test_columns_of_the_user_keep_what_is_no_secret():
     assert cleaned("https://host/watch?v=abc&utm=2") == "https://host/watch?v=abc&utm=2"
     assert cleaned("see https://u:pw@host/a?x=1&sig=zz&y=2") == "see https://***@host/a?x=1&sig=***&y=2"
+    assert cleaned("https://host/a?author=me&se=3&exp=4") == "https://host/a?author=me&se=3&exp=4"
+    assert cleaned("https://host/a?passwd2=a&se=3") == "https://host/a?passwd2=***&se=***"
 
 
 def test_a_failed_cell_holds_no_secret_of_its_error():

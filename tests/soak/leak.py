@@ -18,6 +18,7 @@ import numpy as np
 from curate.engine.analyse import Analyser
 from curate.engine.work import SourceWork
 from curate.ingest.local import local_ref
+from curate.isolation import end_spare
 from curate.recipe import build, load_recipe
 from curate.testing.footage import moving_texture, write_video
 
@@ -49,6 +50,7 @@ def samples(folder: Path, videos: int, every: int, stages: tuple[str, ...]) -> l
     first = folder / "first.mp4"
     write_video(first, moving_texture(50, 160, 90, (2, 0), seed=1))
     pipeline = build(load_recipe("embedded"), stages)
+    end_spare()
     before = set(children())
     analyser = Analyser(pipeline, folder, host="here", run_id="leak")
     (decoder,) = set(children()) - before
