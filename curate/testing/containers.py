@@ -10,7 +10,7 @@ from typing import Any, cast
 import av
 import numpy as np
 
-from curate.testing.footage import moving_texture
+from curate.testing.footage import moving_texture, usual_scheduling
 
 
 def encoded(codec: str, n: int, width: int, height: int, **options: str) -> list[bytes]:
@@ -22,12 +22,13 @@ def encoded(codec: str, n: int, width: int, height: int, **options: str) -> list
     context.thread_count = 1
     context.options = options
     packets = []
-    for i, pixels in enumerate(moving_texture(n, width, height, (1.5, 0.5), seed=1)):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame = frame.reformat(format=context.pix_fmt)
-        frame.pts = i
-        packets += context.encode(frame)
-    return [bytes(packet) for packet in [*packets, *context.encode(None)]]
+    with usual_scheduling():
+        for i, pixels in enumerate(moving_texture(n, width, height, (1.5, 0.5), seed=1)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = frame.reformat(format=context.pix_fmt)
+            frame.pts = i
+            packets += context.encode(frame)
+        return [bytes(packet) for packet in [*packets, *context.encode(None)]]
 
 
 def y4m(width: int, height: int, n: int, header: str = "F25:1 Ip A1:1 C420jpeg", frame_bytes: int = -1) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -51,6 +52,7 @@ __all__ = [
     "static_texture",
     "text_card",
     "texture",
+    "usual_scheduling",
     "with_flashes",
     "write_tone",
     "write_tracks",
@@ -125,7 +127,7 @@ def write_tracks(
 ) -> None:
     """Write several video streams, and a tone of ``tone_s`` seconds (AAC), into one file."""
     options = {"fflags": "+bitexact", **(container_options or {})}  # no random ids inside: the same bytes every time
-    with av.open(str(path), "w", container_options=options) as container:
+    with usual_scheduling(), av.open(str(path), "w", container_options=options) as container:
         writers = [_Writer.open(container, track) for track in tracks]
         tone = cast("AudioStream", container.add_stream("aac", rate=TONE_RATE_HZ)) if tone_s else None
         for writer in writers:
@@ -134,6 +136,19 @@ def write_tracks(
             for frame in _tone(tone_s):
                 container.mux(tone.encode(frame))
             container.mux(tone.encode(None))
+
+
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """Keep this thread's scheduling as it is: as root, SVT-AV1 makes itself and who calls it real-time for ever."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def write_tone(path: str | Path, seconds: float) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from cli_kit import RECIPE, curate, good_video, run_args, write_recipe
@@ -78,7 +81,9 @@ def test_the_printed_command_fails_in_the_same_way(broken, stage):
 
 def test_bash_runs_the_printed_command_as_it_stands(broken):
     command = groups(broken)["probe"]["examples"][0]["command"]
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an environment that was entered
+    surroundings = {**os.environ, "PATH": path}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=surroundings)
     assert done.returncode == 3, done.stderr
     assert re.search(r"^probe +NotMediaError +1 ", done.stdout, re.MULTILINE)
 

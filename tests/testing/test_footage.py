@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from curate.testing import footage
-from curate.testing.footage import PTS_PER_S, Track, write_tone, write_tracks, write_video
+from curate.testing.footage import PTS_PER_S, Track, moving_texture, write_tone, write_tracks, write_video
 
 W, H = 160, 90
 
@@ -172,3 +173,10 @@ def test_scenes_follow_their_seed(scene: Callable[[int], Iterator[np.ndarray]]) 
 
     assert (third(1) == third(1)).all()
     assert (third(1) != third(7)).any()
+
+
+def test_making_footage_leaves_the_scheduling_of_the_process_alone(tmp_path):
+    """SVT-AV1, run as root, would leave the thread real-time, and all that it starts."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    write_video(tmp_path / "a.mp4", moving_texture(3, 64, 64, (1, 0), 1), codec="libsvtav1")
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before
