@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from corpus_kit import CorpusKit, cells_schema
 
 from curate.compact import CompactLimits, compact
 from curate.errors import CorpusError
-from curate.query import cells_sql, connect, run_query
+from curate.query import cells_sql, connect, list_parts, run_query
 from curate.select import select
 from curate.select.config import SelectConfig
 from curate.stats import corpus_stats
@@ -238,6 +239,24 @@ def test_two_compactions_a_writer_and_readers_at_once(corpus):
     assert wrong == []
     list(compact(corpus))
     assert {row[0] for row in cells(corpus)} == expected | {key(number) for number in range(100, 160)}
+
+
+def test_a_compaction_gives_way_to_one_that_is_always_faster(corpus, monkeypatch):
+    """Regression: it failed, "its parts keep vanishing", though nothing was wrong."""
+    before, true = cells(corpus), list_parts
+
+    def overtaken(place):
+        paths = true(place)
+        first = place.child(Path(paths[0]).name)
+        data = first.read_bytes()
+        first.remove()
+        place.child(f"part-again-{uuid.uuid4().hex}.parquet").write_bytes(data)
+        return paths
+
+    monkeypatch.setattr("curate.compact.list_parts", overtaken)
+    (done,) = compact(corpus)
+    assert (done.parts_before, done.parts_after) == (len(PARTS), len(PARTS))
+    assert cells(corpus) == before
 
 
 def kit_of_parts(path: Path) -> Corpus:

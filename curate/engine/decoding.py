@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 
 from curate.engine.detect import Detection
 from curate.isolation import told
@@ -38,7 +37,7 @@ def cut_source(
             with boundary() as blind:
                 pixels = sampler.take(clip)
             yield span, pixels, told(blind.error) if blind.error else None
-    yield {name: _plain(value) for name, value in detection.summary().items()}
+    yield detection.summary()
 
 
 def see_clips(
@@ -54,8 +53,3 @@ def see_clips(
         blind.clear()
         yield clip, pixels, None
     yield from ((lost, None, told(error)) for lost, error in blind)
-
-
-def _plain(value: Any) -> Any:
-    """A detector's own number as Python's: only plain values leave the decoding process."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -66,19 +66,21 @@ class SourceReader:
 
     def cut(self, file: SourceFile, facts: SourceFacts, stages: SourceStages) -> Iterator[CutEvent]:
         """Spans with their views, then the values of the cut cell; a `Restart` where it begins again. DecodeError."""
+        reading: Reading | None = Reading.NORMAL
         first: DecodeError | None = None
-        for reading in Reading:
+        while reading is not None:
             try:
+                if reading is Reading.RECLOCKED:
+                    facts = self._probe_once(stages.probe, file, reading)
                 if first is not None:
-                    if reading is Reading.RECLOCKED:
-                        facts = self._probe_once(stages.probe, file, reading)
                     yield Restart(facts if reading is Reading.RECLOCKED else None)
                 yield from self._cut_once(file, facts, stages, salvage=reading is not Reading.NORMAL)
                 return
             except DecodeError as error:
-                if reading is Reading.RECLOCKED or (reading is Reading.TOLERANT and not _of_the_clock(error, facts)):
+                following = _after(reading, error, facts)
+                if following is None:
                     raise _final(first or error, error) from first
-                first = first or error
+                first, reading = first or error, following
 
     def _cut_once(
         self, file: SourceFile, facts: SourceFacts, stages: SourceStages, *, salvage: bool
@@ -110,8 +112,13 @@ class SourceReader:
         return self._sandbox.limits.decode_s(facts.n_frames, frame_px, file.size_bytes)
 
 
-def _of_the_clock(error: DecodeError, facts: SourceFacts) -> bool:
-    return isinstance(error, ClockError) and facts.has_pts
+def _after(reading: Reading, error: DecodeError, facts: SourceFacts) -> Reading | None:
+    """What may help after an error: counting frames where the clock is at fault, leaving damage out where there is a
+    clock to tell how much, and a second chance for a file that killed its process."""
+    killed = isinstance(error, DecoderCrashError | DecodeLimitError)
+    if isinstance(error, ClockError) and facts.has_pts:
+        return Reading.RECLOCKED
+    return Reading.TOLERANT if reading is Reading.NORMAL and (killed or facts.has_pts) else None
 
 
 def _final(first: DecodeError, second: DecodeError) -> DecodeError:

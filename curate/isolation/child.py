@@ -50,9 +50,7 @@ def main(channel: int, lifeline: int) -> None:
     with socket.socket(fileno=channel) as sock:
         try:
             while True:
-                request = pickle.loads(receive(sock))
-                if request is not None:
-                    _serve(sock, request)
+                _serve(sock, pickle.loads(receive(sock)))
         except (EOFError, ConnectionError):
             return
 
