@@ -51,7 +51,7 @@ floors: env
 
 tests: env
 	$(BIN)/curate models fetch
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2
 
 # The short forms of these run with the tests. KILLS=, VIDEOS= and SEED= change the first.
 KILLS ?= 50

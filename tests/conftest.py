@@ -27,6 +27,16 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are spread over the processes of the tests; those that start a Ray, which takes the whole machine, go to
+    one and go first."""
+    for item in items:
+        slow = item.get_closest_marker("ray") is not None
+        item.add_marker(pytest.mark.xdist_group("ray" if slow else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Places are asked again as often as ever, but at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from engine_kit import all_cells
 
 from curate.job import JobOptions, run_job
@@ -10,6 +11,8 @@ from curate.tables import Corpus, read_parquet
 from curate.testing.footage import crossfade, moving_texture, text_card, write_video
 from curate.weights.cards import all_cards
 from curate.weights.store import fetch
+
+pytestmark = pytest.mark.ray
 
 
 class Quiet:

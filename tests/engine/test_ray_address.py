@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import ray
 
 from curate.engine.ray_engine import RayEngine
 from curate.engine.ray_start import RayOptions
+
+pytestmark = pytest.mark.ray
 
 
 def test_without_an_address_a_ray_of_its_own_is_started(monkeypatch):

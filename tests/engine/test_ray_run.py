@@ -38,6 +38,8 @@ from curate.tables import Corpus, read_parquet
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def workers_see_tests():

@@ -15,6 +15,8 @@ from curate.engine.ray_start import RayOptions
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture
 def cluster(monkeypatch):

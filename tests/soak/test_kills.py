@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from soak.kill_kit import DRIVER, INLINE, WORKER, Range, storm
 
+pytestmark = pytest.mark.ray
+
 SEED = 4
 
 
@@ -21,14 +23,12 @@ def test_six_kills_of_the_inline_engine(place):
     assert report.most_sources_again <= 2
 
 
-@pytest.mark.ray
 def test_a_killed_ray_driver(place):
     """Completed by the inline engine: what is in the tables does not depend on who wrote it."""
     report = storm(place, DRIVER, 1, SEED, finish="inline")
     assert report.kills == {"driver": 1}
 
 
-@pytest.mark.ray
 def test_a_killed_ray_worker(place):
     report = storm(place, WORKER, 1, SEED, finish="inline")
     assert report.kills == {"worker": 1}
