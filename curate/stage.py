@@ -61,10 +61,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one worker needs. ``pool`` asks for workers of its own instead of a place beside the decoder."""
+    """What one worker needs. ``pool`` asks for workers of its own instead of a place beside the decoder.
+
+    ``gpu_optional``: where there is no GPU the stage runs without, beside the decoder.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
+    gpu_optional: bool = False
     memory_bytes: int = 256 << 20
     batch_size: int = 1
     pool: bool = False
