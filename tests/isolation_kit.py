@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -65,6 +66,11 @@ def spin():
     yield
 
 
+def leave_a_thread_spinning():
+    """Ends while a thread of it goes on for ever."""
+    threading.Thread(target=lambda: next(spin()), daemon=True).start()
+
+
 def sleep_for_ever():
     signal.pause()
     yield
@@ -105,6 +111,13 @@ def write_to(path):
 
 
 def temporary_folder():
+    return tempfile.gettempdir()
+
+
+def leave_files(n):
+    """Writes into the temporary folder, and gives it."""
+    for number in range(n):
+        Path(tempfile.gettempdir(), str(number)).touch()
     return tempfile.gettempdir()
 
 

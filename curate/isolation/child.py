@@ -23,8 +23,9 @@ from curate.isolation.wire import Answer, receive, send_answer
 from curate.memory import peak_memory_bytes, reset_peak_memory
 from curate.stage import boundary
 
-CPU_GRACE_S = 5
-"""A child that its parent forgot is stopped by the kernel this long after the task's limit of CPU time."""
+CPU_GRACE_S = 1
+"""What still computes in a child that nobody waits for, a decoder's thread say, is stopped by the kernel this long
+after the task's limit. While the parent waits, its own limit comes first: one thread uses no more CPU than time."""
 
 
 MOST_FILE_BYTES = 4 << 30
@@ -52,12 +53,18 @@ def main(channel: int, lifeline: int) -> None:
             while True:
                 _serve(sock, pickle.loads(receive(sock)))
         except (EOFError, ConnectionError):
-            return
+            _end()
 
 
 def _die_with_parent(lifeline: int) -> None:
     """The other end of this pipe closes when the parent ends, however it ends."""
     os.read(lifeline, 1)
+    _end()
+
+
+def _end() -> None:
+    """Leave nothing behind; the folder itself only where it may be removed. Returning from `main` would not wait for
+    the thread that does the same."""
     shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 

@@ -70,7 +70,10 @@ class Sandbox:
         self._child: _Child | None = None
 
     def start(self) -> None:
-        """Start the child if there is none; does not wait for it."""
+        """Start the child if there is none; does not wait for it. One that died since its last task is replaced: the
+        next task is not to blame."""
+        if self._child is not None and not self._child.in_task and self._child.is_gone():
+            self._drop()
         if self._child is None:
             self._child = _spare() or _Child()
 
@@ -211,9 +214,13 @@ class _Child:
             finally:
                 os.close(end)
 
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def is_like_new(self) -> bool:
         """Whether it is alive, and a child started now would see the same environment."""
-        return self._process.poll() is None and self._environment == _environment()
+        return not self.is_gone() and self._environment == _environment()
 
     def ask(self, request: Request, limit_s: float) -> None:
         """Give it a task; it may still be starting."""
