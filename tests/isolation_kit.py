@@ -153,7 +153,7 @@ class Attack:
 def attack(path):
     """Writes to the parent itself, past all that would refuse to."""
     data = pickle.dumps(("item", Attack(path), 0))
-    os.write(int(sys.argv[1]), struct.pack("!QQ", len(data), 0) + data)
+    os.write(int(sys.argv[1]), struct.pack("!QQ?", len(data), 0, False) + data)
     yield
 
 

@@ -41,7 +41,7 @@ class Request:
     memory_bytes: int
 
 
-def main(channel: int, lifeline: int) -> None:
+def main(channel: int, lifeline: int, file: int) -> None:
     """Serve until the parent closes the channel."""
     confine([tempfile.gettempdir()])  # first of all: what it denies, it denies to this thread and those that it starts
     faulthandler.enable()
@@ -51,7 +51,7 @@ def main(channel: int, lifeline: int) -> None:
     with socket.socket(fileno=channel) as sock:
         try:
             while True:
-                _serve(sock, pickle.loads(receive(sock)))
+                _serve(sock, file, pickle.loads(receive(sock)))
         except (EOFError, ConnectionError):
             _end()
 
@@ -76,7 +76,7 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (hard if beyond else value, hard))
 
 
-def _serve(sock: socket.socket, request: Request) -> None:
+def _serve(sock: socket.socket, file: int, request: Request) -> None:
     """Give ("item", value) for each result, then ("end", None) or ("error", error); "stop" for "next" ends it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + request.cpu_s + CPU_GRACE_S))
@@ -98,23 +98,23 @@ def _serve(sock: socket.socket, request: Request) -> None:
         kind = "end" if ended else "item"
         if caught.error is not None:
             kind, value = "error", told(caught.error)
-        kind = _say(sock, (kind, value, peak_memory_bytes()))
+        kind = _say(sock, file, (kind, value, peak_memory_bytes()))
         if kind != "item":
             _close(results)
             return
         del value
         if pickle.loads(receive(sock)) != "next":
             _close(results)
-            _say(sock, ("end", None, peak_memory_bytes()))
+            _say(sock, file, ("end", None, peak_memory_bytes()))
             return
 
 
-def _say(sock: socket.socket, answer: Answer) -> str:
+def _say(sock: socket.socket, file: int, answer: Answer) -> str:
     """Send an answer, or why it cannot be sent; gives the kind of what was sent."""
     try:
-        send_answer(sock, answer)
+        send_answer(sock, answer, file)
     except (TypeError, MemoryError) as error:
-        send_answer(sock, ("error", told(error), peak_memory_bytes()))
+        send_answer(sock, ("error", told(error), peak_memory_bytes()), file)
         return "error"
     return answer[0]
 
