@@ -53,15 +53,18 @@ tests: env
 	$(BIN)/curate models fetch
 	$(BIN)/python -m pytest --numprocesses=2
 
-# The short forms of these run with the tests. KILLS=, VIDEOS= and SEED= change the first.
+# The short forms of these run with the tests. KILLS=, VIDEOS= and SEED= change the first, the others one each.
 KILLS ?= 50
 VIDEOS ?= 40
+ROUNDS ?= 20
+SHORT ?= 2000
+DAMAGED ?= 3000
 soak: env
 	$(BIN)/python tests/soak/kill_kit.py --kills $(KILLS) --videos $(VIDEOS) $(if $(SEED),--seed $(SEED))
-	$(BIN)/python tests/soak/store_soak.py
+	$(BIN)/python tests/soak/store_soak.py --rounds $(ROUNDS)
 	$(BIN)/python tests/soak/full_disk.py
-	$(BIN)/python tests/soak/leak.py
-	for program in tests/soak/fuzz_*.py; do $(BIN)/python $$program || exit 1; done
+	$(BIN)/python tests/soak/leak.py --videos $(SHORT)
+	$(BIN)/python tests/soak/fuzz_long.py --n $(DAMAGED)
 
 bench: env
 	$(BIN)/python tests/bench/bench_overhead.py

@@ -9,6 +9,8 @@ from pathlib import Path
 
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
+_PEAK = b"\nVmHWM:"
+_STATUS_BYTES = 8192
 
 
 def peak_memory_bytes(pid: int | None = None) -> int:
@@ -16,10 +18,11 @@ def peak_memory_bytes(pid: int | None = None) -> int:
 
     Of this process, or of another one of ours: 0 where that cannot be told any more.
     """
-    with contextlib.suppress(OSError, StopIteration):
-        status = Path(f"/proc/{pid or 'self'}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        with open(f"/proc/{pid or 'self'}/status", "rb", buffering=0) as file:  # noqa: PTH123 - read for every clip
+            status = file.read(_STATUS_BYTES)
+        at = status.index(_PEAK) + len(_PEAK)
+        return int(status[at : status.index(b"kB", at)]) * 1024
     if pid is not None:
         return 0
     unit_bytes = 1 if sys.platform == "darwin" else 1024

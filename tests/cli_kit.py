@@ -54,7 +54,7 @@ def curate(*args: object) -> Ended:
 def start(*args: object, **more: object) -> subprocess.Popen[str]:
     """Start `curate` as a process of its own."""
     command = [sys.executable, "-m", "curate.cli.main", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more})
 
 
 def run_args(recipe: Path, out: Path) -> list[object]:

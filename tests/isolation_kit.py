@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -65,6 +66,11 @@ def spin():
     yield
 
 
+def leave_a_thread_spinning():
+    """Ends while a thread of it goes on for ever."""
+    threading.Thread(target=lambda: next(spin()), daemon=True).start()
+
+
 def sleep_for_ever():
     signal.pause()
     yield
@@ -108,6 +114,13 @@ def temporary_folder():
     return tempfile.gettempdir()
 
 
+def leave_files(n):
+    """Writes into the temporary folder, and gives it."""
+    for number in range(n):
+        Path(tempfile.gettempdir(), str(number)).touch()
+    return tempfile.gettempdir()
+
+
 def talk_to(port):
     with socket.create_connection(("127.0.0.1", port)):
         return "connected"
@@ -140,7 +153,7 @@ class Attack:
 def attack(path):
     """Writes to the parent itself, past all that would refuse to."""
     data = pickle.dumps(("item", Attack(path), 0))
-    os.write(int(sys.argv[1]), struct.pack("!QQ", len(data), 0) + data)
+    os.write(int(sys.argv[1]), struct.pack("!QQ?", len(data), 0, False) + data)
     yield
 
 

@@ -23,8 +23,9 @@ from curate.isolation.wire import Answer, receive, send_answer
 from curate.memory import peak_memory_bytes, reset_peak_memory
 from curate.stage import boundary
 
-CPU_GRACE_S = 5
-"""A child that its parent forgot is stopped by the kernel this long after the task's limit of CPU time."""
+CPU_GRACE_S = 1
+"""What still computes in a child that nobody waits for, a decoder's thread say, is stopped by the kernel this long
+after the task's limit. While the parent waits, its own limit comes first: one thread uses no more CPU than time."""
 
 
 MOST_FILE_BYTES = 4 << 30
@@ -40,7 +41,7 @@ class Request:
     memory_bytes: int
 
 
-def main(channel: int, lifeline: int) -> None:
+def main(channel: int, lifeline: int, file: int) -> None:
     """Serve until the parent closes the channel."""
     confine([tempfile.gettempdir()])  # first of all: what it denies, it denies to this thread and those that it starts
     faulthandler.enable()
@@ -50,14 +51,20 @@ def main(channel: int, lifeline: int) -> None:
     with socket.socket(fileno=channel) as sock:
         try:
             while True:
-                _serve(sock, pickle.loads(receive(sock)))
+                _serve(sock, file, pickle.loads(receive(sock)))
         except (EOFError, ConnectionError):
-            return
+            _end()
 
 
 def _die_with_parent(lifeline: int) -> None:
     """The other end of this pipe closes when the parent ends, however it ends."""
     os.read(lifeline, 1)
+    _end()
+
+
+def _end() -> None:
+    """Leave nothing behind; the folder itself only where it may be removed. Returning from `main` would not wait for
+    the thread that does the same."""
     shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
@@ -69,7 +76,7 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (hard if beyond else value, hard))
 
 
-def _serve(sock: socket.socket, request: Request) -> None:
+def _serve(sock: socket.socket, file: int, request: Request) -> None:
     """Give ("item", value) for each result, then ("end", None) or ("error", error); "stop" for "next" ends it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + request.cpu_s + CPU_GRACE_S))
@@ -91,23 +98,23 @@ def _serve(sock: socket.socket, request: Request) -> None:
         kind = "end" if ended else "item"
         if caught.error is not None:
             kind, value = "error", told(caught.error)
-        kind = _say(sock, (kind, value, peak_memory_bytes()))
+        kind = _say(sock, file, (kind, value, peak_memory_bytes()))
         if kind != "item":
             _close(results)
             return
         del value
         if pickle.loads(receive(sock)) != "next":
             _close(results)
-            _say(sock, ("end", None, peak_memory_bytes()))
+            _say(sock, file, ("end", None, peak_memory_bytes()))
             return
 
 
-def _say(sock: socket.socket, answer: Answer) -> str:
+def _say(sock: socket.socket, file: int, answer: Answer) -> str:
     """Send an answer, or why it cannot be sent; gives the kind of what was sent."""
     try:
-        send_answer(sock, answer)
+        send_answer(sock, answer, file)
     except (TypeError, MemoryError) as error:
-        send_answer(sock, ("error", told(error), peak_memory_bytes()))
+        send_answer(sock, ("error", told(error), peak_memory_bytes()), file)
         return "error"
     return answer[0]
 

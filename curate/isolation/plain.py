@@ -328,6 +328,8 @@ def _check_record(record: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if type(value) is hint:  # most are, and taking a hint apart is slow
+        return True
     if isinstance(value, np.generic):
         value = value.item()
     origin, of = get_origin(hint), get_args(hint)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from curate.errors import CurateError, DecodeLimitError, DecoderCrashError, InputError
 from curate.isolation.child import Request
-from curate.isolation.wire import ProtocolError, receive_answer, send
+from curate.isolation.wire import ProtocolError, memory_file, receive_answer, send
 from curate.memory import peak_memory_bytes
 
 T = TypeVar("T")
@@ -70,7 +70,10 @@ class Sandbox:
         self._child: _Child | None = None
 
     def start(self) -> None:
-        """Start the child if there is none; does not wait for it."""
+        """Start the child if there is none; does not wait for it. One that died since its last task is replaced: the
+        next task is not to blame."""
+        if self._child is not None and not self._child.in_task and self._child.is_gone():
+            self._drop()
         if self._child is None:
             self._child = _spare() or _Child()
 
@@ -182,7 +185,7 @@ def _with_peak(error: Exception, peak_bytes: int) -> Exception:
 
 
 class _Child:
-    """The process, its channel, what it writes to stderr, and the one folder in which it may write."""
+    """The process, its channel, its memory file, what it writes to stderr, and the one folder in which it may write."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -194,8 +197,9 @@ class _Child:
         ours, theirs = socket.socketpair()
         end, self._lifeline = os.pipe()
         self._sock = ours
+        self._file = memory_file()
         with theirs:
-            handles = (theirs.fileno(), end)
+            handles = (theirs.fileno(), end, self._file)
             command = [sys.executable, "-P", "-m", "curate.isolation"]
             command += [str(handle) for handle in handles]
             try:
@@ -211,9 +215,13 @@ class _Child:
             finally:
                 os.close(end)
 
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def is_like_new(self) -> bool:
         """Whether it is alive, and a child started now would see the same environment."""
-        return self._process.poll() is None and self._environment == _environment()
+        return not self.is_gone() and self._environment == _environment()
 
     def ask(self, request: Request, limit_s: float) -> None:
         """Give it a task; it may still be starting."""
@@ -235,7 +243,7 @@ class _Child:
         """Its next message. DecoderCrashError, DecodeLimitError."""
         self.busy = True
         try:
-            kind, value, peak_bytes = receive_answer(self._sock, within_s=max(left_s, 0.0))
+            kind, value, peak_bytes = receive_answer(self._sock, self._file, within_s=max(left_s, 0.0))
         except TimeoutError as error:
             raise _too_slow(limit_s) from error
         except (EOFError, ConnectionError) as error:
@@ -279,6 +287,7 @@ class _Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._sock.close()
+        os.close(self._file)
         os.close(self._lifeline)
         self._lifeline = -1
         self._folder.cleanup()

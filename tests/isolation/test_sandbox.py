@@ -125,10 +125,29 @@ def test_a_child_that_ends_itself_is_a_crash_with_its_last_words(shared):
 
 
 def test_a_child_killed_from_outside_is_a_crash(shared):
-    os.kill(shared.call(kit.process_id, limit_s=LONG_S), signal.SIGKILL)
+    results = shared.run(kit.endless, limit_s=LONG_S)
+    os.kill(next(results)[1], signal.SIGKILL)
     with pytest.raises(DecoderCrashError, match="SIGKILL"):
-        shared.call(kit.process_id, limit_s=LONG_S)
+        next(results)
     assert shared.call(kit.process_id, limit_s=LONG_S)
+
+
+def test_a_child_that_dies_between_two_tasks_is_no_fault_of_the_next(shared):
+    pid = shared.call(kit.process_id, limit_s=LONG_S)
+    os.kill(pid, signal.SIGKILL)
+    wait_until_gone(pid)
+    assert shared.call(kit.process_id, limit_s=LONG_S) != pid
+
+
+def test_what_goes_on_computing_after_its_task_is_stopped_by_the_kernel():
+    end_spare()
+    with Sandbox() as sandbox:
+        pid = sandbox.call(kit.process_id, limit_s=LONG_S)
+        sandbox.call(kit.leave_a_thread_spinning, limit_s=2.0)
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        assert ended.si_status == signal.SIGXCPU
+        assert sandbox.call(kit.process_id, limit_s=LONG_S) != pid
 
 
 @pytest.mark.parametrize("task", [kit.spin, kit.sleep_for_ever])
@@ -223,25 +242,28 @@ def test_a_child_that_writes_to_its_standard_streams_disturbs_nobody(shared):
 
 PARENT = """
 import sys
-sys.path[:0] = {path!r}
 import isolation_kit as kit
 from curate.isolation import Sandbox
 sandbox = Sandbox()
-print(sandbox.call(kit.process_id, limit_s=60), flush=True)
+print(sandbox.call(kit.process_id, limit_s=60), sandbox.call(kit.leave_files, 2000, limit_s=60), flush=True)
 {then}
 """
 
 
 @pytest.mark.parametrize("then", ["list(sandbox.run(kit.spin, limit_s=600))", "import signal; signal.pause()"])
-def test_the_child_dies_with_its_parent(then):
-    code = PARENT.format(path=[entry for entry in sys.path if entry], then=then)
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def test_the_child_dies_with_its_parent_and_leaves_no_file(then, tmp_path):
+    """Nor a folder, but for its own and empty one where it may not remove that."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", PARENT.format(then=then)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    assert is_alive(child)
+    child, folder = parent.stdout.readline().split()
+    assert is_alive(int(child))
+    assert len(list(Path(folder).iterdir())) == 2000
     parent.kill()
     parent.wait()
-    wait_until_gone(child)
+    wait_until_gone(int(child))
+    assert [path for path in tmp_path.rglob("*") if path != Path(folder)] == []
 
 
 def test_every_error_of_a_task_is_one_that_can_be_recorded(shared):

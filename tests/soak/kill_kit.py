@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -135,9 +136,7 @@ class Range:
             yield process
         finally:
             log.close()
-            for pid in of_session(process.pid):
-                kill(pid)
-            process.wait()
+            end_session(process)
 
     def until_done(self, process: subprocess.Popen[bytes], out: Path) -> None:
         """AssertionError unless the job completes."""
@@ -333,6 +332,13 @@ def of_session(session: int) -> list[int]:
             if int(fields[3]) == session and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
+
+
+def end_session(process: subprocess.Popen[Any]) -> None:
+    """Kill a process and whatever is left of the session that it leads."""
+    for pid in of_session(process.pid):
+        kill(pid)
+    process.wait()
 
 
 def workers(session: int) -> list[int]:
