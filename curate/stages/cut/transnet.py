@@ -37,12 +37,7 @@ _SIZE_PX = (48, 27)
 
 
 class TransNetFinder:
-    """Needs every frame. A run of marked frames is a change of shot: the old shot ends with the run's first frame, the
-    new one begins after its last. A run of one frame is a hard cut; of a longer one it is not known what it is.
-
-    Not as with its authors, for frames are not all held: where every frame of more than KEPT is marked (snow), no
-    shot is left, instead of one.
-    """
+    """Needs every frame. A change of shot is a run of marked frames (`Runs`)."""
 
     n_flashes = 0
 
@@ -52,10 +47,7 @@ class TransNetFinder:
         self._rotation_deg = rotation_deg
         self._pictures: list[np.ndarray] = []
         self._pts: deque[int] = deque()
-        self._decided = 0
-        self._run = 0
-        self._first: int | None = None
-        self._given = False
+        self._runs = Runs()
 
     def wants_between(self, thumb: Thumb) -> bool:
         """All of them: it counts frames."""
@@ -69,7 +61,7 @@ class TransNetFinder:
         self._pictures.append(picture)
         self._pts.append(thumb.pts)
         edges = self._decide() if len(self._pictures) == WINDOW else []
-        self._settle()
+        self.settled_pts = self._pts[0] if self._runs.waits_at is None else self._runs.waits_at
         return edges
 
     def finish(self) -> list[Edge]:
@@ -78,9 +70,7 @@ class TransNetFinder:
         while self._pts:
             self._pictures += [self._pictures[-1]] * (WINDOW - len(self._pictures))
             edges += self._decide()
-        if self._first is not None and not self._given and self._run < self._decided:
-            edges.append(Edge(self._first, False, CutKind.GRADUAL, DETECTOR))
-        return edges
+        return edges + self._runs.finish()
 
     def _picture(self, yuv: np.ndarray) -> np.ndarray:
         small = cv2.resize(rotate(yuv, self._rotation_deg), _SIZE_PX, interpolation=cv2.INTER_AREA)
@@ -90,30 +80,47 @@ class TransNetFinder:
         """Ask the network about a full window."""
         marked = marks(self._network, np.stack(self._pictures))
         del self._pictures[:KEPT]
-        edges: list[Edge] = []
-        for is_marked in marked[: len(self._pts)]:
-            edges += self._take(self._pts.popleft(), bool(is_marked))
-        return edges
+        return [edge for each in marked[: len(self._pts)] for edge in self._runs.push(self._pts.popleft(), bool(each))]
 
-    def _take(self, pts: int, is_marked: bool) -> list[Edge]:
-        """The next frame, marked or not."""
+
+class Runs:
+    """From marked frames to edges. The old shot ends with the first frame of a run, the new one begins after its last.
+    A run of one frame is a hard cut; of a longer one it is not known what it is. Where every frame is marked, nothing
+    is a change.
+
+    Not as with its authors, for frames cannot be held for ever: where more than KEPT frames are marked from the first
+    on (snow), they belong to no shot, even if all others are marked too.
+    """
+
+    def __init__(self) -> None:
+        self.waits_at: int | None = None
+        self._n = 0
+        self._run = 0
+        self._given = False
+        self._first: int | None = None
+
+    def push(self, pts: int, is_marked: bool) -> list[Edge]:
+        """The next frame; gives the edges that are now certain. ``waits_at``: pts of one that is not."""
         edges: list[Edge] = []
-        if self._first is None and (self._run or (is_marked and not self._decided)):
+        if self._first is None and (self._run or (is_marked and not self._n)):
             self._first = pts  # of a run that begins with the source all is affected
-        if self._run and not is_marked and self._first is not None:
+        if self._first is not None and self._run and not is_marked:
             kind = CutKind.HARD if self._first == pts else CutKind.GRADUAL
-            edges = [Edge(self._first, False, kind, DETECTOR)] if not self._given else []
+            edges = [] if self._given else [Edge(self._first, False, kind, DETECTOR)]
             edges.append(Edge(pts, True, kind, DETECTOR))
             self._first, self._given = None, False
-        elif self._run >= KEPT and self._first is not None and not self._given:
+        elif self._first is not None and self._run >= KEPT and not self._given:
             edges, self._given = [Edge(self._first, False, CutKind.GRADUAL, DETECTOR)], True
         self._run = self._run + 1 if is_marked else 0
-        self._decided += 1
+        self._n += 1
+        self.waits_at = None if self._given else self._first
         return edges
 
-    def _settle(self) -> None:
-        waiting = None if self._given else self._first
-        self.settled_pts = self._pts[0] if waiting is None else waiting
+    def finish(self) -> list[Edge]:
+        """The stream ended; gives the edge that was not certain yet."""
+        if self._first is None or self._given or self._run == self._n:
+            return []
+        return [Edge(self._first, False, CutKind.GRADUAL, DETECTOR)]
 
 
 def marks(network: TransNetV2, pictures: np.ndarray) -> np.ndarray:
