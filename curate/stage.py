@@ -15,7 +15,7 @@ import math
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -61,10 +61,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one worker needs. ``pool`` asks for workers of its own instead of a place beside the decoder."""
+    """What one worker needs. ``pool`` asks for workers of its own instead of a place beside the decoder.
+
+    ``gpu_optional``: where there is no GPU the stage runs without, beside the decoder.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
+    gpu_optional: bool = False
     memory_bytes: int = 256 << 20
     batch_size: int = 1
     pool: bool = False
@@ -305,10 +309,14 @@ class ClipStage(Stage[ConfigT]):
 
     def process(self, items: Sequence[ClipItem]) -> list[Cell]:
         """Score items; one that fails becomes a failed cell and takes nothing else with it."""
+        return self.cells_of(items, lambda: self.score_batch(items))
+
+    def cells_of(self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Mapping[str, Any]]]) -> list[Cell]:
+        """The cells of a batch from what ``scored`` gives; where that fails each item is scored again by itself."""
         began = time.perf_counter()
         values: list[Mapping[str, Any]] = []
         with boundary() as caught:
-            values = [self._checked(value) for value in self.score_batch(items)]
+            values = [self._checked(value) for value in scored()]
             if len(values) != len(items):
                 raise StageError(f"gave {len(values)} results for {len(items)} clips", subject=self.name)
         seconds = (time.perf_counter() - began) / len(items)
@@ -318,6 +326,10 @@ class ClipStage(Stage[ConfigT]):
         if len(items) > 1:
             return [cell for item in items for cell in self.process([item])]
         return [failed_cell(items[0].clip.clip_id, caught.error, seconds)]
+
+    def process_batches(self, batches: Iterable[Sequence[ClipItem]]) -> Iterator[list[Cell]]:
+        """`process` for each batch. Override to get the next batch ready while one is being scored."""
+        return map(self.process, batches)
 
     def _checked(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         declared = {column.name for column in self.columns}

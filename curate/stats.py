@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,13 +66,19 @@ class CategoryStats:
 
 @dataclass(frozen=True, slots=True)
 class StageSeconds:
-    """Time of one stage over the run's cells, failed ones included."""
+    """Time of one stage over the run's cells, failed ones included.
+
+    ``clips_per_s`` of one worker while it works and ``waited`` (share of its time between its first clip and its last
+    in which it had none) are those of the run itself: None where it found all cells there.
+    """
 
     stage: str
     n: int
     sum_s: float
     mean_s: float
     max_s: float
+    clips_per_s: float | None = None
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +186,16 @@ def _own_cells(tables: RunTables, stage: RunStage, columns: Sequence[str]) -> st
 def _seconds(tables: RunTables, stage: RunStage) -> list[StageSeconds]:
     sql = "SELECT count(*), sum(seconds), avg(seconds), max(seconds)"
     rows = run_query(tables.con, lambda: f"{sql} FROM ({_own_cells(tables, stage, ['seconds'])})").to_pylist()
-    n, *times = rows[0].values()
-    return [StageSeconds(stage.name, n, *times)] if n else []
+    n, sum_s, mean_s, max_s = rows[0].values()
+    return [StageSeconds(stage.name, n, sum_s, mean_s, max_s, *_use(tables.manifest, stage.name))] if n else []
+
+
+def _use(manifest: Mapping[str, Any], stage: str) -> tuple[float | None, float | None]:
+    """(clips per second at work, share of the time without work) of a stage's workers in a run."""
+    use = manifest.get("stage_use", {}).get(stage)
+    if not use or not use["busy_s"]:
+        return None, None
+    return use["items"] / use["busy_s"], use["waited_s"] / (use["busy_s"] + use["waited_s"])
 
 
 def _columns(tables: RunTables, stage: RunStage) -> Iterator[NumberStats | CategoryStats]:

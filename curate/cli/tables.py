@@ -186,12 +186,19 @@ def print_failures(console: Console, groups: Sequence[FailureGroup]) -> None:
     console.print(table)
 
 
+_WIDE = 72
+"""Columns of a terminal from which the pace of the stages has room."""
+
+
 def _print_seconds(console: Console, seconds: Sequence[StageSeconds]) -> None:
-    table = grid("time of stage", ">cells", ">total", ">share", ">mean", ">longest")
+    paces = [">clips/s", ">waited"] if console.width >= _WIDE else []
+    table = grid("time of stage", ">cells", ">total", ">share", ">mean", ">longest", *paces)
     total_s = sum(entry.sum_s for entry in seconds) or 1.0
     for entry in seconds:
         spent = (_spent(entry.sum_s), f"{entry.sum_s / total_s:.0%}", _spent(entry.mean_s), _spent(entry.max_s))
-        table.add_row(plain(entry.stage), str(entry.n), *spent)
+        rate = "" if entry.clips_per_s is None else f"{entry.clips_per_s:.{0 if entry.clips_per_s >= 100 else 2}f}"
+        waited = "" if entry.waited is None else f"{entry.waited:.0%}"
+        table.add_row(plain(entry.stage), str(entry.n), *spent, *[rate, waited][: len(paces)])
     console.print(table)
 
 

@@ -20,7 +20,7 @@ from curate.engine.pipeline import Pipeline, Step
 from curate.engine.reading import Restart, SourceReader, SourceStages
 from curate.engine.rows import RowBuffer
 from curate.engine.score import OpenClip, Scorer, ViewKeys
-from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork
+from curate.engine.work import Bundle, ClipBundle, ClipWork, SourceWork, TableBundle
 from curate.errors import StageError
 from curate.ingest.spool import changed, check_listed, check_unchanged, spooled
 from curate.isolation import Limits
@@ -104,7 +104,7 @@ class Analyser:
         if self._forward.items and (everything or self._forward.held_bytes >= FORWARD_BYTES):
             yield self._forward.take()
         if everything or self._rows.is_due():
-            yield self._rows.take()
+            yield _taken(self._rows, self._scorer)
 
     def _source(self, work: SourceWork) -> Iterator[None]:
         began = time.perf_counter()
@@ -274,10 +274,17 @@ class GroupScorer:
                 forward.add(clip, bundle.attempts)
         if forward.items:
             yield forward.take()
-        yield self._rows.take()
+        yield _taken(self._rows, self._scorer)
 
     def _emit(self, step: Step, cell: Cell) -> None:
         self._rows.add_cell(step.stage, cell)
+
+
+def _taken(rows: RowBuffer, scorer: Scorer) -> TableBundle:
+    """What there is to write, with what the stages did for it."""
+    for stage, use in scorer.take_use().items():
+        rows.add_use(stage, use)
+    return rows.take()
 
 
 @dataclass

@@ -20,6 +20,8 @@ DECODER_CPUS = 0.9
 SMALL_DECODER_CPUS = (0.8, 0.7, 0.6, 0.5)
 """What a single decoder is content with where there is no room for a whole one."""
 DECODERS_PER_WRITER = 16
+DECODER_BYTES = 1 << 30
+"""What a decoder takes without models: its own process, the decoding process and the views of open clips."""
 BLOCKS_PER_DECODER = 8
 MAX_SOURCES_PER_BLOCK = 16
 POOL_SHARE = 0.5
@@ -59,10 +61,18 @@ def pack(pipeline: Pipeline, nodes: Nodes, n_sources: int, *, single: bool) -> P
     pools = _pools(pipeline, nodes, writers)
     pool_cpus = sum(pool.workers * pool.cpus for pool in pools)
     most = max(1, sum(int(node.get("CPU", 0.0)) for node in nodes) - math.ceil(pool_cpus))
+    most = min(most, _held_in_memory(pipeline, nodes))
     per_block = 1 if single else _sources_per_block(n_sources, most)
     wanted = max(1, min(most, math.ceil(n_sources / per_block)))
     decoders = _decoders(nodes, pools, writers, wanted)
     return Packing(decoders.workers, decoders.cpus, tuple(pools), writers.workers, writers.cpus, per_block)
+
+
+def _held_in_memory(pipeline: Pipeline, nodes: Nodes) -> int:
+    """How many decoders the nodes' memory holds, each with all the models that run beside it; at least one."""
+    each_bytes = DECODER_BYTES + sum(step.stage.resources.memory_bytes for step in pipeline.group(0))
+    held = [node["memory"] // each_bytes if "memory" in node else math.inf for node in nodes]
+    return int(max(1, min(sum(held), 1 << 20)))
 
 
 def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:

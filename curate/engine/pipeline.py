@@ -3,15 +3,16 @@
     sources -> [ decode + CPU stages ] -> [ pool stage ]* -> table writer
                  group 0                    groups 1..n
 
-Group 0 holds every stage that needs no worker of its own. Each stage with ``resources.pool`` or a GPU starts a group;
-stages that read its cells, or lie below a gate on them, work in the same group right after it.
+Group 0 holds every stage that needs no worker of its own. Each stage with ``resources.pool`` or a GPU starts a group,
+one that can do without a GPU only where there is one; stages that read its cells, or lie below a gate on them, work in
+the same group right after it.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -86,6 +87,10 @@ class Pipeline:
         """Steps of one group, in order."""
         return tuple(step for step in self.steps if step.group == number)
 
+    def without_gpus(self) -> Pipeline:
+        """The same work where there is no GPU: stages that can do without one lose their workers of their own."""
+        return replace(self, steps=_grouped(self.steps, gpus=False))
+
     def stages(self) -> list[tuple[str, Stage[Any], str]]:
         """(kind, stage, fingerprint) of all stages in order."""
         clip_stages: list[tuple[str, Stage[Any], str]] = [("clip", s.stage, s.fingerprint) for s in self.steps]
@@ -152,7 +157,6 @@ def _requested(steps: Sequence[Step], only: Sequence[str]) -> frozenset[str]:
 def _steps(items: Sequence[Stage[Any] | Gate]) -> tuple[Step, ...]:
     steps: list[Step] = []
     gates: tuple[Gate, ...] = ()
-    last_group = 0
     for item in items:
         known = {step.stage.name: step for step in steps}
         if isinstance(item, Gate):
@@ -160,21 +164,30 @@ def _steps(items: Sequence[Stage[Any] | Gate]) -> tuple[Step, ...]:
             gates = (*gates, item)
         elif isinstance(item, ClipStage):
             _check_stage(item, known)
-            if item.resources.pool or item.resources.gpus > 0:
-                last_group += 1
-                group = last_group
-            else:
-                needs = [known[name].group for name in item.reads] + [known[gate.stage].group for gate in gates]
-                group = max(needs, default=0)
             reads = {name: known[name].fingerprint for name in item.reads}
-            steps.append(Step(item, item.fingerprint(reads), gates, group))
+            steps.append(Step(item, item.fingerprint(reads), gates, 0))
     if items and isinstance(items[-1], Gate):
         raise ConfigError(
             f"the gate on {items[-1].stage}.{items[-1].column} has no stage below it",
             subject="stages",
             fix="Make it a condition of `select`, or put it above the stages that it is to save",
         )
-    return tuple(steps)
+    return _grouped(steps, gpus=True)
+
+
+def _grouped(steps: Sequence[Step], *, gpus: bool) -> tuple[Step, ...]:
+    """The steps with their groups, with GPUs or on machines that have none."""
+    groups: dict[str, int] = {}
+    last_group = 0
+    for step in steps:
+        needs = step.stage.resources
+        if needs.pool or (needs.gpus > 0 and (gpus or not needs.gpu_optional)):
+            last_group += 1
+            groups[step.stage.name] = last_group
+        else:
+            above = [groups[name] for name in step.stage.reads] + [groups[gate.stage] for gate in step.gates]
+            groups[step.stage.name] = max(above, default=0)
+    return tuple(replace(step, group=groups[step.stage.name]) for step in steps)
 
 
 def _check_gate(gate: Gate, known: Mapping[str, Step]) -> None:

@@ -157,7 +157,10 @@ class RayEngine:
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written; EngineError when the pass died (`in_flight` says over what)."""
         self._registry = Registry.options(scheduling_strategy=_on_node(_this_node())).remote()
-        packing = pack(pipeline, _nodes(check=single), len(works), single=single)
+        nodes = _nodes(check=single)
+        if not any(node.get("GPU") for node in nodes):
+            pipeline = pipeline.without_gpus()
+        packing = pack(pipeline, nodes, len(works), single=single)
         watch = _NodeWatch(self._registry)
         reason, ours = "", None
         try:

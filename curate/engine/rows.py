@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curate.engine.pipeline import Pipeline
-from curate.engine.work import Summary, TableBundle
+from curate.engine.work import Summary, TableBundle, Use
 from curate.records import Cell, Clip, Outcome
 from curate.stage import ClipStage, Stage
 from curate.tables import CLIPS, SOURCES, cells_table, rows_table
@@ -41,6 +41,10 @@ class RowBuffer:
         self._summary.failed_cells += cell.outcome is Outcome.FAILED and isinstance(stage, ClipStage)
         seconds = self._summary.stage_seconds
         seconds[stage.name] = seconds.get(stage.name, 0.0) + cell.seconds
+
+    def add_use(self, stage: str, use: Use) -> None:
+        """What a stage's worker did since it was last told."""
+        self._summary.stage_use.setdefault(stage, Use()).add(use)
 
     def add_clip(self, clip: Clip) -> None:
         """A clip that `cut` found."""

@@ -10,7 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -265,6 +265,7 @@ def _write_run(
         "counts": counts,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "stage_seconds": total.stage_seconds,
+        "stage_use": {name: asdict(use) for name, use in total.stage_use.items()},
         **request.about,
     }
     folder.child("manifest.json").write_text(json.dumps(manifest, indent=1, default=str) + "\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from curate.engine.pipeline import Step
-from curate.engine.work import ClipWork
+from curate.engine.work import ClipWork, Use
 from curate.records import Cell, Clip, Outcome, SourceFacts
 from curate.stage import ClipItem, ClipStage, View, ViewSpec, boundary, failed_cell, missing_dependency
 
@@ -63,6 +64,8 @@ class Scorer:
         self._steps = steps
         self._keys = keys
         self._ready: dict[str, Exception | None] = {}
+        self._use: dict[str, Use] = {}
+        self._ended: dict[str, float] = {}
 
     def score(
         self, clips: Sequence[OpenClip], attempts: Mapping[tuple[str, str], int], emit: Callable[[Step, Cell], None]
@@ -76,20 +79,36 @@ class Scorer:
                     self._record(
                         step, clip, missing_dependency(clip.clip.clip_id, step.stage.name, needs), attempts, emit
                     )
-            for batch in _batches(ready, step.stage.resources.batch_size):
-                cells = self._process(step, batch)
+            batches = _batches(ready, step.stage.resources.batch_size)
+            for batch, cells in zip(batches, self._process(step, batches), strict=True):
                 for clip, cell in zip(batch, cells, strict=True):
                     self._record(step, clip, cell, attempts, emit)
 
-    def _process(self, step: Step, batch: Sequence[OpenClip]) -> list[Cell]:
+    def take_use(self) -> dict[str, Use]:
+        """What each stage did since this was last asked."""
+        taken, self._use = self._use, {}
+        return taken
+
+    def _process(self, step: Step, batches: Sequence[Sequence[OpenClip]]) -> Iterator[list[Cell]]:
+        if not batches:
+            return
         name = step.stage.name
         if name not in self._ready:
             with boundary() as caught:
                 step.stage.setup()
             self._ready[name] = caught.error
         if (broken := self._ready[name]) is not None:
-            return [failed_cell(clip.clip.clip_id, broken, 0.0) for clip in batch]
-        return step.stage.process([self._item(step, clip) for clip in batch])
+            yield from ([failed_cell(clip.clip.clip_id, broken, 0.0) for clip in batch] for batch in batches)
+            return
+        use, began = self._use.setdefault(name, Use()), time.perf_counter()
+        use.waited_s += began - self._ended.get(name, began)
+        items = ([self._item(step, clip) for clip in batch] for batch in batches)
+        for cells in step.stage.process_batches(items):
+            ended = time.perf_counter()
+            use.items, use.busy_s = use.items + len(cells), use.busy_s + ended - began
+            self._ended[name] = ended
+            yield cells
+            began = time.perf_counter()
 
     @staticmethod
     def _is_due(step: Step, clip: OpenClip) -> bool:
@@ -119,6 +138,5 @@ class Scorer:
         emit(step, replace(cell, attempt=attempts.get((name, cell.key), 0) + 1))
 
 
-def _batches(clips: Sequence[OpenClip], size: int) -> Iterator[Sequence[OpenClip]]:
-    for start in range(0, len(clips), size):
-        yield clips[start : start + size]
+def _batches(clips: Sequence[OpenClip], size: int) -> list[Sequence[OpenClip]]:
+    return [clips[start : start + size] for start in range(0, len(clips), size)]

@@ -38,6 +38,21 @@ class SourceWork:
 
 
 @dataclass
+class Use:
+    """What the workers of a stage did: clips, seconds at work, seconds between two batches without any."""
+
+    items: int = 0
+    busy_s: float = 0.0
+    waited_s: float = 0.0
+
+    def add(self, other: Use) -> None:
+        """Add another use to this one."""
+        self.items += other.items
+        self.busy_s += other.busy_s
+        self.waited_s += other.waited_s
+
+
+@dataclass
 class Summary:
     """Counts of one bundle for progress and statistics; summaries add."""
 
@@ -47,6 +62,7 @@ class Summary:
     failed_cells: int = 0
     video_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_use: dict[str, Use] = field(default_factory=dict)
     ended: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     """By URI of each source of this one bundle: (error class, message) where it failed. Not added up."""
 
@@ -59,6 +75,8 @@ class Summary:
         self.video_s += other.video_s
         for name, seconds in other.stage_seconds.items():
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + seconds
+        for name, use in other.stage_use.items():
+            self.stage_use.setdefault(name, Use()).add(use)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ BUILT_IN = {
     "quality": "curate.stages.quality:Quality",
     "text": "curate.stages.text:Text",
     "features": "curate.stages.features:Features",
-    "caption.template": "curate.stages.caption_template:TemplateCaption",
+    "caption.template": "curate.stages.caption.template:TemplateCaption",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,11 @@ class ModelFile(Config):
 
 
 class Card(Config):
-    """One model. ``memory_bytes`` is what a worker needs on top of the process to hold and run it."""
+    """One model. ``memory_bytes`` is what a worker needs on top of the process to hold and run it.
+
+    ``settings`` are facts of the model that its stage must know before the files are here (size of its input in
+    pixels, length of its vectors, which aesthetic head belongs to it); which ones is said by the stage.
+    """
 
     name: _PlainName
     purpose: str
@@ -38,6 +43,7 @@ class Card(Config):
     output: str
     memory_bytes: Annotated[int, Field(gt=0)]
     needed_by: tuple[str, ...]
+    settings: Annotated[dict[str, bool | int | float | str], Field(default_factory=dict)]
 
     @property
     def size_bytes(self) -> int:
@@ -59,18 +65,23 @@ class Card(Config):
 
 
 def all_cards() -> list[Card]:
-    """The cards that came with the package, by name."""
-    return [_read(path) for path in sorted(find_data_dir("models").glob("*.yaml"))]
+    """The cards that came with the package and the user's own, by name."""
+    return [_read(path) for _, path in sorted(_card_files().items())]
 
 
 def load_card(name: str) -> Card:
     """One card by its name; ConfigError when there is none."""
-    folder = find_data_dir("models")
-    path = folder / f"{name}.yaml"
-    names = [other.stem for other in folder.glob("*.yaml")]
-    if name not in names:
-        raise ConfigError(f"there is no such model, {nearest(name, names)}", subject=name)
-    return _read(path)
+    found = _card_files()
+    if name not in found:
+        raise ConfigError(f"there is no such model, {nearest(name, found)}", subject=name)
+    return _read(found[name])
+
+
+def _card_files() -> dict[str, Path]:
+    """Card files by name. Those in the folders of ``CURATE_CARDS`` (parted as in PATH) go before ours."""
+    own = [Path(folder).expanduser() for folder in os.environ.get("CURATE_CARDS", "").split(os.pathsep) if folder]
+    folders = [find_data_dir("models"), *reversed(own)]
+    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
 
 
 def _read(path: Path) -> Card:

@@ -65,6 +65,33 @@ def path_of(card_name: str, file_name: str) -> str:
     return str(path)
 
 
+def folder_of(card_name: str) -> str:
+    """A folder in which all files of a card lie under their own names, as libraries want them.
+
+    MissingModelError as for ``path_of``.
+    """
+    card = load_card(card_name)
+    paths = {file.name: Path(path_of(card_name, file.name)) for file in card.files}
+    digest = hashlib.sha256("".join(file.sha256 for file in card.files).encode()).hexdigest()[:16]
+    folder = model_dir() / card_name / f"all-{digest}"
+    for name, path in paths.items():
+        link = folder / name
+        if not link.exists():
+            _link(link, path)
+    return str(folder)
+
+
+def _link(link: Path, path: Path) -> None:
+    """At once or not at all: other workers may be doing the same."""
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}.tmp")
+        temporary.symlink_to(os.path.relpath(path, link.parent))
+        temporary.replace(link)
+    except OSError as error:
+        raise storage_error(error, str(link), writing=True) from error
+
+
 def _location(card_name: str, file: ModelFile) -> Path:
     return model_dir() / card_name / file.sha256[:16] / file.name
 

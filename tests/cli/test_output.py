@@ -93,6 +93,11 @@ def test_short_times_are_in_milliseconds():
     assert text.splitlines()[-1].split() == ["motion", "10", "1.5s", "100%", "150", "ms", "2.0s"]
 
 
+def test_the_pace_of_a_stage_is_told_where_the_run_computed_it():
+    text = printed(print_stats, stats(seconds=[StageSeconds("clip", 10, 1.5, 0.15, 2.0, 1234.5, 0.256)]))
+    assert text.splitlines()[-1].split()[-2:] == ["1234", "26%"]
+
+
 def test_without_a_selection_the_inputs_are_told():
     assert "failed  has no bytes  2" in printed(print_stats, stats())
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from engine_kit import Double, Luma, LumaConfig, Picky, PickyConfig, PooledDoubl
 
 from curate.config import Config
 from curate.query import last_run
+from curate.stats import corpus_stats
 from curate.tables import Corpus, read_parquet
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
@@ -63,6 +67,23 @@ def test_adding_a_stage_computes_only_that_stage(tmp_path, bucket):
     cells = all_cells(tmp_path / "c", pipeline(luma, double))
     luma_by_key = {row[0]: row[1] for row in cells["luma"]}
     assert {row[0]: row[1] for row in cells["double"]} == {key: 2 * mean for key, mean in luma_by_key.items()}
+
+
+def test_stages_tell_how_many_clips_they_scored_and_how_long_they_waited(tmp_path, bucket):
+    began = time.perf_counter()
+    _, heard = run(tmp_path / "c", bucket, pipeline(*stages(), PooledDouble(Config())))
+    seconds = time.perf_counter() - began
+    use = heard.total.stage_use
+    assert {name: each.items for name, each in use.items()} == {"luma": 5, "double": 5, "pooled": 5}
+    assert all(
+        each.busy_s > 0 and each.waited_s >= 0 and each.busy_s + each.waited_s < seconds for each in use.values()
+    )
+    (manifest,) = (tmp_path / "c/runs").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["stage_use"]["luma"] == asdict(use["luma"])
+    found = {entry.stage: entry for entry in corpus_stats(Corpus(str(tmp_path / "c"))).seconds}
+    assert found["luma"].clips_per_s == pytest.approx(5 / use["luma"].busy_s)
+    assert 0 < found["luma"].waited < 1
+    assert found["cut"].waited is None
 
 
 def test_changing_a_parameter_recomputes_the_stage_and_its_readers(tmp_path, bucket):

@@ -30,7 +30,7 @@ def pooled(*needs: Resources) -> Pipeline:
 
 
 def cpu(*counts: float) -> list[dict[str, float]]:
-    return [{"CPU": count, "memory": 1e9} for count in counts]
+    return [{"CPU": count, "memory": 4e9 * max(count, 1)} for count in counts]
 
 
 @dataclass
@@ -160,3 +160,22 @@ def test_packing_does_not_depend_on_the_order_of_equal_nodes():
     sizes = [2, 2, 8]
     packed = {pack(pooled(), cpu(*order), 500, single=False) for order in itertools.permutations(sizes)}
     assert len(packed) == 1
+
+
+def test_no_more_decoders_than_the_memory_holds():
+    """Each decoder has all models beside it; sixteen cores of 64 GB do not hold sixteen times 10 GB."""
+    large = type("Large", (Double,), {"name": "large", "resources": Resources(memory_bytes=10 << 30)})(Config())
+    pipe = pipeline(Luma(LumaConfig()), large)
+    assert pack(pipe, [{"CPU": 16.0, "memory": 64e9}], 1000, single=False).decoders == 5
+    assert pack(pipe, [{"CPU": 16.0, "memory": 8e9}], 1000, single=False).decoders == 1
+    assert pack(pipe, [{"CPU": 4.0, "memory": 64e9}], 1000, single=False).decoders == 4
+
+
+def test_where_there_is_no_gpu_a_stage_that_can_do_without_works_beside_the_decoder():
+    pipe = pooled(Resources(gpus=0.5, gpu_optional=True), Resources(gpus=1.0), Resources(pool=True))
+    assert [step.group for step in pipe.steps] == [0, 1, 2, 3]
+    assert [step.group for step in pipe.without_gpus().steps] == [0, 0, 1, 2]
+    optional = pooled(Resources(gpus=0.5, gpu_optional=True))
+    assert not pack(optional.without_gpus(), cpu(4), 100, single=False).pools
+    with pytest.raises(EngineError, match="needs 1 GPU"):
+        pack(pipe.without_gpus(), cpu(4), 100, single=False)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.records import Outcome
-from curate.stages.caption_template import TemplateCaption, TemplateConfig, with_article
+from curate.stages.caption.template import TemplateCaption, TemplateConfig, with_article
 
 CAMERAS = [
     "static",

@@ -1,5 +1,7 @@
 """Model cards: complete, checked, and found wherever the package lies."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,11 @@ def test_a_strangers_folder_beside_the_package_is_not_ours(tmp_path, monkeypatch
     fake_package(tmp_path, monkeypatch, installed=False)
     with pytest.raises(StorageError, match="carries no models"):
         find_data_dir("models")
+
+
+def test_a_users_own_cards_go_before_ours(tmp_path, monkeypatch):
+    (tmp_path / "pp-ocr-det.yaml").write_text(json.dumps({**GOOD, "name": "pp-ocr-det", "settings": {"px": 7}}))
+    (tmp_path / "mine.yaml").write_text(json.dumps({**GOOD, "name": "mine"}))
+    monkeypatch.setenv("CURATE_CARDS", f"{tmp_path / 'none'}{os.pathsep}{tmp_path}")
+    assert load_card("pp-ocr-det").settings == {"px": 7}
+    assert {"mine", "efficientnet-lite0"} <= {card.name for card in all_cards()}

