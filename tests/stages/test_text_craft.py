@@ -100,7 +100,7 @@ def test_boxes_are_those_of_easyocr(detector, frames, found):
 
 
 def test_boxes_do_not_depend_on_batch_or_order(frames, found, weights):
-    other = Craft(CraftConfig(batch_frames=1))
+    other = Craft(CraftConfig(), frames_a_clip=1)
     other.setup()
     backwards = other.detect(frames[::-1])[::-1]
     for boxes, expected in zip(backwards, found, strict=True):
@@ -187,8 +187,9 @@ def test_each_detector_has_its_own_keys_and_weights_in_the_fingerprint():
     assert unheard.fingerprint({}) == plain_one.fingerprint({})
     other = Text(TextConfig(detector="craft"))
     assert set(other.model_digests()) == {"craft/craft_mlt_25k.pth"}
-    changed = {"text_threshold": 0.6, "link_threshold": 0.3, "low_text": 0.3, "canvas_px": 512, "batch_frames": 6}
+    changed = {"text_threshold": 0.6, "link_threshold": 0.3, "low_text": 0.3, "canvas_px": 512, "batch_size": 6}
     made = [Text(TextConfig(detector="craft", craft=CraftConfig(**{key: value}))) for key, value in changed.items()]
     prints = {stage.fingerprint({}) for stage in [plain_one, other, *made]}
     assert len(prints) == 2 + len(made)
-    assert made[-1].resources.batch_size == 2
+    assert (made[-1].resources.batch_size, made[-1].resources.gpu_optional) == (6, True)
+    assert plain_one.resources.gpus == 0

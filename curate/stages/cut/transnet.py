@@ -19,6 +19,7 @@ from curate.stage import Thumb
 from curate.stages.cut.model import BEFORE_ALL, Edge
 from curate.stages.cut.scenedetect import yuv_to_bgr
 from curate.weights.cards import load_card
+from curate.weights.loading import load_state
 from curate.weights.store import path_of
 
 if TYPE_CHECKING:
@@ -146,5 +147,5 @@ def _loaded(path: str, _sha256: str) -> TransNetV2:
 
     torch.set_num_threads(1)
     network = TransNetV2()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.load_state_dict(load_state(path))
     return network.eval()

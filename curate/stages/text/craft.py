@@ -1,19 +1,20 @@
 """CRAFT, the detector of the paper (App. C), through EasyOCR: its network, its search for boxes, its lines.
 
 Boxes are those of ``easyocr.Reader.detect`` on the same frame. What is added is that frames go through the network
-together, always as many at once, so that no frame's boxes depend on its neighbours.
+together, always as many at once, so that no frame's boxes depend on its neighbours, and that a GPU may be used.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from curate.config import Config
 from curate.errors import MissingModelError
+from curate.stages.nets import NetConfig, place
+from curate.weights.loading import load_state
 from curate.weights.store import path_of
 
 if TYPE_CHECKING:
@@ -31,26 +32,27 @@ _LEAST_PX = 20
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class CraftConfig(Config):
-    """CRAFT's parameters; the defaults are those of ``easyocr.Reader.detect``.
+class CraftConfig(NetConfig):
+    """CRAFT's parameters, and where it runs. The thresholds and sizes are the defaults of ``easyocr.Reader.detect``.
 
     Pixels are text above ``low_text``, and joined above ``link_threshold``; a word counts when its best pixel reaches
-    ``text_threshold``. ``canvas_px`` is the longest side that the network sees. ``batch_frames`` go through the
-    network at once; a batch that is not full is filled up.
+    ``text_threshold``. ``canvas_px`` is the longest side that the network sees.
     """
 
     text_threshold: _Share = 0.7
     link_threshold: _Share = 0.4
     low_text: _Share = 0.4
     canvas_px: Annotated[int, Field(ge=64, le=2560)] = 2560
-    batch_frames: Annotated[int, Field(ge=1, le=256)] = 3
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
 
 
 @dataclass
 class Craft:
-    """Lines of text, upright where they are level."""
+    """Lines of text, upright where they are level. ``frames_a_clip`` frames belong to a clip of the batch size."""
 
     config: CraftConfig
+    frames_a_clip: int = 3
 
     def setup(self) -> None:
         """Load the network; MissingModelError without the package or the weights."""
@@ -66,16 +68,27 @@ class Craft:
                 fix="Run `pip install 'curate-video[craft]'`",
             ) from error
         torch.set_num_threads(1)
-        weights = torch.load(path_of(CARD, _FILE), map_location="cpu", weights_only=True)
-        self._device = _device()
+        self._device, self._dtype = place(self.config)
+        self._size = self.frames_a_clip * (self.config.batch_size if self._device.type == "cuda" else 1)
         with torch.device("meta"):  # its constructor would fill 138 million numbers that nobody reads
             self._network = CRAFT()
-        self._network.load_state_dict(copyStateDict(weights), assign=True)
-        self._network.to(self._device).eval()
+        self._network.load_state_dict(copyStateDict(load_state(path_of(CARD, _FILE))), assign=True)
+        self._network.to(self._device, self._dtype).eval()
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """Text boxes of each RGB frame, uint8 (n, height, width, 3): float32 (k, 4, 2), corners as x, y in pixels."""
-        size = self.config.batch_frames
+        import torch
+
+        try:
+            return self._detect(frames, self._size)
+        except torch.OutOfMemoryError:
+            if self._size == 1:
+                raise
+        torch.cuda.empty_cache()
+        self._size = max(1, self._size // 2)
+        return self.detect(frames)
+
+    def _detect(self, frames: np.ndarray, size: int) -> list[np.ndarray]:
         found: list[np.ndarray] = []
         for start in range(0, len(frames), size):
             batch = frames[start : start + size]
@@ -89,7 +102,12 @@ class Craft:
 
         config = self.config
         thresholds = (config.text_threshold, config.link_threshold, config.low_text)
-        return get_textbox(self._network, frames, config.canvas_px, 1.0, *thresholds, False, self._device)
+        return get_textbox(self._maps, frames, config.canvas_px, 1.0, *thresholds, False, self._device)
+
+    def _maps(self, frames_n3hw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network says, in the numbers that EasyOCR's search for boxes takes."""
+        scores_nhw2, features = self._network(frames_n3hw.to(self._dtype))
+        return scores_nhw2.float(), features
 
 
 def _lines(words: list[np.ndarray]) -> np.ndarray:
@@ -100,9 +118,3 @@ def _lines(words: list[np.ndarray]) -> np.ndarray:
     boxes = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, x1, y0, y1 in level if max(x1 - x0, y1 - y0) > _LEAST_PX]
     boxes += [box for box in tilted if np.ptp(np.asarray(box), axis=0).max() > _LEAST_PX]
     return np.asarray(boxes, np.float32).reshape(-1, 4, 2)
-
-
-def _device() -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -17,6 +17,7 @@ from pydantic import Field
 from curate.config import Config
 from curate.errors import StageError
 from curate.stage import ClipItem, ClipStage, Column, Resources, ViewSpec
+from curate.stages.nets import net_resources
 from curate.stages.text import craft, ppocr
 from curate.stages.text.craft import Craft, CraftConfig
 from curate.stages.text.ppocr import PpOcr
@@ -72,8 +73,7 @@ class Text(ClipStage[TextConfig]):
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config)
         if config.detector == "craft":
-            clips = max(1, config.craft.batch_frames // len(_ENDS))
-            self.resources = Resources(memory_bytes=1_500_000_000, batch_size=clips)
+            self.resources = net_resources(config.craft, [craft.CARD])
 
     def views(self) -> Mapping[str, ViewSpec]:
         """First, middle and last frame."""
@@ -119,7 +119,7 @@ class Text(ClipStage[TextConfig]):
 
 def _detector(config: TextConfig) -> Detector:
     if config.detector == "craft":
-        return Craft(config.craft)
+        return Craft(config.craft, len(_ENDS))
     return PpOcr(config.short_side_px, config.min_probability, config.core_probability, config.unclip_ratio)
 
 
