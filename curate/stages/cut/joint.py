@@ -86,7 +86,8 @@ class JointFinder:
 
     def _judge(self, asked: Transition) -> None:
         """Where the cascade has the change, it is noted who found it too; else it is one more."""
-        touched = [each for each in self._changes if self._touch(each, asked)]
+        others = [each for each in self._changes if each.end_detector != asked.end_detector]
+        touched = [each for each in others if self._touch(each, asked)]
         for each in touched:
             each.end_detector = _both(each.end_detector, asked.end_detector)
             each.start_detector = _both(each.start_detector, asked.start_detector)
