@@ -25,7 +25,7 @@ from curate.records import CutKind, SourceFacts
 from curate.stage import SourceFile, Thumb
 from curate.stages.cut import Cut, CutConfig
 from curate.stages.cut.joint import SAME_S, JointFinder
-from curate.stages.cut.model import BEFORE_ALL, Edge, hard_cut
+from curate.stages.cut.model import BEFORE_ALL, Edge
 from curate.stages.cut.scenedetect import yuv_to_bgr
 from curate.stages.cut.transnet import KEPT, Runs
 from curate.stages.cut.transnet_network import TransNetV2
@@ -108,7 +108,7 @@ def test_the_shots_are_the_published_ones(upstream):
     assert [(span.start_pts, span.end_pts) for span in spans] == shots(upstream, shown)
     assert len(spans) >= 4
     assert summary["n_cuts"] == len(spans) - 1 and summary["n_frames"] == len(shown)
-    assert {kind for kind in summary["cut_kinds"]} <= {"hard", "gradual"}
+    assert set(summary["cut_kinds"]) <= {"hard", "gradual"}
     assert set(summary["cut_detectors"]) == {"transnetv2"}
 
 
