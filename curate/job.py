@@ -177,15 +177,14 @@ def open_engine(
 def check_models(pipeline: Pipeline) -> None:
     """MissingModelError, with the one command that fixes it, when weights of any requested stage are not here."""
     absent: dict[str, str] = {}
-    for step in pipeline.steps:
-        if step.stage.name not in pipeline.requested:
-            continue
-        for entry in step.stage.model_digests():
+    clip_stages = [step.stage for step in pipeline.steps if step.stage.name in pipeline.requested]
+    for stage in (pipeline.cut, *clip_stages):
+        for entry in stage.model_digests():
             card, _, file = entry.partition("/")
             try:
                 path_of(card, file)
             except MissingModelError:
-                absent[card] = step.stage.name
+                absent[card] = stage.name
     if absent:
         needs = ", ".join(f"{card} (stage {stage})" for card, stage in sorted(absent.items()))
         raise MissingModelError(

@@ -29,6 +29,7 @@ class CutKind(StrEnum):
     DISSOLVE = "dissolve"
     FADE = "fade"
     WIPE = "wipe"
+    GRADUAL = "gradual"
     MAX_LEN = "max_len"
     STRIDE = "stride"
     DAMAGE = "damage"

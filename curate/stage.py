@@ -143,7 +143,7 @@ class Stage(ABC, Generic[ConfigT]):
     version: ClassVar[int]
     config_type: ClassVar[type[Config]] = Config
     columns: ClassVar[tuple[Column, ...]]
-    resources: ClassVar[Resources] = Resources()
+    resources: Resources = Resources()
     reads_pixels: ClassVar[bool] = True
     stand_in: ClassVar[str] = ""
     """Said in the terminal, the manifest and the statistics where a stage only stands in for a real model."""
@@ -228,11 +228,13 @@ class Thumb:
     """A small picture of one frame for cut detection: uint8 (height, width, 3), Y U V, unrotated, averaged.
 
     ``skipped``: pts, ascending, of the frames between the thumb before and this one that were not shown.
+    ``reference``: other frames may need this one; it is decoded in any case.
     """
 
     pts: int
     yuv: np.ndarray
     skipped: tuple[int, ...] = ()
+    reference: bool = True
 
 
 class CutDetector(Protocol):
@@ -269,6 +271,9 @@ class CutStage(Stage[ConfigT]):
 
     every_frame: bool = False
     """Whether its detector must be shown every frame."""
+
+    s_per_frame: float = 0.0
+    """What its detector may take for a frame it is shown, beyond what decoding may take, before it is stopped."""
 
     @abstractmethod
     def detector(self, facts: SourceFacts) -> CutDetector:

@@ -86,7 +86,8 @@ class SourceReader:
         self, file: SourceFile, facts: SourceFacts, stages: SourceStages, *, salvage: bool
     ) -> Iterator[Found | dict[str, Any]]:
         task = (file, facts, stages.cut, stages.specs, salvage)
-        with closing(self._sandbox.run(cut_source, *task, limit_s=self._limit_s(file, facts))) as found:
+        limit_s = self._limit_s(file, facts) + facts.n_frames * stages.cut.s_per_frame
+        with closing(self._sandbox.run(cut_source, *task, limit_s=limit_s)) as found:
             yield from found
 
     def see(

@@ -22,8 +22,11 @@ from curate.memory import peak_memory_bytes
 
 T = TypeVar("T")
 
-KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
-"""What the child sees of the environment: no credentials."""
+KEPT_VARIABLES = (
+    "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV",
+    "HOME", "CURATE_MODELS", "CURATE_CARDS",
+)  # fmt: skip
+"""What the child sees of the environment: no credentials. The last three say where cards and model files lie."""
 
 END_S = 5.0
 """How long a child that should end a task may take before it is killed."""

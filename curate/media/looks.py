@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,8 +46,7 @@ class Looks:
         self._facts = facts
         self._width_px = width_px
         self._every = every
-        base = facts.time_base_fraction
-        self._ticks = (LOOKS_PER_S * base.numerator, base.denominator)
+        self._base = facts.time_base_fraction
         self._reached: int | None = None
         self._held: dict[int, _Held] = {}
         self._skipped: list[int] = []
@@ -65,7 +65,7 @@ class Looks:
             self._held, self._skipped, self._given = {}, [], False
         self._skipped += frame.skipped
         self._seen += 1 + len(frame.skipped)
-        at = frame.pts * self._ticks[0] // self._ticks[1]
+        at = look_slot(frame.pts, self._base)
         is_look = self._every or (frame.reference and (self._reached is None or at > self._reached))
         if frame.reference:
             self._reached = at
@@ -73,30 +73,31 @@ class Looks:
             large = (len(self._held) + 1) * frame.av_frame.width * frame.av_frame.height > HELD_PX
             self._held[frame.pts] = _Held(frame.reference, frame.thumb(self._width_px) if large else frame)
             return None
-        return self._look(frame.pts, frame.thumb(self._width_px))
+        return self._look(frame.pts, frame.thumb(self._width_px), frame.reference)
 
     def last(self) -> Thumb | None:
         """The stream ended: the last decoded frame becomes a look if it is none yet."""
         if self._given or not self._held:
             return None
         pts = max(self._held)
-        return self._look(pts, self._thumb(self._held.pop(pts)))
+        held = self._held.pop(pts)
+        return self._look(pts, self._thumb(held), held.reference)
 
     def nearer(self, look: Thumb) -> list[Thumb]:
         """The reference frames between, and then the look: each skips less."""
         found = {pts: self._thumb(held) for pts, held in self._held.items() if held.reference}
-        return _filled(look, found)
+        return filled(look, found)
 
     def all_between(self, thumb: Thumb) -> list[Thumb]:
         """Every frame that a thumb skips, and then the thumb; what cannot be decoded stays skipped."""
         found = {pts: self._thumb(self._held[pts]) for pts in thumb.skipped if pts in self._held}
         if len(found) < len(thumb.skipped):
             found = {**self._decoded_again(thumb), **found}
-        return _filled(thumb, found)
+        return filled(thumb, found)
 
-    def _look(self, pts: int, thumb: np.ndarray) -> Thumb:
+    def _look(self, pts: int, thumb: np.ndarray, reference: bool) -> Thumb:
         self._given = True
-        return Thumb(pts, thumb, tuple(sorted([*self._skipped, *self._held])))
+        return Thumb(pts, thumb, tuple(sorted([*self._skipped, *self._held])), reference)
 
     def _thumb(self, held: _Held) -> np.ndarray:
         return held.picture.thumb(self._width_px) if isinstance(held.picture, Frame) else held.picture
@@ -121,7 +122,12 @@ class _Held:
     picture: Frame | np.ndarray
 
 
-def _filled(thumb: Thumb, found: Mapping[int, np.ndarray]) -> list[Thumb]:
+def look_slot(pts: int, time_base: Fraction) -> int:
+    """Number of the 1/12 s in which a frame begins: the first reference frame in each is a look."""
+    return pts * LOOKS_PER_S * time_base.numerator // time_base.denominator
+
+
+def filled(thumb: Thumb, found: Mapping[int, np.ndarray]) -> list[Thumb]:
     """The found ones of the frames that a thumb skips, and the thumb; each names those that it still skips."""
     out: list[Thumb] = []
     missing: list[int] = []

@@ -47,9 +47,14 @@ def test_a_registered_stage_keeps_the_contract(name):
     check_stage(stage, cells=cells_for(stage))
 
 
-@pytest.mark.parametrize(
-    "method", ["fixed", "pyscenedetect-content", "pyscenedetect-adaptive", "pyscenedetect-threshold"]
-)
+def test_the_other_text_detector_keeps_the_contract():
+    check_stage(made("text", detector="craft", craft={"canvas_px": 96}))
+
+
+METHODS = ["fixed", "transnetv2", "cascade+transnetv2", "pyscenedetect-content", "pyscenedetect-adaptive"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "pyscenedetect-threshold"])
 def test_every_way_to_cut_keeps_the_contract(method):
     check_stage(made("cut", method=method, min_len_s=0.5, fixed_s=1.0))
 

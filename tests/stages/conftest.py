@@ -15,8 +15,8 @@ TIME_BASE = Fraction(1, 90000)
 
 @pytest.fixture(scope="session")
 def weights():
-    """The model files of `text` and `features`, fetched once into the user's own model folder."""
-    for name in ("pp-ocr-det", "efficientnet-lite0"):
+    """The model files of `text`, `features` and `cut`, fetched once into the user's own model folder."""
+    for name in ("pp-ocr-det", "craft", "efficientnet-lite0", "transnetv2"):
         fetch(load_card(name))
 
 

@@ -59,10 +59,13 @@ class Transition:
 class ShotFinder(Protocol):
     """Streaming search for the edges of shots. The first frame opens a shot without an edge.
 
-    Edges come in order, ends and beginnings in turn. ``settled_pts``: no edge to come lies before it.
+    Edges come in order, ends and beginnings in turn.
     """
 
-    settled_pts: int
+    @property
+    def settled_pts(self) -> int:
+        """No edge to come lies before this pts."""
+        ...
 
     def wants_between(self, thumb: Thumb) -> bool:
         """Whether the frames that ``thumb`` skips may hold a cut."""

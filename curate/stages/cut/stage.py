@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -14,18 +14,25 @@ from curate.config import Config
 from curate.records import CutKind, SourceFacts, Span
 from curate.stage import Column, CutDetector, CutStage, Thumb
 from curate.stages.cut.cascade import Cascade
+from curate.stages.cut.joint import JointFinder
 from curate.stages.cut.model import Edge, NoCuts, ShotFinder
 from curate.stages.cut.scenedetect import SceneDetectFinder
 from curate.stages.cut.spans import SpanMaker, SpanRule
+from curate.stages.cut.transnet import CARD, TransNetFinder
 from curate.units import pts_to_s
+from curate.weights.cards import load_card
 
-LOOK_AHEAD_S = {"fixed": 0.0}
+LOOK_AHEAD_S = {"fixed": 0.0, "transnetv2": 16.0, "cascade+transnetv2": 16.2}
 """How far a detector reads past a frame before it decides, at 8 frames/s and more; the others' 12 s."""
+
+NETWORK_S_PER_FRAME = 0.2
+"""What TransNet V2 may take for a frame: ten times what it takes on a core of its own."""
 
 
 class CutConfig(Config):
     """How shots are found and which spans become clips.
 
+    ``method``: a detector, or the cascade with what TransNet V2 finds beyond it.
     ``min_len_s``: shorter clips are dropped and counted. ``max_len_s``: longer shots are split (0: no limit); the
     remainder is kept when it reaches ``min_len_s``. ``fixed_s``: clip length of the method ``fixed``, which knows no
     cuts and ignores ``max_len_s``. ``snap_to_key_frames``: both ends move inward to closed key frames (SVD_SPEC 1.3),
@@ -33,7 +40,13 @@ class CutConfig(Config):
     """
 
     method: Literal[
-        "cascade", "pyscenedetect-content", "pyscenedetect-adaptive", "pyscenedetect-threshold", "fixed"
+        "cascade",
+        "transnetv2",
+        "cascade+transnetv2",
+        "pyscenedetect-content",
+        "pyscenedetect-adaptive",
+        "pyscenedetect-threshold",
+        "fixed",
     ] = "cascade"
     min_len_s: float = Field(1.0, ge=0)
     max_len_s: float = Field(20.0, ge=0)
@@ -77,15 +90,26 @@ class Cut(CutStage[CutConfig]):
             "left out because it could not be decoded; clips end before and begin after it",
         ),
         Column("cut_times_s", pa.list_(pa.float64()), "s", "first affected frame of each transition"),
-        Column("cut_kinds", pa.list_(pa.string()), "", "hard, dissolve, fade or wipe"),
-        Column("cut_detectors", pa.list_(pa.string()), "", "what found it"),
+        Column(
+            "cut_kinds",
+            pa.list_(pa.string()),
+            "",
+            "hard, dissolve, fade or wipe; gradual where the detector does not tell",
+        ),
+        Column("cut_detectors", pa.list_(pa.string()), "", "what found it; one + another: both"),
     )
 
     def __init__(self, config: CutConfig) -> None:
         super().__init__(config)
         peer = config.method.startswith("pyscenedetect")
+        network = config.method.endswith(CARD)
         self.thumb_width_px = 256 if peer else 64
-        self.every_frame = peer
+        self.every_frame = peer or network
+        self.s_per_frame = NETWORK_S_PER_FRAME if network else 0.0
+
+    def model_digests(self) -> Mapping[str, str]:
+        """TransNet V2's weights, where they are used."""
+        return load_card(CARD).digests() if self.config.method.endswith(CARD) else {}
 
     def detector(self, facts: SourceFacts) -> CutDetector:
         """A fresh detector for one source."""
@@ -103,8 +127,13 @@ class Cut(CutStage[CutConfig]):
 def _finder(config: CutConfig, facts: SourceFacts) -> ShotFinder:
     if config.method == "fixed":
         return NoCuts()
-    if config.method == "cascade":
-        return Cascade(facts.time_base_fraction, facts.rate_fps)
+    if config.method == "transnetv2":
+        return TransNetFinder(facts.rotation_deg)
+    if config.method.startswith("cascade"):
+        cascade = Cascade(facts.time_base_fraction, facts.rate_fps)
+        if config.method == "cascade":
+            return cascade
+        return JointFinder(cascade, TransNetFinder(facts.rotation_deg), facts.time_base_fraction)
     return SceneDetectFinder(config.method, facts.rate_fps)
 
 
