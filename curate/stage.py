@@ -143,7 +143,7 @@ class Stage(ABC, Generic[ConfigT]):
     version: ClassVar[int]
     config_type: ClassVar[type[Config]] = Config
     columns: ClassVar[tuple[Column, ...]]
-    resources: ClassVar[Resources] = Resources()
+    resources: Resources = Resources()
     reads_pixels: ClassVar[bool] = True
     stand_in: ClassVar[str] = ""
     """Said in the terminal, the manifest and the statistics where a stage only stands in for a real model."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,27 @@ def tiny_coca(folder: Path, seed: int = 0, *, pickled: bool = False) -> Path:
         save_file(state, folder / "open_clip_model.safetensors")
     return folder
 
-VBLIP_SETTINGS: dict[str, bool | int | float | str] = {"image_px": 28, "frames": 4}
 
-_VBLIP_WORDS = "a the person dog is runs sits jumps on in table grass Question Answer What happening this video".split()
+VBLIP_SETTINGS: dict[str, bool | int | float | str] = {"image_px": 28, "frames": 4}
+VBLIP_END = 202
+"""A line break: with it the OPT of BLIP-2 ends a sentence."""
+
+_VBLIP_WORDS = [
+    "the",
+    "person",
+    "dog",
+    "is",
+    "runs",
+    "sits",
+    "jumps",
+    "on",
+    "in",
+    "table",
+    "grass",
+    "Question",
+    "Answer",
+]
+_VBLIP_WORDS += ["What", "happening", "this", "video"]
 
 
 def _tokenizer(folder: Path) -> int:
@@ -136,7 +155,7 @@ def vblip_config(vocabulary: int, *, image_tokens: bool = False) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=128,
-        eos_token_id=202,  # OPT in BLIP-2 ends with a line break
+        eos_token_id=VBLIP_END,
         bos_token_id=2,
         pad_token_id=1,
     )
@@ -154,20 +173,61 @@ def vblip_config(vocabulary: int, *, image_tokens: bool = False) -> Any:
     )
 
 
-def tiny_vblip(folder: Path, seed: int = 0, *, image_tokens: bool = False) -> Path:
-    """A VideoBLIP in the format of `transformers`: configuration, safetensors, tokenizer, preprocessing."""
-    import torch
+def tiny_vblip(
+    folder: Path, seed: int = 0, *, image_tokens: bool = False, pickled: bool = False, end_gain: float = 1.5
+) -> Path:
+    """A VideoBLIP in the format of `transformers`, as the published ones of 2023 are: configuration with what was then
+    written into it, tokenizer, preprocessing; weights as safetensors, or pickled in two shards.
+
+    ``end_gain``: how readily a sentence ends; from about 2 on some end before they begin.
+    """
     from transformers import Blip2ForConditionalGeneration, BlipImageProcessor
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = vblip_config(_tokenizer(folder), image_tokens=image_tokens)
-    model = Blip2ForConditionalGeneration(config)
+    model = Blip2ForConditionalGeneration(vblip_config(_tokenizer(folder), image_tokens=image_tokens))
     fill(model, seed)
-    with torch.no_grad():
-        words = model.get_input_embeddings().weight
-        words *= 0.25  # less of a word in what comes after it: else the model repeats it for ever
-        words[-len(_VBLIP_WORDS) * 3 :] *= 2.0
-        words[[2, 202]] *= 2.5
-    model.save_pretrained(folder)
+    _vary(model.language_model.model.decoder, end_gain)
+    if pickled:
+        _save_shards(folder, model.state_dict())
+        model.config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder)
     BlipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(folder)
+    _edit(folder / "config.json", lambda config: config["text_config"].update(_OF_2023))
+    _edit(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class="GPT2Tokenizer"))
     return folder
+
+
+_OF_2023 = {"max_length": 20, "min_length": 0, "do_sample": True, "num_beams": 1, "temperature": 0.7, "top_k": 50}
+"""Configurations held settings of generation too; we must not follow them."""
+
+
+def _vary(decoder: Any, end_gain: float) -> None:
+    """Else each word calls for itself again, and texts are one word long or repeat one for ever."""
+    import torch
+
+    with torch.no_grad():
+        decoder.embed_positions.weight *= 2.5
+        words = decoder.embed_tokens.weight
+        words *= 0.25
+        words[-60:] *= 1.3
+        words[[2, VBLIP_END]] *= end_gain
+        for layer in decoder.layers:
+            layer.self_attn.out_proj.weight *= 3.0
+
+
+def _save_shards(folder: Path, state: dict[str, Any]) -> None:
+    import torch
+
+    names = [name for name in state if name != "language_model.lm_head.weight"]
+    parts = {f"pytorch_model-0000{i + 1}-of-00002.bin": names[i::2] for i in range(2)}
+    for file, part in parts.items():
+        torch.save({name: state[name].clone() for name in part}, folder / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data, indent=2), encoding="utf-8")

@@ -39,9 +39,7 @@ def vectors(seed: int) -> list[dict[str, Any]]:
     model = CoCa(**{key: value for key, value in COCA.items() if key != "custom_text"})
     model.load_state_dict(coca_state(seed))
     model.eval()
-    return [
-        {"seed": seed, "arguments": way, "tokens": model.generate(images(seed), **way).tolist()} for way in WAYS
-    ]
+    return [{"seed": seed, "arguments": way, "tokens": model.generate(images(seed), **way).tolist()} for way in WAYS]
 
 
 def main() -> None:

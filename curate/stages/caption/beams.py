@@ -30,6 +30,10 @@ class Limits:
     min_tokens: int
 
 
+Candidate = tuple[float, int, int]
+"""Sum of scores, the beam that it goes on from, the token that it adds."""
+
+
 @dataclass(slots=True)
 class _Search:
     """The search for one picture. ``ended`` holds (worth, tokens), at most as many as there are beams."""
@@ -47,10 +51,12 @@ class _Search:
             self.ended.remove(worst)
         self.ended.append((worth, tokens))
 
-    def step(self, found: list[tuple[float, int, int]], texts: list[list[int]], end: int) -> list[tuple[float, int, int]]:
-        """Take candidates (sum, beam, token), best first, twice as many as beams; give those that go on."""
+    def step(
+        self, found: list[tuple[float, int, int]], texts: list[list[int]], end: int
+    ) -> list[tuple[float, int, int]]:
+        """Take candidates, best first, twice as many as beams; give those that go on."""
         length = len(texts[0]) + 1
-        going: list[tuple[float, int, int]] = []
+        going: list[Candidate] = []
         for rank, (total, beam, token) in enumerate(found):
             if token != end:
                 going.append((total, beam, token))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
+from curate.config import Config
 from curate.errors import ConfigError, ModelFileError
 from curate.stage import ViewSpec
 from curate.stages.caption.beams import Limits, search
-from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module, whole_setting
+from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.weights.cards import card_settings
 from curate.weights.store import folder_of
 
 if TYPE_CHECKING:
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, SafetensorError)
 """What open_clip raises for folders that hold something else; with ``weights_only`` no pickle runs anything."""
+
+
+class CocaSettings(Config):
+    """What the card says. ``image_px``: side of the square that the network sees."""
+
+    image_px: Annotated[int, Field(ge=8)]
 
 
 class CocaConfig(LocalConfig):
@@ -50,7 +58,9 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
 
     def views(self) -> Mapping[str, ViewSpec]:
         """The middle frame, its short side as the model takes it."""
-        return {self.view: ViewSpec(points=(0.5,), short_side_px=whole_setting(self.card, "image_px"))}
+        return {
+            self.view: ViewSpec(points=(0.5,), short_side_px=card_settings(self.config.model, CocaSettings).image_px)
+        }
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Model, preprocessing and tokenizer from a folder in open_clip's hub format.
@@ -59,6 +69,7 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
         """
         open_clip = extra_module("open_clip", self.name)
         folder = folder_of(self.config.model)
+        self._device, self._dtype = device, dtype
         self._model = _loaded(open_clip, folder, device, str(dtype).removeprefix("torch."))
         if self.config.max_tokens > self._model.context_length:
             raise ConfigError(

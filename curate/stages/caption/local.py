@@ -11,7 +11,7 @@ from curate.errors import ConfigError, StageError
 from curate.stage import ClipItem, View
 from curate.stages.caption.base import CaptionStage, frames_digest, tidy
 from curate.stages.nets import NetConfig, net_resources, place
-from curate.weights.cards import Card, load_card
+from curate.weights.cards import load_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,27 +31,25 @@ class LocalCaptioner(CaptionStage[LocalT]):
     """Captions from a network that this worker holds. Authors write ``load`` and ``write``."""
 
     view = "frames"
+    rows = 1
+    """Clips that the network sees at a time, once it is set up: one on a CPU, where more gain little."""
 
     def __init__(self, config: LocalT) -> None:
         super().__init__(config)
         self.resources = net_resources(config, [config.model])
 
-    @property
-    def card(self) -> Card:
-        """The model's card; ConfigError when there is none of that name."""
-        return load_card(self.config.model)
-
     def model_digests(self) -> Mapping[str, str]:
         """Every file of the model."""
-        return self.card.digests()
+        return load_card(self.config.model).digests()
 
     def setup(self) -> None:
         """Load the network, once per worker."""
         import torch
 
         torch.set_num_threads(1)
-        self._device, self._dtype = place(self.config)
-        self.load(self._device, self._dtype)
+        device, dtype = place(self.config)
+        self.rows = 1 if device.type == "cpu" else self.config.batch_size
+        self.load(device, dtype)
 
     @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -68,11 +66,19 @@ class LocalCaptioner(CaptionStage[LocalT]):
     def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
         """A caption per clip, in the order of the clips; StageError names the clip whose frames or text are wanting."""
         views = [self._view(item) for item in items]
-        texts = self.write([view.frames for view in self._filled(views)])
         return [
             {"caption": _some(tidy(text), item), "frames": frames_digest(view)}
-            for item, view, text in zip(items, views, texts[: len(items)], strict=True)
+            for item, view, text in zip(items, views, self._texts([view.frames for view in views]), strict=True)
         ]
+
+    def _texts(self, clips: list[np.ndarray]) -> list[str]:
+        """The network always sees ``rows`` clips, the last of a short batch repeated: products of other sizes round
+        otherwise, and where two words score alike the rounding would choose."""
+        texts: list[str] = []
+        for start in range(0, len(clips), self.rows):
+            part = clips[start : start + self.rows]
+            texts += self.write([*part, *part[-1:] * (self.rows - len(part))])[: len(part)]
+        return texts
 
     def _view(self, item: ClipItem) -> View:
         view = item.views[self.view]
@@ -81,27 +87,11 @@ class LocalCaptioner(CaptionStage[LocalT]):
             raise StageError(f"needs {n_frames} RGB frames, got {view.frames.shape}", subject=item.clip.clip_id)
         return view
 
-    def _filled(self, views: list[View]) -> list[View]:
-        """Sixteen-bit numbers have few digits: two words often score alike, and which wins depends on the shape of the
-        batch. There every batch has the configured size, its last clip repeated."""
-        import torch
-
-        missing = 0 if self._dtype is torch.float32 else max(0, self.config.batch_size - len(views))
-        return [*views, *views[-1:] * missing]
-
 
 def _some(text: str, item: ClipItem) -> str:
     if not text:
         raise StageError("the captioner said nothing", subject=item.clip.clip_id)
     return text
-
-
-def whole_setting(card: Card, name: str, default: int | None = None) -> int:
-    """A setting of a card that is a whole number; ConfigError when the card lacks it."""
-    value = card.settings.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"its card lacks the whole number {name!r} among its settings", subject=card.name)
-    return value
 
 
 def extra_module(module: str, stage: str) -> Any:

@@ -7,20 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from curate.config import Config
 from curate.stage import ViewSpec
-from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module, whole_setting
+from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.weights.cards import card_settings
 from curate.weights.store import folder_of
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-_FRAMES = 8
-"""Frames per clip with which VideoBLIP's published weights were trained."""
+
+class VblipSettings(Config):
+    """What the card says. ``image_px``: side of the square that the network sees; ``frames``: of a clip that it was
+    trained with, 8 for those published."""
+
+    image_px: Annotated[int, Field(ge=8)]
+    frames: Annotated[int, Field(ge=1, le=64)] = 8
 
 
 class VblipConfig(LocalConfig):
-    """``frames``: spread evenly from the first to the last; left out, the card's number (8 where it says none).
+    """``frames``: spread evenly from the first to the last; left out, the card's number.
 
     The paper leaves frames and prompt unpublished. ``prompt`` is ours: it has the form with which the weights were
     trained ("Question: What is the camera wearer doing? Answer:"), but asks for the clip, since these are not
@@ -44,15 +51,17 @@ class VblipCaption(LocalCaptioner[VblipConfig]):
 
     def views(self) -> Mapping[str, ViewSpec]:
         """Frames spread evenly over the clip, both ends included, as in training."""
-        n = self.config.frames or whole_setting(self.card, "frames", _FRAMES)
+        card = card_settings(self.config.model, VblipSettings)
+        n = self.config.frames or card.frames
         points = tuple(i / (n - 1) for i in range(n)) if n > 1 else (0.5,)
-        return {self.view: ViewSpec(points=points, short_side_px=whole_setting(self.card, "image_px"))}
+        return {self.view: ViewSpec(points=points, short_side_px=card.image_px)}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Model, tokenizer and preprocessing from a folder of `transformers`."""
         extra_module("transformers", self.name)
         from curate.stages.caption import video_blip
 
+        self._device, self._dtype = device, dtype
         self._loaded = video_blip.load(folder_of(self.config.model), device, dtype)
         self._prompt = self._loaded.prompt_ids(self.config.prompt)
         self._how = self._loaded.how(self.config.beams, self.config.max_tokens)

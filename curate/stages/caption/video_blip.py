@@ -66,12 +66,17 @@ class Loaded:
     tokenizer: Any
     images: Any
 
+    @property
+    def words(self) -> Any:
+        """Configuration of the language model."""
+        return self.model.config.text_config
+
     def prompt_ids(self, prompt: str) -> list[int]:
         """As the model was trained: after a mark of start for language models that only go on, closed by a mark of
         end for those that read first (T5)."""
-        if self.model.config.text_config.is_encoder_decoder:
+        if self.words.is_encoder_decoder:
             return list(self.tokenizer(prompt)["input_ids"])
-        start = self.model.config.text_config.bos_token_id
+        start = self.words.bos_token_id
         return [start, *(self.tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else [])]
 
     def how(self, beams: int, max_tokens: int) -> GenerationConfig:
@@ -80,7 +85,7 @@ class Loaded:
         BLIP-2 ends a sentence with the end mark of its language model's configuration (for OPT a line break), VideoBLIP
         was trained to end it with the tokenizer's: either ends it.
         """
-        listed = self.model.config.text_config.eos_token_id
+        listed = self.words.eos_token_id
         ends = {*(listed if isinstance(listed, list) else [listed]), self.tokenizer.eos_token_id} - {None}
         pad = self.tokenizer.pad_token_id
         return GenerationConfig(
@@ -113,7 +118,7 @@ def load(folder: str, device: torch.device, dtype: torch.dtype) -> Loaded:
         if kind not in _KINDS:
             raise ModelFileError(f"holds a model of kind {kind!r}, not BLIP-2", subject=folder)
         config = Blip2Config.from_pretrained(folder, local_files_only=True)
-        model, report = VideoBlip.from_pretrained(
+        made: Any = VideoBlip.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -126,6 +131,7 @@ def load(folder: str, device: torch.device, dtype: torch.dtype) -> Loaded:
         images = BlipImageProcessor.from_pretrained(folder, local_files_only=True)
     except _BROKEN as error:
         raise ModelFileError(f"cannot be loaded as BLIP-2: {error}", subject=folder) from error
+    model, report = made
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ModelFileError(f"lacks {len(lacking)} weights, among them {lacking[0]}", subject=folder)
