@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from model_kit import ModelKit
 
 COCA: dict[str, Any] = {
     "embed_dim": 16,
@@ -102,22 +103,8 @@ VBLIP_SETTINGS: dict[str, bool | int | float | str] = {"image_px": 28, "frames":
 VBLIP_END = 202
 """A line break: with it the OPT of BLIP-2 ends a sentence."""
 
-_VBLIP_WORDS = [
-    "the",
-    "person",
-    "dog",
-    "is",
-    "runs",
-    "sits",
-    "jumps",
-    "on",
-    "in",
-    "table",
-    "grass",
-    "Question",
-    "Answer",
-]
-_VBLIP_WORDS += ["What", "happening", "this", "video"]
+_VBLIP_WORDS = ["the", "person", "dog", "is", "runs", "sits", "jumps", "on", "in", "table", "grass"]
+_VBLIP_WORDS += ["Question", "Answer", "What", "happening", "this", "video"]
 
 
 def _tokenizer(folder: Path) -> int:
@@ -231,3 +218,9 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
     path.write_text(json.dumps(data, indent=2), encoding="utf-8")
+
+
+def add_captioners(kit: ModelKit, folder: Path) -> None:
+    """Small models under the names that `caption.coca` and `caption.vblip` have as defaults."""
+    kit.add("coca-vit-l-14", tiny_coca(folder / "coca", 4), COCA_SETTINGS)
+    kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip", 1), VBLIP_SETTINGS)
