@@ -1,0 +1,129 @@
+"""open_clip's CoCa on the middle frame: the first of the paper's three captions (SVD section 3.1)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+
+from curate.config import Config
+from curate.errors import ConfigError, ModelFileError
+from curate.stage import ViewSpec
+from curate.stages.caption.beams import Limits, search
+from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.weights.cards import card_settings
+from curate.weights.store import folder_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, SafetensorError)
+"""What open_clip raises for folders that hold something else; with ``weights_only`` no pickle runs anything."""
+
+
+class CocaSettings(Config):
+    """What the card says. ``image_px``: side of the square that the network sees."""
+
+    image_px: Annotated[int, Field(ge=8)]
+
+
+class CocaConfig(LocalConfig):
+    """``beams``: 2 is what open_clip's default of six beams in three groups amounts to: nothing tells its groups apart,
+    so each searches the same texts. ``max_tokens`` and ``min_tokens`` are open_clip's ``seq_len`` and ``min_seq_len``
+    with their defaults: they count the marks of start and end.
+    """
+
+    model: str = "coca-vit-l-14"
+    beams: Annotated[int, Field(ge=1, le=16)] = 2
+    max_tokens: Annotated[int, Field(ge=4, le=256)] = 30
+    min_tokens: Annotated[int, Field(ge=1, le=255)] = 5
+
+    @model_validator(mode="after")
+    def _in_order(self) -> CocaConfig:
+        if self.min_tokens >= self.max_tokens:
+            raise ValueError("min_tokens must be below max_tokens")
+        return self
+
+
+class CocaCaption(LocalCaptioner[CocaConfig]):
+    """Beam search over CoCa's next-word scores; the picture is encoded once."""
+
+    name = "caption.coca"
+    version = 1
+    config_type = CocaConfig
+
+    def views(self) -> Mapping[str, ViewSpec]:
+        """The middle frame, its short side as the model takes it."""
+        return {
+            self.view: ViewSpec(points=(0.5,), short_side_px=card_settings(self.config.model, CocaSettings).image_px)
+        }
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Model, preprocessing and tokenizer from a folder in open_clip's hub format.
+
+        ModelFileError where the folder holds another model, ConfigError where ``max_tokens`` is beyond it.
+        """
+        open_clip = extra_module("open_clip", self.name)
+        folder = folder_of(self.config.model)
+        self._device, self._dtype = device, dtype
+        self._model = _loaded(open_clip, folder, device, str(dtype).removeprefix("torch."))
+        if self.config.max_tokens > self._model.context_length:
+            raise ConfigError(
+                f"max_tokens is {self.config.max_tokens}, the model reads {self._model.context_length} at most",
+                subject=f"stages.{self.name}",
+            )
+        preprocess = open_clip.transform.PreprocessCfg(**self._model.visual.preprocess_cfg)
+        self._transform = open_clip.transform.image_transform_v2(preprocess, is_train=False)
+        self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        if not isinstance(self._tokenizer, open_clip.SimpleTokenizer):
+            raise ModelFileError("asks for another tokenizer than open_clip's own", subject=self.config.model)
+
+    def write(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """One text per frame, uint8 (1, height, width, 3) each."""
+        import torch
+        from PIL import Image
+
+        pixels_b3hw = torch.stack([self._transform(Image.fromarray(frames[0])) for frames in clips])
+        return [self._tokenizer.decode(tokens) for tokens in self.tokens(pixels_b3hw)]
+
+    def tokens(self, pixels_b3hw: torch.Tensor) -> list[list[int]]:
+        """Token ids per preprocessed picture, float (batch, 3, height, width), without the marks of start and end."""
+        import torch
+
+        config, model = self.config, self._model
+        limits = Limits(
+            self._tokenizer.sot_token_id,
+            self._tokenizer.eot_token_id,
+            config.beams,
+            config.max_tokens,
+            config.min_tokens,
+        )
+        with torch.inference_mode():
+            latent, tokens_bnd = model._encode_image(pixels_b3hw.to(self._device, self._dtype))
+            seen = {
+                "image_latent": latent.repeat_interleave(config.beams, dim=0),
+                "image_embs": tokens_bnd.repeat_interleave(config.beams, dim=0),
+            }
+
+            def logits_of(ids: torch.Tensor) -> torch.Tensor:
+                return model(None, ids.to(self._device), output_labels=False, **seen)["logits"][:, -1]
+
+            return search(logits_of, len(pixels_b3hw), limits)
+
+
+def _loaded(open_clip: Any, folder: str, device: torch.device, dtype: str) -> Any:
+    """The CoCa of a folder, ready to run."""
+    precision = {"float32": "fp32", "bfloat16": "pure_bf16", "float16": "pure_fp16"}[dtype]
+    try:
+        model = open_clip.create_model(
+            f"local-dir:{folder}", precision=precision, device=device, require_pretrained=True, weights_only=True
+        )
+    except _BROKEN as error:
+        raise ModelFileError(f"cannot be loaded by open_clip: {error}", subject=folder) from error
+    if not isinstance(model, open_clip.CoCa):
+        raise ModelFileError("is no CoCa", subject=folder)
+    return model.eval()
