@@ -143,7 +143,7 @@ class Stage(ABC, Generic[ConfigT]):
     version: ClassVar[int]
     config_type: ClassVar[type[Config]] = Config
     columns: ClassVar[tuple[Column, ...]]
-    resources: ClassVar[Resources] = Resources()
+    resources: Resources = Resources()
     reads_pixels: ClassVar[bool] = True
     stand_in: ClassVar[str] = ""
     """Said in the terminal, the manifest and the statistics where a stage only stands in for a real model."""
@@ -282,12 +282,15 @@ class CutStage(Stage[ConfigT]):
 class ClipStage(Stage[ConfigT]):
     """A stage that gives one cell per clip. Authors write ``score``; the base owns loop, timing and failures."""
 
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: tuple[str, ...] = ()
     """Names of the clip stages whose cells ``score`` sees in ``item.cells``."""
 
     def views(self) -> Mapping[str, ViewSpec]:
         """Views ``score`` sees in ``item.views``."""
         return {}
+
+    def check_reads(self, above: Mapping[str, Stage[Any]]) -> None:
+        """ConfigError where a stage whose cells it reads (``above``, by name) is set up so that it cannot use them."""
 
     def identity(self) -> dict[str, Any]:
         """As for any stage, with the view specifications."""

@@ -19,6 +19,9 @@ BUILT_IN = {
     "quality": "curate.stages.quality:Quality",
     "text": "curate.stages.text:Text",
     "features": "curate.stages.features:Features",
+    "clip": "curate.stages.clip:Clip",
+    "clip.similarity": "curate.stages.clip:ClipSimilarity",
+    "aesthetic": "curate.stages.aesthetic:Aesthetic",
     "caption.template": "curate.stages.caption.template:TemplateCaption",
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from curate.config import Config, nearest, parse_config
+from curate.config import Config, ConfigT, nearest, parse_config
 from curate.datafiles import find_data_dir, parse_yaml, read_text
 from curate.errors import ConfigError
 
@@ -75,6 +75,15 @@ def load_card(name: str) -> Card:
     if name not in found:
         raise ConfigError(f"there is no such model, {nearest(name, found)}", subject=name)
     return _read(found[name])
+
+
+def card_settings(name: str, kind: type[ConfigT]) -> ConfigT:
+    """The settings of a card that a stage needs, checked; those it does not ask for are left aside.
+
+    ConfigError when there is no such card, or when it lacks a setting.
+    """
+    found = load_card(name).settings
+    return parse_config(kind, {key: found[key] for key in kind.model_fields if key in found}, f"{name}.yaml: settings")
 
 
 def _card_files() -> dict[str, Path]:
