@@ -204,7 +204,7 @@ def test_embeddings_that_are_missing_or_of_two_lengths_are_refused(tmp_path):
     with pytest.raises(CorpusError, match="1 clips have no cell of 'clip'"):
         select(kit.write(), config(method="embedding"))
     kit.cell("clip", clips[1], **dict.fromkeys(FRAMES, np.zeros(5, np.float16)))
-    with pytest.raises(CorpusError, match="embeddings of . and of . numbers|another length"):
+    with pytest.raises(CorpusError, match="or one of another length"):
         select(kit.write(), config(method="embedding"))
 
 

@@ -106,9 +106,7 @@ def _embedded(tables: RunTables, stage: str) -> Iterator[Embedded]:
                 except OSError as error:
                     raise storage_error(error, tempfile.gettempdir(), writing=True) from error
             if part.shape[1:] != vectors.shape[1:]:
-                raise CorpusError(
-                    f"embeddings of {part.shape[2]} and of {vectors.shape[2]} numbers", subject=f"tables/cells/{stage}"
-                )
+                raise _of_another_length(stage)
             vectors[places] = part
         yield Embedded(vectors, found["source"], found["start_s"], found["duration_s"])
 
@@ -122,18 +120,24 @@ def _embeddings(tables: RunTables, stage: str) -> Iterator[tuple[np.ndarray, np.
     try:
         for batch in tables.con.sql(sql).to_arrow_reader(_BATCH_ROWS):
             if len(batch):
-                yield batch["place"].to_numpy(), np.stack([_matrix(batch[name]) for name in _FRAMES], axis=1)
+                yield batch["place"].to_numpy(), np.stack([_matrix(batch[name], stage) for name in _FRAMES], axis=1)
     except (pa.ArrowException, OSError) as error:
         # What goes wrong while rows are handed over comes in Arrow's words; `listing_again` looks for DuckDB's.
         raise duckdb.IOException(str(error)) from error
 
 
-def _matrix(lists: pa.Array) -> np.ndarray:
+def _matrix(lists: pa.Array, stage: str) -> np.ndarray:
     """Lists of one length as float16 (n, length). CorpusError when they are not."""
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     if lists.null_count or not lengths[0] or (lengths != lengths[0]).any():
-        raise CorpusError("an ok cell holds no embedding, or one of another length", subject="tables/cells")
+        raise _of_another_length(stage)
     return lists.flatten().to_numpy(zero_copy_only=False).astype(np.float16).reshape(len(lists), -1)
+
+
+def _of_another_length(stage: str) -> CorpusError:
+    return CorpusError(
+        "a cell that is ok holds no embedding, or one of another length", subject=f"tables/cells/{stage}"
+    )
 
 
 def _mark(con: duckdb.DuckDBPyConnection, kept_for: np.ndarray) -> None:
