@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
+import pytest
 import torch
 from model_kit import ModelKit
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from curate.weights.cards import Card
+from curate.weights.cards import Card, load_card
+from curate.weights.store import fetch, model_dir
 
 OPENAI_LIKE: dict[str, Any] = {
     "model_cfg": {
@@ -62,6 +65,18 @@ SIGLIP_LIKE: dict[str, Any] = {
     },
 }
 """As the SigLIP models: timm's network with attention pooling, a tokenizer in the folder, frames squeezed square."""
+
+
+def kit_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, real: Sequence[str]) -> ModelKit:
+    """A kit whose store also has these cards of ours, fetched once into the user's own folder."""
+    for name in real:
+        fetch(load_card(name))
+    own = model_dir()
+    kit = ModelKit(folder, monkeypatch)
+    kit.models.mkdir()
+    for name in real:
+        (kit.models / name).symlink_to(own / name)
+    return kit
 
 
 def write_open_clip(folder: Path, config: dict[str, Any], *, pickled: bool = False) -> None:

@@ -19,10 +19,10 @@ from curate.select.dedup import comparable
 Array = np.ndarray
 
 _MIDDLE = 1
-_BLOCK = 2048
-"""Clips that meet those kept before at once: 2048 x 4096 float32 products are 32 MiB."""
+_BLOCK = 4096
+"""Clips that meet those kept before at once."""
 _CHUNK = 4096
-"""Kept clips that are met at once."""
+"""Kept clips that are met at once: 64 MiB of float32 products."""
 _PART = 256
 """Clips of a block that meet each other at once."""
 _PAIRS = 256
@@ -60,10 +60,10 @@ def near_duplicates_by_embedding(clips: Embedded, rule: CosineRule) -> Array:
     kept: defaultdict[int, list[Array]] = defaultdict(list)
     for start in range(0, n, _BLOCK):
         block = np.arange(start, min(start + _BLOCK, n))
-        for number in np.unique(ranges[block]).tolist():
-            near = [array for neighbour in (number - 1, number, number + 1) for array in kept.get(neighbour, ())]
-            if near:
-                _meet(clips, rule, block[ranges[block] == number], np.sort(np.concatenate(near)), kept_for)
+        for number, before in kept.items():
+            rows = block[np.abs(ranges[block] - number) <= 1]
+            if len(rows):
+                _meet(clips, rule, rows, np.concatenate(before), kept_for)
         fresh = _meet_each_other(clips, rule, block[kept_for[block] < 0], kept_for)
         for number in np.unique(ranges[fresh]).tolist():
             kept[number].append(fresh[ranges[fresh] == number])
@@ -93,13 +93,18 @@ def _meet_each_other(clips: Embedded, rule: CosineRule, block: Array, kept_for: 
 
 
 def _meet(clips: Embedded, rule: CosineRule, rows: Array, others: Array, kept_for: Array) -> None:
-    """Notes for each of ``rows`` the first of ``others``, clips kept and in order, that it matches."""
+    """Notes for each of ``rows`` the first of ``others``, clips kept and in order, that it matches, if that comes
+    before the one it matches already."""
+    middle = _unit(clips, rows)
     for start in range(0, len(others), _CHUNK):
-        rows = rows[kept_for[rows] < 0]
         chunk = others[start : start + _CHUNK]
-        near = _unit(clips, rows) @ _unit(clips, chunk).T >= rule.cosine - _SLACK
+        near = middle @ _unit(clips, chunk).T >= rule.cosine - _SLACK
         for row in np.flatnonzero(near.any(axis=1)).tolist():
-            kept_for[rows[row]] = _first_match(clips, rule, int(rows[row]), chunk[near[row]])
+            position = int(rows[row])
+            known = int(kept_for[position])
+            closer = chunk[near[row]] if known < 0 else chunk[near[row] & (chunk < known)]
+            hit = _first_match(clips, rule, position, closer)
+            kept_for[position] = known if hit < 0 else hit
 
 
 def _unit(clips: Embedded, positions: Array) -> Array:

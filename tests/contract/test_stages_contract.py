@@ -8,15 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from clip_kit import OPENAI_LIKE, add_head, add_open_clip
-from model_kit import ModelKit
+from clip_kit import OPENAI_LIKE, add_head, add_open_clip, kit_beside
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
 from curate.stages.cut.stage import CutConfig
 from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
-from curate.weights.cards import load_card
-from curate.weights.store import fetch, model_dir
 
 REAL = ("efficientnet-lite0", "pp-ocr-det")
 LENGTH = OPENAI_LIKE["model_cfg"]["embed_dim"]
@@ -31,14 +28,9 @@ CELLS = {"clip": {"first": UNIT[0], "middle": UNIT[1], "last": UNIT[2]}}
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory):
     """Small models are fetched once into the user's own folder; large ones have small ones in their place."""
-    for name in REAL:
-        fetch(load_card(name))
-    own, folder = model_dir(), tmp_path_factory.mktemp("models")
+    folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
-        kit = ModelKit(folder, patch)
-        kit.models.mkdir()
-        for name in REAL:
-            (kit.models / name).symlink_to(own / name)
+        kit = kit_beside(folder, patch, REAL)
         add_open_clip(kit, "openclip-vit-l-14", OPENAI_LIKE, folder / "made" / "clip")
         head = {"weight": torch.ones(1, LENGTH), "bias": torch.zeros(1)}
         settings = {"head": "linear", "embedding": LENGTH, "family": "kit"}
