@@ -215,8 +215,10 @@ def _columns_read(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     config, dedup = recipe.export, recipe.select.dedup
     for condition in recipe.select.conditions:
         yield "select.conditions", condition.column, "Correct the name, or add the stage to the recipe"
-    if dedup.method == "hash":
-        yield "select.dedup", f"{dedup.stage}.phash_first", "Add the stage, or say `select.dedup.method: none`"
+    method = dedup.method_of({name for name, _ in recipe.stage_entries()})
+    if method != "none":
+        column = f"{dedup.stage}.phash_first" if method == "hash" else f"{dedup.embedding_stage}.first"
+        yield "select.dedup", column, "Add the stage, or say `select.dedup.method: none`"
         if dedup.keep:
             yield "select.dedup.keep", dedup.keep, "Correct the name, or add the stage to the recipe"
     if config.caption:

@@ -287,12 +287,15 @@ class CutStage(Stage[ConfigT]):
 class ClipStage(Stage[ConfigT]):
     """A stage that gives one cell per clip. Authors write ``score``; the base owns loop, timing and failures."""
 
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: tuple[str, ...] = ()
     """Names of the clip stages whose cells ``score`` sees in ``item.cells``."""
 
     def views(self) -> Mapping[str, ViewSpec]:
         """Views ``score`` sees in ``item.views``."""
         return {}
+
+    def check_reads(self, above: Mapping[str, Stage[Any]]) -> None:
+        """ConfigError where a stage whose cells it reads (``above``, by name) is set up so that it cannot use them."""
 
     def identity(self) -> dict[str, Any]:
         """As for any stage, with the view specifications."""

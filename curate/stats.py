@@ -32,11 +32,15 @@ _TOP = 20
 _PROBE_COLUMNS = ("container", "codec", "width_px", "height_px", "rate_fps", "vfr", "duration_s")
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
 _CATEGORIES = ("VARCHAR", "BOOLEAN", "VARCHAR[]")
+_SCORES = "DOUBLE[]"
+"""Lists of scores, one a frame or caption. Embeddings are of smaller floats."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberStats:
     """One numeric column over the run: ``n`` values, ``failed`` cells, nearest-rank ``percentiles`` by name.
+
+    Of a column of lists it is the ``mean`` of each list, as ``column`` says then.
 
     ``counts[i]`` values lie from ``edges[i]`` up to ``edges[i+1]``; the last bin holds the maximum too.
     """
@@ -204,13 +208,17 @@ def _columns(tables: RunTables, stage: RunStage) -> Iterator[NumberStats | Categ
     wanted = [c for c in stage.columns if stage.kind != "probe" or c in _PROBE_COLUMNS]
     cells = tables.cells_sql(stage.name, wanted) if wanted else "SELECT 1 WHERE FALSE"
     kinds = {row[0]: str(row[1]) for row in con.sql(f"DESCRIBE {cells}").fetchall()}
-    chosen = [c for c in wanted if kinds[c] in (*_NUMBERS, *_CATEGORIES)]
+    lists = [c for c in wanted if kinds[c] == _SCORES and stage.kind == "clip"]
+    chosen = [c for c in wanted if kinds[c] in (*_NUMBERS, *_CATEGORIES) or c in lists]
     sql = _own_cells(tables, stage, ["outcome", *chosen])
     run_query(con, lambda: f"CREATE OR REPLACE TEMP TABLE scores AS {sql}")
     ((failed,),) = con.sql("SELECT count(*) FROM scores WHERE outcome = 'failed'").fetchall()
     for column in chosen:
         if kinds[column] in _NUMBERS:
-            yield from _number(con, "scores", stage.name, column, failed)
+            yield from _number(con, "scores", (stage.name, column), identifier(column), failed)
+        elif column in lists:
+            name = f"{column} (mean)"
+            yield from _number(con, "scores", (stage.name, name), f"list_avg({identifier(column)})", failed)
         else:
             yield _category(con, stage.name, column, failed, kinds[column])
     con.sql("DROP TABLE scores")
@@ -221,11 +229,13 @@ def _durations(con: duckdb.DuckDBPyConnection) -> list[NumberStats]:
         """CREATE OR REPLACE TEMP VIEW lengths AS
         SELECT 'ok' AS outcome, "clip.duration_s" AS duration_s FROM run_clips"""
     )
-    return list(_number(con, "lengths", "clip", "duration_s", 0))
+    return list(_number(con, "lengths", ("clip", "duration_s"), "duration_s", 0))
 
 
-def _number(con: duckdb.DuckDBPyConnection, table: str, stage: str, column: str, failed: int) -> Iterator[NumberStats]:
-    value = identifier(column)
+def _number(
+    con: duckdb.DuckDBPyConnection, table: str, name: tuple[str, str], value: str, failed: int
+) -> Iterator[NumberStats]:
+    """Statistics of the SQL ``value`` under its ``name`` (stage, column)."""
     values = f"(SELECT {value}::DOUBLE AS v FROM {table} WHERE outcome = 'ok' AND {value} IS NOT NULL)"
     shares = list(PERCENTILES.values())
     ((n, low, high, ranks),) = con.sql(
@@ -238,7 +248,7 @@ def _number(con: duckdb.DuckDBPyConnection, table: str, stage: str, column: str,
     place = f"least({BINS - 1}, floor((v - {literal(low)}) / {literal(width)}))::INTEGER" if width else "0"
     found = dict(con.sql(f"SELECT {place} AS bin, count(*) FROM {values} GROUP BY 1").fetchall())
     counts = [found.get(i, 0) for i in range(BINS)]
-    yield NumberStats(stage, column, n, failed, low, high, dict(zip(PERCENTILES, ranks, strict=True)), edges, counts)
+    yield NumberStats(*name, n, failed, low, high, dict(zip(PERCENTILES, ranks, strict=True)), edges, counts)
 
 
 def _category(con: duckdb.DuckDBPyConnection, stage: str, column: str, failed: int, kind: str) -> CategoryStats:

@@ -102,6 +102,8 @@ def test_weights_of_stages_that_are_not_asked_for_are_not_missed(bucket, out, tm
         (["select.conditions.0.column=quality.contrst"], RECIPE, "did you mean 'quality.contrast'?"),
         (["select.conditions.0.column=user.licence"], RECIPE, "no column 'user.licence'"),
         (["select.dedup.method=hash"], RECIPE, "'features.phash_first'"),
+        (["select.dedup.method=auto"], RECIPE, "'features.phash_first'"),
+        (["select.dedup.method=embedding"], RECIPE, "'clip.first'"),
         (["export.caption=caption.template.caption"], RECIPE, "export.caption"),
         (["export.columns=[text.area_max]"], RECIPE, "export.columns"),
         (["export.crop=letterbox"], WITHOUT_QUALITY, "export.crop"),

@@ -85,7 +85,7 @@ CHANGES = {
     "select.conditions.text.area_max.max": st.floats(0, 1),
     "select.conditions.frozen picture.max": st.floats(0, 1),
     "select.conditions.0.on_failed": st.sampled_from(["drop", "keep"]),
-    "select.dedup.method": st.sampled_from(["none", "hash"]),
+    "select.dedup.method": st.sampled_from(["none", "hash", "auto"]),
     "export.crf": st.integers(0, 51),
     "export.buckets.frames": st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True),
     "export.columns": st.lists(st.sampled_from(["motion.camera", "text.area_max"]), max_size=2),

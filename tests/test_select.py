@@ -455,6 +455,110 @@ def test_retention_compares_the_conditions_together_with_the_product_of_each(tmp
     assert (retention.judged, retention.joint, retention.product, retention.ratio) == (4, 0.5, 0.25, 2.0)
 
 
+def test_retention_of_the_papers_four_percentiles(tmp_path):
+    """SVD 3.3: 25 % of motion, aesthetics and text area and 50 % of similarity leave 0.211 of independent axes."""
+    names = ("motion", "aesthetic", "clip", "text")
+    kit = CorpusKit(tmp_path / "corpus", {name: {"score": pa.float64()} for name in names})
+    clips = kit.source("a.mp4", [2.0] * 256)
+    for number, clip in enumerate(clips):
+        for axis, name in enumerate(names):
+            kit.cell(name, clip, score=float(number // 4**axis % 4))
+    shares = {"motion": 0.25, "aesthetic": 0.25, "clip": 0.5}
+    conditions = [{"column": f"{name}.score", "drop_lowest": share} for name, share in shares.items()]
+    conditions.append({"column": "text.score", "drop_highest": 0.25})
+    corpus = kit.write()
+    retention = select(corpus, config(*conditions)).retention
+    assert (retention.judged, retention.product, retention.joint) == (256, 0.75**3 * 0.5, 54 / 256)
+    assert retention.ratio == 1.0
+    written = json.loads((tmp_path / "corpus/selections/sel/funnel.json").read_text())["retention"]
+    assert written == {"judged": 256, "joint": 54 / 256, "product": 0.2109375}
+
+
+LISTS = {
+    "clip.similarity": {"all": pa.list_(pa.float64()), "best": pa.string()},
+    "aesthetic": {"scores": pa.list_(pa.float64()), "words": pa.list_(pa.string())},
+}
+
+
+def lists_at(tmp_path, rows):
+    """A corpus of one clip per list of scores; None is a failed cell, as everywhere here."""
+    kit = CorpusKit(tmp_path / "corpus", LISTS)
+    clips = kit.source("a.mp4", [2.0] * len(rows))
+    for clip, scores in zip(clips, rows, strict=True):
+        if scores is None:
+            kit.failed("aesthetic", clip)
+        else:
+            kit.cell("aesthetic", clip, scores=scores, words=["a"])
+        kit.cell("clip.similarity", clip, all=[0.1] * 9, best="coca")
+    return kit.write(), clips
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "kept"),
+    [("mean", "bc"), ("min", "c"), ("max", "abc"), ("first", "ac"), ("middle", "bc"), ("last", "bc")],
+)
+def test_a_list_is_made_one_number(tmp_path, aggregate, kept):
+    rows = {"a": [6.0, 1.0, 2.0], "b": [2.0, 8.0, 5.0], "c": [5.0, 5.0, 5.0], "d": [4.0, 3.0, 1.0], "e": []}
+    corpus, clips = lists_at(tmp_path, list(rows.values()))
+    name = f"{aggregate} of aesthetic.scores"
+    funnel = select(corpus, config({"column": "aesthetic.scores", "aggregate": aggregate, "min": 5}))
+    found = verdicts(corpus)
+    assert "".join(n for n, clip in zip(rows, clips, strict=True) if found[clip][0] == "kept") == kept
+    assert funnel.conditions[0].text == f"{name} below 5"
+    funnel = select(corpus, config({"column": "aesthetic.scores", "aggregate": aggregate, "drop_lowest": 0.5}))
+    limit = funnel.thresholds[0]
+    number = {"mean": lambda x: sum(x) / 3, "min": min, "max": max, "first": lambda x: x[0]}
+    number |= {"middle": lambda x: x[1], "last": lambda x: x[2]}
+    assert (limit.n, limit.aggregate) == (4, aggregate)
+    assert limit.value == sorted(number[aggregate](row) for row in rows.values() if row)[2]
+    assert f"{name} in the lowest 50 %" in funnel.conditions[0].text
+
+
+def test_failed_cells_and_lists_of_other_lengths(tmp_path):
+    corpus, clips = lists_at(tmp_path, [None, [1.0, 2.0, 3.0, 4.0], [7.0], [9.0, 9.0]])
+    condition = {"column": "aesthetic.scores", "aggregate": "middle", "drop_highest": 0.4}
+    funnel = select(corpus, config(condition))
+    assert (funnel.thresholds[0].n, funnel.thresholds[0].value) == (3, 7.0)
+    assert [verdicts(corpus)[clip][0] for clip in clips] == ["failed", "kept", "kept", "dropped"]
+
+
+def test_a_threshold_of_an_earlier_selection_is_that_of_the_same_aggregate(tmp_path):
+    corpus, _ = lists_at(tmp_path, [[1.0, 2.0, 6.0], [4.0, 4.0, 7.0]])
+    condition = {"column": "aesthetic.scores", "aggregate": "mean", "drop_lowest": 0.5}
+    earlier = select(corpus, config(condition, name="first"))
+    again = select(corpus, config(condition), like="first")
+    assert (
+        (again.thresholds[0].value, again.thresholds[0].like)
+        == (earlier.thresholds[0].value, "first")
+        == (5.0, "first")
+    )
+    with pytest.raises(ConfigError, match="no threshold"):
+        select(corpus, config({**condition, "aggregate": "max"}), like="first")
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ({"column": "aesthetic.scores", "min": 5}, "holds lists of them. Say which: aggregate: mean"),
+        ({"column": "aesthetic.scores", "drop_lowest": 0.5}, "a percentile needs one number, the column holds lists"),
+        ({"column": "aesthetic.words", "aggregate": "mean", "min": 5}, "the column holds lists of something else"),
+        ({"column": "clip.duration_s", "aggregate": "mean", "min": 5}, "the column holds one number"),
+        ({"column": "clip.similarity.best", "aggregate": "max", "drop_lowest": 0.1}, "the column holds no lists"),
+    ],
+)
+def test_an_aggregate_that_does_not_suit_is_refused(tmp_path, condition, words):
+    corpus, _ = lists_at(tmp_path, [[1.0], [2.0]])
+    with pytest.raises(ConfigError, match=words):
+        select(corpus, config(condition))
+
+
+def test_an_aggregate_goes_with_numbers_only():
+    with pytest.raises(ConfigError, match="goes with min, max, drop_lowest or drop_highest"):
+        config({"column": "aesthetic.scores", "aggregate": "mean", "in": [1]})
+    with pytest.raises(ConfigError, match="'mean', 'min', 'max', 'first', 'middle' or 'last'"):
+        config({"column": "aesthetic.scores", "aggregate": "median", "min": 1})
+
+
 def test_selecting_again_replaces_the_selection_whole(tmp_path):
     kit = kit_at(tmp_path)
     speeds(kit, [0.1, 0.9])

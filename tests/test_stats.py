@@ -68,6 +68,16 @@ def test_hashes_and_embeddings_are_no_scores(tmp_path):
     assert {s.column for s in (*stats.numbers, *stats.categories) if s.stage == "features"} == {"classes"}
 
 
+def test_lists_of_scores_are_shown_by_their_mean(tmp_path):
+    kit = CorpusKit(tmp_path / "corpus", {"aesthetic": {"scores": pa.list_(pa.float64())}})
+    clips = kit.source("a.mp4", [2.0] * 4)
+    for clip, scores in zip(clips, [[1.0, 2.0, 6.0], [4.0, 4.0, 7.0], []], strict=False):
+        kit.cell("aesthetic", clip, scores=scores)
+    kit.failed("aesthetic", clips[3])
+    (found,) = (s for s in corpus_stats(kit.write()).numbers if s.stage == "aesthetic")
+    assert (found.column, found.n, found.failed, found.min, found.max) == ("scores (mean)", 2, 1, 3.0, 5.0)
+
+
 def test_seconds_sources_and_size(tmp_path):
     kit, _ = corpus_of(tmp_path, [0.5, 0.5, None])
     kit.input("b.mp4", "skipped", "same content as a.mp4")

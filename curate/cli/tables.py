@@ -58,10 +58,10 @@ def print_funnel(console: Console, funnel: Funnel) -> None:
     for limit in funnel.thresholds:
         value = "nothing to rank" if limit.value is None else f"{limit.value:.6g}"
         console.print(f"{plain(limit.condition)}: {limit.kind} {limit.share:g} of {limit.n} is {value}", soft_wrap=True)
-    if funnel.retention and funnel.retention.ratio is not None and len(funnel.conditions) > 1:
-        joint, product = funnel.retention.joint, funnel.retention.product
-        text = f"kept by all conditions {joint:.1%}; if they were independent it would be {product:.1%}"
-        console.print(text, soft_wrap=True)
+    found = funnel.retention
+    if found and found.ratio is not None and len(funnel.conditions) > 1:
+        expected = f"expected if they were independent {found.product:.1%} (ratio {found.ratio:.2f})"
+        console.print(f"kept by all conditions {found.joint:.1%} of {found.judged}; {expected}", soft_wrap=True)
 
 
 def _cells(counts: Counts) -> list[str]:

@@ -216,3 +216,4 @@ def _check_stage(stage: ClipStage[Any], known: Mapping[str, Step]) -> None:
             f"reads the cells of {', '.join(absent)}, which must stand above it in the recipe",
             subject=f"stages.{stage.name}",
         )
+    stage.check_reads({name: known[name].stage for name in stage.reads})

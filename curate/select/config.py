@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -24,6 +25,9 @@ class Condition(Config):
     lowest one kept. That one is the nearest-rank percentile counted from the kept end (rank ceil(0.75 N) from above);
     ``drop_highest`` is its mirror image. N counts the clips of the run with an ok cell and a value, before every other
     condition; ``population: after_gate`` counts only clips that pass the gates above the column.
+
+    ``aggregate`` makes one number of a column of lists of numbers, for ``min``, ``max`` and percentiles: the ``mean``,
+    ``min`` or ``max`` of the list, or what stands ``first``, in the ``middle`` or ``last``. An empty list has no value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
@@ -36,6 +40,7 @@ class Condition(Config):
     equals: Scalar | None = None
     drop_lowest: Share | None = None
     drop_highest: Share | None = None
+    aggregate: Literal["mean", "min", "max", "first", "middle", "last"] | None = None
     on_failed: Literal["failed", "drop", "keep"] = "failed"
     """Verdict of a clip whose cell failed."""
     name: str = ""
@@ -50,12 +55,19 @@ class Condition(Config):
             raise ValueError("give exactly one of min/max, in, not_in, equals, drop_lowest, drop_highest")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min is above max: nothing could pass")
+        if self.aggregate and not (ranged or self.share is not None):
+            raise ValueError("aggregate makes a number: it goes with min, max, drop_lowest or drop_highest")
         return self
 
     @property
     def label(self) -> str:
         """The name that reasons use."""
         return self.name or self.column
+
+    @property
+    def measure(self) -> str:
+        """What is compared: the column, or what is made of it."""
+        return f"{self.aggregate} of {self.column}" if self.aggregate else self.column
 
     @property
     def share(self) -> float | None:
@@ -68,19 +80,32 @@ class DedupConfig(Config):
 
     ``hash``: two clips match when the perceptual hashes of their first, middle and last view each differ in at most
     ``hamming`` of 64 bits and their durations by at most ``duration_tolerance`` of the longer one. Clips of one source
-    match only where their spans overlap; a flat picture (black, white) matches nothing. Clips are taken from best to
-    worst, by ``keep`` (a column, higher is better; none or failed last), then by clip_id; one that matches a clip
-    already kept goes. So each one removed is within the thresholds of the one kept for it, and no two kept match.
+    match only where their spans overlap; a flat picture (black, white) matches nothing. ``embedding``: as ``hash``,
+    but the embeddings of the three frames must each have a cosine of at least ``cosine`` (ours, no published number).
+    ``auto``: by embedding where the run has the stage, else by hash.
+
+    Clips are taken from best to worst, by ``keep`` (a column, higher is better; none or failed last), then by clip_id;
+    one that matches a clip already kept goes. So each one removed is within the thresholds of the one kept for it, and
+    no two kept match.
     """
 
-    method: Literal["hash", "none"] = "hash"
+    method: Literal["hash", "embedding", "auto", "none"] = "hash"
     hamming: int = Field(default=3, ge=0, le=7)
+    cosine: float = Field(default=0.95, gt=0, lt=1)
     duration_tolerance: Share = 0.1
     keep: str = ""
     stage: str = "features"
     """The stage that writes phash_first, phash_middle, phash_last and phash_flat."""
+    embedding_stage: str = "clip"
+    """The stage that writes the embeddings first, middle and last."""
     on_failed: Literal["failed", "drop", "keep"] = "failed"
-    """Verdict of a survivor whose hashes failed; ``keep`` keeps it without comparison."""
+    """Verdict of a survivor whose hashes or embeddings failed; ``keep`` keeps it without comparison."""
+
+    def method_of(self, stages: Container[str]) -> Literal["hash", "embedding", "none"]:
+        """The method in a run with these stages."""
+        if self.method == "auto":
+            return "embedding" if self.embedding_stage in stages else "hash"
+        return self.method
 
 
 class SelectConfig(Config):

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -49,11 +50,35 @@ class Rule:
         """bool: whether clips at positions ``a`` and ``b`` (arrays of one shape) match."""
         differing = popcount(clips.hashes[a] ^ clips.hashes[b])
         near = (differing <= self.hamming).all(axis=-1) & ~clips.flat[a] & ~clips.flat[b]
-        length_a, length_b = clips.duration_s[a], clips.duration_s[b]
-        near &= np.abs(length_a - length_b) <= self.duration_tolerance * np.maximum(length_a, length_b)
-        start_a, start_b = clips.start_s[a], clips.start_s[b]
-        overlap = (start_a < start_b + length_b) & (start_b < start_a + length_a)
-        return near & ((clips.source[a] != clips.source[b]) | overlap)
+        return near & comparable(clips, a, b, self.duration_tolerance)
+
+
+class Spans(Protocol):
+    """Clips as `Fingerprints` has them, whatever they are compared by."""
+
+    @property
+    def source(self) -> Array:
+        """(n,): equal numbers mean the same source."""
+        ...
+
+    @property
+    def start_s(self) -> Array:
+        """float64 (n,)."""
+        ...
+
+    @property
+    def duration_s(self) -> Array:
+        """float64 (n,)."""
+        ...
+
+
+def comparable(clips: Spans, a: Array, b: Array, duration_tolerance: float) -> Array:
+    """bool: whether clips at positions ``a`` and ``b`` are of like length, and overlap where they are of one source."""
+    length_a, length_b = clips.duration_s[a], clips.duration_s[b]
+    near = np.abs(length_a - length_b) <= duration_tolerance * np.maximum(length_a, length_b)
+    start_a, start_b = clips.start_s[a], clips.start_s[b]
+    overlap = (start_a < start_b + length_b) & (start_b < start_a + length_a)
+    return near & ((clips.source[a] != clips.source[b]) | overlap)
 
 
 def popcount(words: Array) -> Array:

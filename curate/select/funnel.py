@@ -36,7 +36,7 @@ class Reason:
 class Threshold:
     """An absolute limit that a percentile came to. ``n`` values were ranked; ``value`` is None when there were none.
 
-    ``like`` names the earlier selection it was taken from, if any.
+    ``like`` names the earlier selection it was taken from, if any; ``aggregate`` what was made of a list.
     """
 
     condition: str
@@ -46,6 +46,7 @@ class Threshold:
     n: int
     value: float | None
     like: str = ""
+    aggregate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

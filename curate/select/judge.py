@@ -19,7 +19,12 @@ from curate.select.config import Condition
 from curate.select.funnel import Threshold
 from curate.units import exact
 
-Kind = Literal["number", "text", "truth", "list", "unknown", "other"]
+Kind = Literal["number", "text", "truth", "list", "numbers", "unknown", "other"]
+"""What a column holds; ``numbers`` are lists of them, ``list`` is one of anything else."""
+
+_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_LISTS = ("list", "numbers")
+_LIST_SQL = {"mean": "avg", "min": "min", "max": "max"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +79,11 @@ def gate_judges(tables: RunTables) -> list[Judge]:
 def condition_judge(tables: RunTables, table: str, condition: Condition, threshold: Threshold | None) -> Judge:
     """A condition as a judge over the loaded table; ConfigError where it does not suit the column's type."""
     ref = tables.column(condition.column)
+    kind = column_kind(tables.con, table, ref)
     if threshold is None:
-        passes, text = condition_sql(condition, column_kind(tables.con, table, ref)), _condition_text(condition)
+        passes, text = condition_sql(condition, kind), _condition_text(condition)
     else:
-        passes, text = _threshold_sql(condition, ref, threshold), _threshold_text(condition, threshold)
+        passes, text = _threshold_sql(condition, kind, threshold), _threshold_text(condition, threshold)
     label = condition.label
     text = text if label == condition.column else f"{label} ({text})"
     judge = _judge(tables, condition.column, text, passes, "condition", label)
@@ -113,12 +119,9 @@ def percentile(tables: RunTables, table: str, condition: Condition) -> Threshold
             subject=condition.label,
             fix="Say `population: after_gate` if that is meant, or use an absolute threshold",
         )
-    kind = column_kind(tables.con, table, ref)
-    if kind not in {"number", "unknown"} and ref.scope != "user":
-        raise ConfigError("a percentile needs a column of numbers", subject=condition.column)
     measured = f"{identifier(_outcome_column(ref))} = 'ok'" if ref.stage else "TRUE"
     where = " AND ".join([measured, *(gate.sql for gate in gates)])
-    value = _number(ref)
+    value = _number(condition, column_kind(tables.con, table, ref))
     population = f"SELECT {value} AS v FROM {table} WHERE {where} AND {value} IS NOT NULL"
     return _nearest_rank(tables.con, population, condition)
 
@@ -131,27 +134,27 @@ def _nearest_rank(con: duckdb.DuckDBPyConnection, population: str, condition: Co
     offset = dropped if lowest else n - 1 - dropped
     found = con.sql(f"SELECT v FROM ({population}) ORDER BY v LIMIT 1 OFFSET {offset}").fetchall() if n else []
     kind = "drop_lowest" if lowest else "drop_highest"
-    return Threshold(condition.label, condition.column, kind, condition.share, n, found[0][0] if found else None)
+    value = found[0][0] if found else None
+    return Threshold(
+        condition.label, condition.column, kind, condition.share, n, value, aggregate=condition.aggregate or ""
+    )
 
 
 def column_kind(con: duckdb.DuckDBPyConnection, table: str, ref: ColumnRef) -> Kind:
     """What a loaded column holds."""
     rows = con.sql(f"DESCRIBE SELECT {identifier(ref.name)} FROM {table}").fetchall()
     dtype = str(rows[0][1]).strip('"')
-    if dtype.endswith("[]"):
-        return "list"
+    numeric = dtype.removeprefix("U").startswith(_NUMERIC)
+    if dtype.endswith("]"):
+        return "numbers" if numeric and dtype.count("[") == 1 else "list"
     names: Mapping[str, Kind] = {"VARCHAR": "text", "BOOLEAN": "truth", "NULL": "unknown"}
-    numeric = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
-    return names.get(dtype, "number" if dtype.removeprefix("U").startswith(numeric) else "other")
+    return names.get(dtype, "number" if numeric else "other")
 
 
 def condition_sql(condition: Condition, kind: Kind) -> str:
     """Boolean SQL, never null, of an absolute condition on a column; ConfigError where it does not suit its kind."""
-    column = identifier(condition.column)
     if condition.min is not None or condition.max is not None:
-        if kind not in {"number", "unknown"} and not condition.column.startswith("user."):
-            raise ConfigError("min and max need a column of numbers", subject=condition.column)
-        number = f"TRY_CAST({column} AS DOUBLE)"
+        number = _number(condition, kind)
         low = [f"{number} >= {literal(condition.min)}"] if condition.min is not None else []
         high = [f"{number} <= {literal(condition.max)}"] if condition.max is not None else []
         return f"coalesce({' AND '.join([*low, *high])}, FALSE)"
@@ -163,7 +166,7 @@ def condition_sql(condition: Condition, kind: Kind) -> str:
 
 def _member(condition: Condition, values: Sequence[Any], kind: Kind) -> str:
     column = identifier(condition.column)
-    text = kind in {"text", "list"}
+    text = kind in {"text", *_LISTS}
     fits = {
         "number": all(isinstance(v, int | float) and not isinstance(v, bool) for v in values),
         "truth": all(isinstance(v, bool) for v in values),
@@ -173,30 +176,50 @@ def _member(condition: Condition, values: Sequence[Any], kind: Kind) -> str:
         what = {"number": "numbers", "truth": "true or false"}.get(kind, "values that cannot be compared")
         raise ConfigError(f"the column holds {what}, not {list(values)!r}", subject=condition.column)
     listed = ", ".join(literal(_as_text(v) if text else v) for v in values)
-    return f"list_has_any({column}::VARCHAR[], [{listed}])" if kind == "list" else f"{column} IN ({listed})"
+    return f"list_has_any({column}::VARCHAR[], [{listed}])" if kind in _LISTS else f"{column} IN ({listed})"
 
 
 def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _number(ref: ColumnRef) -> str:
-    column = identifier(ref.name)
+def _number(condition: Condition, kind: Kind) -> str:
+    """SQL of the number that a range or percentile judges; ConfigError where the column does not give one."""
+    column, aggregate = identifier(condition.column), condition.aggregate
+    what = "a percentile" if condition.share is not None else "min and max"
+    needs = f"{what} need{'s' if condition.share is not None else ''}"
+    if kind == "unknown":
+        return "NULL::DOUBLE"
+    if kind == "numbers" and not aggregate:
+        raise ConfigError(
+            f"{needs} one number, the column holds lists of them",
+            subject=condition.column,
+            fix="Say which: aggregate: mean, min, max, first, middle or last",
+        )
+    if aggregate and kind != "numbers":
+        holds = {"number": "one number", "list": "lists of something else"}.get(kind, "no lists")
+        raise ConfigError(f"aggregate needs lists of numbers, the column holds {holds}", subject=condition.column)
+    if aggregate:
+        place = {"first": "1", "middle": f"(len({column}) + 1) // 2", "last": f"len({column})"}.get(aggregate)
+        return f"{column}[{place}]::DOUBLE" if place else f"list_{_LIST_SQL[aggregate]}({column}::DOUBLE[])"
+    if kind != "number" and not condition.column.startswith("user."):
+        raise ConfigError(f"{needs} a column of numbers", subject=condition.column)
     return f"TRY_CAST({column} AS DOUBLE)"
 
 
-def _threshold_sql(condition: Condition, ref: ColumnRef, threshold: Threshold) -> str:
+def _threshold_sql(condition: Condition, kind: Kind, threshold: Threshold) -> str:
     if threshold.value is None:
         return "TRUE"
     comparison = ">=" if condition.drop_lowest is not None else "<="
-    return f"coalesce({_number(ref)} {comparison} {literal(float(threshold.value))}, FALSE)"
+    return f"coalesce({_number(condition, kind)} {comparison} {literal(float(threshold.value))}, FALSE)"
 
 
 def threshold_like(condition: Condition, earlier: Sequence[Threshold], name: str) -> Threshold:
     """The threshold that an earlier selection came to for this condition; ConfigError when it had none."""
     kind = "drop_lowest" if condition.drop_lowest is not None else "drop_highest"
     for threshold in earlier:
-        same = (threshold.condition, threshold.column, threshold.kind) == (condition.label, condition.column, kind)
+        asked = (condition.label, condition.column, condition.aggregate or "", kind)
+        same = (threshold.condition, threshold.column, threshold.aggregate, threshold.kind) == asked
         if same and threshold.value is not None:
             return replace(threshold, like=name)
     raise ConfigError(f"selection {name!r} has no threshold for this condition ({kind})", subject=condition.label)
@@ -239,7 +262,7 @@ def _condition_text(condition: Condition) -> str:
         return f"{condition.column} is one of {_names(condition.not_in)}"
     if condition.equals is not None:
         return f"{condition.column} is not {condition.equals}"
-    return _range_text(condition.column, condition.min, condition.max)
+    return _range_text(condition.measure, condition.min, condition.max)
 
 
 def _range_text(column: str, low: float | None, high: float | None) -> str:
@@ -252,7 +275,7 @@ def _threshold_text(condition: Condition, threshold: Threshold) -> str:
     end, side = ("lowest", "below") if condition.drop_lowest is not None else ("highest", "above")
     limit = f"{side} {threshold.value:.6g}" if threshold.value is not None else "nothing measured"
     whose = f" of selection {threshold.like}" if threshold.like else ""
-    return f"{condition.column} in the {end} {float(exact(threshold.share) * 100):g} %{whose} ({limit})"
+    return f"{condition.measure} in the {end} {float(exact(threshold.share) * 100):g} %{whose} ({limit})"
 
 
 def _names(values: Sequence[Any]) -> str:

@@ -21,6 +21,9 @@ BUILT_IN = {
     "features": "curate.stages.features:Features",
     "caption.coca": "curate.stages.caption.coca:CocaCaption",
     "caption.vblip": "curate.stages.caption.vblip:VblipCaption",
+    "clip": "curate.stages.clip:Clip",
+    "clip.similarity": "curate.stages.clip:ClipSimilarity",
+    "aesthetic": "curate.stages.aesthetic:Aesthetic",
     "caption.template": "curate.stages.caption.template:TemplateCaption",
 }
 

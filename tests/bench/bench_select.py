@@ -1,9 +1,12 @@
 """Wall time and peak memory of `select` over generated tables.
 
     python tests/bench/bench_select.py [--sizes 100000 1000000 10000000] [--dedup-sizes 1000000] [--part-rows 100000]
+        [--embedding-sizes 10000 100000]
 
 Each case runs in a process of its own; peak is its largest resident set. Four percentile thresholds over the cells of
 four stages (1 % failed), five clips a source; with ``dedup`` also perceptual hashes, every fifth clip a near-duplicate.
+With ``embedding`` no thresholds, so that every clip is compared: three embeddings of 768 numbers a clip, every fifth
+clip a near-duplicate, clips of 1 to 20 s; with ``embedding-one-length`` all of 5 s, which is the worst there is.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ CONDITIONS = [
     {"column": "clip.similarity", "drop_lowest": 0.5},
 ]
 CLIPS_PER_SOURCE = 5
+FRAMES = ("first", "middle", "last")
+LENGTH = 768
 FINGERPRINT = "0123456789abcdef"
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
@@ -67,8 +72,9 @@ def write(folder, name, columns):
     pq.write_table(pa.table(columns), path / name, compression="zstd")
 
 
-def generate(corpus, n_clips, part_rows, hashes):
+def generate(corpus, n_clips, part_rows, what):
     """A complete run over n_clips clips."""
+    hashes = what == "dedup"
     corpus.create()
     rng = np.random.default_rng(7)
     digests = rng.integers(0, 256, (-(-n_clips // CLIPS_PER_SOURCE), 32), np.uint8)
@@ -77,16 +83,39 @@ def generate(corpus, n_clips, part_rows, hashes):
         words[start] = words[0 if start == 0 else start - 4] ^ np.uint64(1 << (start % 63))
     for start in range(0, n_clips, part_rows):
         n = min(part_rows, n_clips - start)
-        write_clips(corpus, rng, digests, start, n, words)
+        ids = write_clips(corpus, rng, digests, start, n, words, what)
+        if what.startswith("embedding"):
+            write_embeddings(corpus, rng, ids, start)
     write_sources(corpus, digests, n_clips)
-    write_run(corpus, digests, hashes)
+    write_run(corpus, digests, what)
 
 
-def write_clips(corpus, rng, digests, start, n, words):
+def write_embeddings(corpus, rng, ids, start):
+    """Unit vectors that share a part, as those of CLIP do: cosines of unlike clips lie about 0.5."""
+    common = np.random.default_rng(1).normal(size=(3, LENGTH)).astype(np.float32)
+    vectors = common + rng.normal(size=(len(ids), 3, LENGTH)).astype(np.float32)
+    # The first clip of a source is like the last one of the source before: within a source nothing overlaps.
+    copies = vectors[CLIPS_PER_SOURCE::CLIPS_PER_SOURCE]
+    copies[:] = vectors[CLIPS_PER_SOURCE - 1 :: CLIPS_PER_SOURCE][: len(copies)]
+    copies += rng.normal(size=copies.shape).astype(np.float32) * 0.2
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * LENGTH)
+    columns = {
+        name: pa.ListArray.from_arrays(offsets, pa.array(vectors[:, i].astype(np.float16).ravel()))
+        for i, name in enumerate(FRAMES)
+    }
+    write(corpus.cells("frames", FINGERPRINT), f"part-{start:012d}.parquet", {"key": ids, **columns, **tail(len(ids))})
+
+
+def write_clips(corpus, rng, digests, start, n, words, what):
     name = f"part-{start:012d}.parquet"
     ids = hex_strings(rng.integers(0, 256, (n, 16), np.uint8))
     number = np.arange(start, start + n)
-    begin = (number % CLIPS_PER_SOURCE) * 5.0
+    begin = (number % CLIPS_PER_SOURCE) * 25.0
+    # A near-duplicate is as long as the clip before it, which it is like.
+    length_s = (
+        1 + 19 * (((number - (number % CLIPS_PER_SOURCE == 0)) * 0.6180339887) % 1) if what == "embedding" else 5.0
+    )
     zeros, text = pa.array(np.zeros(n, np.int64)), pa.repeat("hard", n)
     columns = {
         "clip_id": ids,
@@ -96,7 +125,7 @@ def write_clips(corpus, rng, digests, start, n, words):
         "end_pts": zeros,
         "time_base": pa.repeat("1/1000", n),
         "start_s": pa.array(begin),
-        "end_s": pa.array(begin + 5.0),
+        "end_s": pa.array(begin + length_s),
         **dict.fromkeys(["start_kind", "end_kind", "start_detector", "end_detector"], text),
         "n_frames": pa.array(np.full(n, 150, np.int64)),
     }
@@ -111,6 +140,7 @@ def write_clips(corpus, rng, digests, start, n, words):
         hashes = {f"phash_{at}": part[:, i] for i, at in enumerate(("first", "middle", "last"))}
         flat = {"phash_flat": np.zeros(n, bool)}
         write(corpus.cells("features", FINGERPRINT), name, {"key": ids, **hashes, **flat, **tail(n)})
+    return ids
 
 
 def write_sources(corpus, digests, n_clips):
@@ -122,7 +152,7 @@ def write_sources(corpus, digests, n_clips):
     write(corpus.cells("cut", FINGERPRINT), "part-0.parquet", {"key": keys, "n_clips": counts, **tail(n)})
 
 
-def write_run(corpus, digests, hashes):
+def write_run(corpus, digests, what):
     n = len(digests)
     run = corpus.runs().child("r")
     columns = {
@@ -137,7 +167,9 @@ def write_run(corpus, digests, hashes):
     write(run, "inputs.parquet", columns)
     columns_of = {"probe": ["width_px", "height_px", "rate_fps"], "cut": ["n_clips"]}
     columns_of |= {stage: [column] for stage, column in STAGES.items()}
-    if hashes:
+    if what.startswith("embedding"):
+        columns_of["frames"] = list(FRAMES)
+    if what == "dedup":
         columns_of["features"] = ["phash_first", "phash_middle", "phash_last", "phash_flat"]
     stages = [
         {"name": name, "kind": name if name in {"probe", "cut"} else "clip", "fingerprint": FINGERPRINT, "columns": c}
@@ -147,10 +179,14 @@ def write_run(corpus, digests, hashes):
     run.child("manifest.json").write_text(json.dumps(manifest))
 
 
-def measure(uri, dedup):
+def measure(uri, what):
     """Run one selection here and print its figures as JSON."""
-    method = {"method": "hash" if dedup else "none", **({"keep": "quality.sharpness"} if dedup else {})}
-    config = SelectConfig.model_validate({"name": "bench", "conditions": CONDITIONS, "dedup": method})
+    dedup = {"thresholds": {"method": "none"}, "dedup": {"keep": "quality.sharpness"}}
+    embedding = {"method": "embedding", "embedding_stage": "frames"}
+    conditions = CONDITIONS if what in dedup else []
+    config = SelectConfig.model_validate(
+        {"name": "bench", "conditions": conditions, "dedup": dedup.get(what, embedding)}
+    )
     began, cpu = time.perf_counter(), time.process_time()
     funnel = select(Corpus(uri), config)
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -171,17 +207,20 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="*", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--dedup-sizes", type=int, nargs="*", default=[1_000_000])
+    parser.add_argument("--embedding-sizes", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--part-rows", type=int, default=100_000)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure[0], options.measure[1] == "dedup")
+        measure(*options.measure)
         return
-    cases = [(n, False) for n in options.sizes] + [(n, True) for n in options.dedup_sizes]
-    for n_clips, dedup in cases:
+    cases = [(n, "thresholds") for n in options.sizes] + [(n, "dedup") for n in options.dedup_sizes]
+    cases += [(n, what) for n in options.embedding_sizes for what in ("embedding", "embedding-one-length")]
+    for n_clips, what in cases:
         with tempfile.TemporaryDirectory() as folder:
-            generate(Corpus(folder), n_clips, options.part_rows, dedup)
-            what = "dedup" if dedup else "thresholds"
+            generate(
+                Corpus(folder), n_clips, min(options.part_rows, 20_000) if "embed" in what else options.part_rows, what
+            )
             command = [sys.executable, __file__, "--measure", folder, what]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             print(f"{n_clips:>10,} clips, {what}: {done.stdout.strip()}", flush=True)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from clip_kit import OPENAI_LIKE, add_head, add_open_clip, kit_beside
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
 from curate.stages.cut.stage import CutConfig
 from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
-from curate.weights.cards import all_cards
-from curate.weights.store import fetch
+
+REAL = ("efficientnet-lite0", "pp-ocr-det")
+LENGTH = OPENAI_LIKE["model_cfg"]["embed_dim"]
+CONFIGS: dict[str, dict[str, Any]] = {"clip.similarity": {"captions": ("caption.template",)}}
+"""Where the defaults name stages of which this test makes no cells."""
+
+UNIT = np.eye(LENGTH, dtype=np.float16)
+CELLS = {"clip": {"first": UNIT[0], "middle": UNIT[1], "last": UNIT[2]}}
+"""Where `plausible` values are too little."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def weights():
-    """The model files of all cards, fetched once into the user's own model folder."""
-    for card in all_cards():
-        fetch(card)
+def weights(tmp_path_factory):
+    """Small models are fetched once into the user's own folder; large ones have small ones in their place."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        kit = kit_beside(folder, patch, REAL)
+        add_open_clip(kit, "openclip-vit-l-14", OPENAI_LIKE, folder / "made" / "clip")
+        head = {"weight": torch.ones(1, LENGTH), "bias": torch.zeros(1)}
+        settings = {"head": "linear", "embedding": LENGTH, "family": "kit"}
+        add_head(kit, "laion-aesthetic-sac-logos-ava1-l14", head, folder / "made" / "head", **settings)
+        yield
 
 
 def plausible(column: Column) -> Any:
@@ -33,12 +49,15 @@ def plausible(column: Column) -> Any:
 
 def cells_for(stage: Stage[Any]) -> dict[str, dict[str, Any]]:
     reads = stage.reads if isinstance(stage, ClipStage) else ()
-    return {name: {column.name: plausible(column) for column in stage_class(name).columns} for name in reads}
+    return {
+        name: CELLS.get(name) or {column.name: plausible(column) for column in stage_class(name).columns}
+        for name in reads
+    }
 
 
 def made(name: str, **config: Any) -> Stage[Any]:
     cls = stage_class(name)
-    return cls(cls.config_type(**config))
+    return cls(cls.config_type(**CONFIGS.get(name, {}), **config))
 
 
 @pytest.mark.parametrize("name", sorted(stage_names()))

@@ -1,0 +1,147 @@
+"""How well each caption fits the frames it speaks of, and how far captions differ (paper App. C).
+
+The paper compares the embeddings of three frames with all three captions. All nine numbers are kept; how to make one of
+them is said where clips are selected (`aggregate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.errors import ConfigError, ModelFileError, StageError
+from curate.stage import ClipItem, ClipStage, Column, Stage
+from curate.stages.clip.card import FRAMES, clip_settings
+from curate.stages.nets import NetConfig, net_resources
+from curate.weights.cards import load_card
+from curate.weights.store import folder_of
+
+_CLIP = "clip"
+_CAPTION = "caption"
+_COSINES = pa.list_(pa.float64())
+
+
+class SimilarityConfig(NetConfig):
+    """``model``: the card that `clip` has too. ``captions``: stages whose captions are compared, in this order."""
+
+    model: str = "openclip-vit-l-14"
+    captions: Annotated[tuple[str, ...], Field(min_length=1)] = ("caption.coca", "caption.vblip", "caption.fused")
+
+
+def _columns(captions: Sequence[str]) -> tuple[Column, ...]:
+    """One column a captioner, called by the last part of its name, and what is found over all of them."""
+    own = [
+        Column(_short(name), _COSINES, "cosine", f"first, middle and last frame beside the caption of {name}")
+        for name in captions
+    ]
+    return (
+        *own,
+        Column("all", _COSINES, "cosine", "the columns above in one list, captioner by captioner"),
+        Column("disagreement", pa.float64(), "1 - cosine", "between captions, mean over pairs; none with one caption"),
+        Column("best", pa.string(), "", "captioner with the highest mean over the frames"),
+    )
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+class ClipSimilarity(ClipStage[SimilarityConfig]):
+    """The text half of an OpenCLIP model beside the stored embeddings of `clip`. Looks at no pixels."""
+
+    name = "clip.similarity"
+    version = 1
+    config_type = SimilarityConfig
+    reads_pixels = False
+    reads = (_CLIP, *SimilarityConfig().captions)
+    columns = _columns(SimilarityConfig().captions)
+
+    def __init__(self, config: SimilarityConfig) -> None:
+        super().__init__(config)
+        found = _columns(config.captions)
+        names = [column.name for column in found]
+        wrong = sorted({name for name in names if names.count(name) > 1 or not name.isidentifier()})
+        if wrong:
+            raise ConfigError(f"captioners cannot be told apart by {wrong}", subject=f"{self.name}.captions")
+        self.reads = (_CLIP, *config.captions)
+        # A class says what its stages write; this one has as many columns as its recipe has captioners.
+        self.columns = found  # pyright: ignore[reportAttributeAccessIssue]
+        self.resources = net_resources(config, [config.model])
+
+    def check_reads(self, above: Mapping[str, Stage[Any]]) -> None:
+        """ConfigError unless `clip` runs the same model and every captioner writes a caption."""
+        if (other := above[_CLIP].config.model) != self.config.model:
+            raise ConfigError(
+                f"compares with {self.config.model!r} what `clip` embeds with {other!r}: their numbers have nothing "
+                "in common",
+                subject=f"{self.name}.model",
+                fix=f"Set {self.name}.model={other}",
+            )
+        mute = [name for name in self.config.captions if _CAPTION not in {c.name for c in above[name].columns}]
+        if mute:
+            raise ConfigError(f"{', '.join(mute)} writes no caption", subject=f"{self.name}.captions")
+
+    def model_digests(self) -> Mapping[str, str]:
+        """All files of the model."""
+        return load_card(self.config.model).digests()
+
+    def setup(self) -> None:
+        """Load the text network and its tokenizer; ModelFileError when it is not what its card says."""
+        from curate.stages.clip.towers import TextTower
+
+        rows = len(self.config.captions) * self.config.batch_size
+        self._tower = TextTower(folder_of(self.config.model), self.config, rows)
+        said, length = clip_settings(self.config.model).embedding, self.embed(["a"]).shape[1]
+        if length != said:
+            raise ModelFileError(f"gives {length} numbers; its card says {said}", subject=self.config.model)
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        """All cosines of one clip; StageError when a caption is empty."""
+        return self.score_batch([item])[0]
+
+    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
+        """As `score`; equal sentences of a batch are read once."""
+        captions = [[self._caption(item, name) for name in self.config.captions] for item in items]
+        texts = list(dict.fromkeys(text for own in captions for text in own))
+        vector_of = dict(zip(texts, self.embed(texts).astype(np.float64), strict=True))
+        return [
+            self._compared(item, np.stack([vector_of[text] for text in own]))
+            for item, own in zip(items, captions, strict=True)
+        ]
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 (n, length), of length 1 each, of n texts."""
+        return self._tower.embed(texts)
+
+    @staticmethod
+    def _caption(item: ClipItem, name: str) -> str:
+        text = item.cells[name][_CAPTION]
+        if not (text and text.strip()):
+            raise StageError(f"the caption of {name} is empty", subject=item.clip.clip_id)
+        return text
+
+    def _compared(self, item: ClipItem, texts_nd: np.ndarray) -> Mapping[str, Any]:
+        frames_3d = np.stack([np.asarray(item.cells[_CLIP][frame], np.float64) for frame in FRAMES])
+        if frames_3d.shape[1] != texts_nd.shape[1]:
+            raise StageError(
+                f"an embedding of {frames_3d.shape[1]} numbers, the text's has {texts_nd.shape[1]}",
+                subject=item.clip.clip_id,
+            )
+        # What was stored as half floats is of length 1 to three digits only.
+        frames_3d /= np.linalg.norm(frames_3d, axis=1, keepdims=True)
+        texts_nd = texts_nd / np.linalg.norm(texts_nd, axis=1, keepdims=True)
+        # Products summed in one order whatever the number of captions; a matrix product promises none.
+        cosines_n3 = (texts_nd[:, None] * frames_3d[None]).sum(axis=2)
+        pairs = [float((a * b).sum()) for a, b in combinations(texts_nd, 2)]
+        names = [_short(name) for name in self.config.captions]
+        return {
+            **dict(zip(names, cosines_n3.tolist(), strict=True)),
+            "all": cosines_n3.ravel().tolist(),
+            "disagreement": 1 - sum(pairs) / len(pairs) if pairs else None,
+            "best": self.config.captions[int(cosines_n3.mean(axis=1).argmax())],
+        }
