@@ -80,6 +80,7 @@ class NetStage(ClipStage[NetConfigT]):
     """
 
     _size = 1
+    _on_gpu = False
 
     @abstractmethod
     def prepare(self, items: Sequence[ClipItem]) -> Any:
@@ -91,9 +92,18 @@ class NetStage(ClipStage[NetConfigT]):
 
     def settle(self) -> tuple[torch.device, torch.dtype]:
         """For ``setup``: where to put the network, and in which numbers."""
+        import torch
+
         device, dtype = place(self.config)
-        self._size = self.config.batch_size if device.type == "cuda" else 1
+        self._on_gpu = device.type == "cuda"
+        self._size = self.config.batch_size if self._on_gpu else 1
+        if not self._on_gpu:
+            torch.set_num_threads(1)  # one worker per core is cheaper than threads inside a worker
         return device, dtype
+
+    def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in memory from which a GPU takes it without a copy; itself where there is none."""
+        return tensor.pin_memory() if self._on_gpu else tensor
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Values for one clip."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from curate.errors import ConfigError, ModelFileError, StageError
-from curate.stage import ClipItem, ClipStage, Column, Stage
+from curate.stage import ClipItem, Column, Stage
 from curate.stages.clip.card import FRAMES, clip_settings
-from curate.stages.nets import NetConfig, net_resources
+from curate.stages.nets import NetConfig, NetStage, net_resources
 from curate.weights.cards import load_card
 from curate.weights.store import folder_of
+
+if TYPE_CHECKING:
+    import torch
 
 _CLIP = "clip"
 _CAPTION = "caption"
@@ -51,7 +54,7 @@ def _short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-class ClipSimilarity(ClipStage[SimilarityConfig]):
+class ClipSimilarity(NetStage[SimilarityConfig]):
     """The text half of an OpenCLIP model beside the stored embeddings of `clip`. Looks at no pixels."""
 
     name = "clip.similarity"
@@ -94,29 +97,26 @@ class ClipSimilarity(ClipStage[SimilarityConfig]):
         """Load the text network and its tokenizer; ModelFileError when it is not what its card says."""
         from curate.stages.clip.towers import TextTower
 
-        rows = len(self.config.captions) * self.config.batch_size
-        self._tower = TextTower(folder_of(self.config.model), self.config, rows)
-        said, length = clip_settings(self.config.model).embedding, self.embed(["a"]).shape[1]
+        self._tower = TextTower(folder_of(self.config.model), *self.settle())
+        said = clip_settings(self.config.model).embedding
+        length = self.embed(["a"]).shape[1]
         if length != said:
             raise ModelFileError(f"gives {length} numbers; its card says {said}", subject=self.config.model)
 
-    def score(self, item: ClipItem) -> Mapping[str, Any]:
-        """All cosines of one clip; StageError when a caption is empty."""
-        return self.score_batch([item])[0]
+    def prepare(self, items: Sequence[ClipItem]) -> torch.Tensor:
+        """(captions x clips, context); StageError when a caption is empty."""
+        texts = [self._caption(item, name) for item in items for name in self.config.captions]
+        return self.pinned(self._tower.tokens(texts))
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
-        """As `score`; equal sentences of a batch are read once."""
-        captions = [[self._caption(item, name) for name in self.config.captions] for item in items]
-        texts = list(dict.fromkeys(text for own in captions for text in own))
-        vector_of = dict(zip(texts, self.embed(texts).astype(np.float64), strict=True))
-        return [
-            self._compared(item, np.stack([vector_of[text] for text in own]))
-            for item, own in zip(items, captions, strict=True)
-        ]
+    def infer(self, items: Sequence[ClipItem], prepared: torch.Tensor) -> list[Mapping[str, Any]]:
+        """All cosines of each clip."""
+        vectors_bnd = self._tower.embed(prepared).astype(np.float64)
+        vectors_bnd = vectors_bnd.reshape(len(items), len(self.config.captions), -1)
+        return [self._compared(item, texts_nd) for item, texts_nd in zip(items, vectors_bnd, strict=True)]
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """float32 (n, length), of length 1 each, of n texts."""
-        return self._tower.embed(texts)
+        return self._tower.embed(self._tower.tokens(texts))
 
     @staticmethod
     def _caption(item: ClipItem, name: str) -> str:

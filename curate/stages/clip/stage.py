@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from curate.errors import ModelFileError, StageError
-from curate.stage import ClipItem, ClipStage, Column, ViewSpec
+from curate.stage import ClipItem, Column, ViewSpec
 from curate.stages.clip.card import FRAMES, POINTS, clip_settings
-from curate.stages.nets import NetConfig, net_resources
+from curate.stages.nets import NetConfig, NetStage, net_resources
 from curate.weights.cards import load_card
 from curate.weights.store import folder_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ClipConfig(NetConfig):
@@ -22,7 +25,7 @@ class ClipConfig(NetConfig):
     model: str = "openclip-vit-l-14"
 
 
-class Clip(ClipStage[ClipConfig]):
+class Clip(NetStage[ClipConfig]):
     """The image half of an OpenCLIP model. Its frames come at the size it sees, so its transform only crops them."""
 
     name = "clip"
@@ -49,8 +52,7 @@ class Clip(ClipStage[ClipConfig]):
         from curate.stages.clip.towers import ImageTower
 
         said = clip_settings(self.config.model)
-        rows = len(FRAMES) * self.config.batch_size
-        self._tower = ImageTower(folder_of(self.config.model), self.config, rows)
+        self._tower = ImageTower(folder_of(self.config.model), *self.settle())
         length = self.embed([np.zeros((said.image_px, said.image_px, 3), np.uint8)]).shape[1]
         if (self._tower.image_px, length) != (said.image_px, said.embedding):
             raise ModelFileError(
@@ -59,30 +61,19 @@ class Clip(ClipStage[ClipConfig]):
                 subject=self.config.model,
             )
 
-    def score(self, item: ClipItem) -> Mapping[str, Any]:
-        """The three embeddings of one clip; StageError when the view lacks frames."""
-        return self.score_batch([item])[0]
+    def prepare(self, items: Sequence[ClipItem]) -> torch.Tensor:
+        """(3 x clips, 3, image_px, image_px); StageError when a view lacks frames."""
+        for item in items:
+            if len(item.views["ends"].frames) != len(FRAMES):
+                found = len(item.views["ends"].frames)
+                raise StageError(f"needs {len(FRAMES)} frames, got {found}", subject=item.clip.clip_id)
+        return self.pinned(self._tower.pixels([frame for item in items for frame in item.views["ends"].frames]))
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
-        """As `score`; of a short clip whose three frames are the same one, that one is looked at once."""
-        frames: list[np.ndarray] = []
-        places = [self._places(item, frames) for item in items]
-        vectors = self.embed(frames).astype(np.float16)
-        return [dict(zip(FRAMES, vectors[place], strict=True)) for place in places]
-
-    @staticmethod
-    def _places(item: ClipItem, frames: list[np.ndarray]) -> list[int]:
-        """Adds a clip's different frames to those to look at; gives the places of its three."""
-        view = item.views["ends"]
-        if len(view.frames) != len(FRAMES):
-            raise StageError(f"needs {len(FRAMES)} frames, got {len(view.frames)}", subject=item.clip.clip_id)
-        place_of: dict[int, int] = {}
-        for pts, frame in zip(view.pts.tolist(), view.frames, strict=True):
-            if pts not in place_of:
-                place_of[pts] = len(frames)
-                frames.append(frame)
-        return [place_of[pts] for pts in view.pts.tolist()]
+    def infer(self, items: Sequence[ClipItem], prepared: torch.Tensor) -> list[Mapping[str, Any]]:
+        """The three embeddings of each clip."""
+        vectors_b3d = self._tower.embed(prepared).astype(np.float16).reshape(len(items), len(FRAMES), -1)
+        return [dict(zip(FRAMES, vectors_3d, strict=True)) for vectors_3d in vectors_b3d]
 
     def embed(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (n, length), of length 1 each, of n RGB frames, uint8 (height, width, 3)."""
-        return self._tower.embed(frames)
+        return self._tower.embed(self._tower.pixels(frames))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curate.errors import MissingModelError, ModelFileError
-from curate.stages.nets import NetConfig, place
 from curate.weights.loading import load_state
 
 if TYPE_CHECKING:
@@ -26,75 +25,64 @@ _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"
 """In the order in which open_clip itself looks for them."""
 
 
-class Tower:
-    """One half of a model: inputs of one shape in, unit vectors out.
-
-    The network always runs at ``rows`` inputs, the last batch padded with zeros: matrix products of different sizes
-    round differently, and a vector must not depend on what it was computed with. On a CPU that is one input.
-    """
-
-    def __init__(self, folder: str, config: NetConfig, rows: int) -> None:
-        self.device, self.dtype = place(config)
-        self.rows = 1 if self.device.type == "cpu" else rows
-        self._model, self._cfg = _build(folder, self.device, self.dtype)
-
-    def _embed(self, inputs: Sequence[torch.Tensor], forward: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-        """float32 (n, length) of n inputs of one shape."""
-        import torch
-
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
-        found: list[np.ndarray] = []
-        with torch.inference_mode():
-            for start in range(0, len(inputs), self.rows):
-                part = torch.stack(list(inputs[start : start + self.rows]))
-                padded = part.new_zeros(self.rows, *part.shape[1:])
-                padded[: len(part)] = part
-                vectors = forward(padded.to(self.device))[: len(part)].float()
-                found.append(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
-        return np.concatenate(found)
-
-
-class ImageTower(Tower):
+class ImageTower:
     """The image network with the library's own evaluation transform."""
 
-    def __init__(self, folder: str, config: NetConfig, rows: int) -> None:
+    def __init__(self, folder: str, device: torch.device, dtype: torch.dtype) -> None:
         import_open_clip()
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
-        super().__init__(folder, config, rows)
-        self._network = self._model.visual
+        model, _ = _build(folder, device, dtype)
+        self._network, self._device, self._dtype = model.visual, device, dtype
         self.image_px = int(np.max(self._network.image_size))
         preprocess: Any = self._network.preprocess_cfg
         self._transform: Any = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
-        del self._model
 
-    def embed(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """float32 (n, length), of length 1 each, of n RGB frames, uint8 (height, width, 3), of any sizes."""
+    def pixels(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+        """(n, 3, image_px, image_px) of n RGB frames, uint8 (height, width, 3), of any sizes."""
+        import torch
         from PIL import Image
 
-        inputs = [self._transform(Image.fromarray(frame)).to(self.dtype) for frame in frames]
-        return self._embed(inputs, self._network)
+        return torch.stack([self._transform(Image.fromarray(frame)) for frame in frames]).to(self._dtype)
+
+    def embed(self, pixels_n3hw: torch.Tensor) -> np.ndarray:
+        """float32 (n, length), of length 1 each."""
+        return _unit_vectors(self._network, pixels_n3hw, self._device)
 
 
-class TextTower(Tower):
+class TextTower:
     """The text network with its tokenizer: the library's own, or the one that lies in the folder."""
 
-    def __init__(self, folder: str, config: NetConfig, rows: int) -> None:
+    def __init__(self, folder: str, device: torch.device, dtype: torch.dtype) -> None:
         open_clip = import_open_clip()
-        super().__init__(folder, config, rows)
+        self._model, cfg = _build(folder, device, dtype)
+        self._device = device
         # Texts need none of it, and it is the larger half.
         self._model.visual = None
-        named = self._cfg["text_cfg"].get("hf_tokenizer_name")
+        named = cfg["text_cfg"].get("hf_tokenizer_name")
         safe = {"local_files_only": True, "trust_remote_code": False} if named else {}
         try:
             self._tokenizer: Any = open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
         except (OSError, ValueError) as error:
             raise ModelFileError(f"holds no tokenizer that can be read: {error}", subject=folder) from error
 
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 (n, length), of length 1 each, of n texts; what is beyond the model's context is cut off."""
-        return self._embed(list(self._tokenizer(list(texts))), self._model.encode_text)
+    def tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        """int64 (n, context); what is beyond the model's context is cut off."""
+        return self._tokenizer(list(texts))
+
+    def embed(self, tokens_nl: torch.Tensor) -> np.ndarray:
+        """float32 (n, length), of length 1 each."""
+        return _unit_vectors(self._model.encode_text, tokens_nl, self._device)
+
+
+def _unit_vectors(
+    forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, device: torch.device
+) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        vectors_nd = forward(inputs.to(device, non_blocking=True)).float()
+        return torch.nn.functional.normalize(vectors_nd, dim=-1).cpu().numpy()
 
 
 def import_open_clip() -> Any:
