@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from model_kit import ModelKit
+from tiny_models import add_captioners
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
 from curate.stages.cut.stage import CutConfig
@@ -13,6 +15,8 @@ from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
 from curate.weights.cards import all_cards
 from curate.weights.store import fetch
+
+CAPTIONERS = ("caption.coca", "caption.vblip")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +43,19 @@ def cells_for(stage: Stage[Any]) -> dict[str, dict[str, Any]]:
 def made(name: str, **config: Any) -> Stage[Any]:
     cls = stage_class(name)
     return cls(cls.config_type(**config))
+
+
+@pytest.fixture(scope="module")
+def captioners(tmp_path_factory):
+    """A folder for the files of small captioners."""
+    return tmp_path_factory.mktemp("captioners")
+
+
+@pytest.fixture(autouse=True)
+def small_captioner(request, captioners, monkeypatch, tmp_path):
+    """For the captioners' tests, small models under the names of the large ones."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("name") in CAPTIONERS:
+        add_captioners(ModelKit(tmp_path / "kit", monkeypatch), captioners)
 
 
 @pytest.mark.parametrize("name", sorted(stage_names()))
