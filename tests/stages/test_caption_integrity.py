@@ -17,7 +17,7 @@ from curate.stages.registry import stage_class
 
 N_CLIPS = 8
 SETTINGS = {
-    "caption.coca": {"max_tokens": 8},
+    "caption.coca": {"max_tokens": 10},
     "caption.vblip": {"max_tokens": 10, "beams": 2, "frames": 3, "prompt": "Question:"},
 }
 
@@ -46,7 +46,7 @@ def clips(stage, clip_item):
     for i in range(N_CLIPS):
         size = ((32, 40), (40, 32))[i % 2]
         rng = np.random.default_rng(i)
-        frames = (rng.integers(0, 192, 3) + rng.integers(0, 64, (n_frames, *size, 3))).astype(np.uint8)
+        frames = (rng.integers(0, 128, 3) + rng.integers(0, 128, (n_frames, *size, 3))).astype(np.uint8)
         clip = Clip.of_span("0" * 64, 0, Fraction(1, 1000), Span(i, i + 1))
         found.append(replace(clip_item(views={"frames": frames}), clip=clip))
     cells = {item.clip.clip_id: stage.process([item])[0] for item in found}
