@@ -82,7 +82,7 @@ def coca_state(seed: int, end_gain: float = 5.0) -> dict[str, Any]:
     return state
 
 
-def tiny_coca(folder: Path, seed: int = 0, *, pickled: bool = False) -> Path:
+def tiny_coca(folder: Path, seed: int = 4, *, pickled: bool = False) -> Path:
     """A CoCa in open_clip's hub format: `open_clip_config.json` and safetensors, or a pickled checkpoint."""
     import torch
     from safetensors.torch import save_file
@@ -107,8 +107,9 @@ _VBLIP_WORDS = ["the", "person", "dog", "is", "runs", "sits", "jumps", "on", "in
 _VBLIP_WORDS += ["Question", "Answer", "What", "happening", "this", "video"]
 
 
-def _tokenizer(folder: Path) -> int:
-    """A byte-level tokenizer as OPT's, saved as that is; gives the size of its vocabulary."""
+def _tokenizer(folder: Path, around: str) -> int:
+    """A byte-level tokenizer as OPT's, saved as that is; gives the size of its vocabulary. ``around``: the template
+    that puts marks to a prompt."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -122,7 +123,7 @@ def _tokenizer(folder: Path) -> int:
         show_progress=False,
     )
     made.train_from_iterator([f" {word}" for word in _VBLIP_WORDS for _ in range(3)], words)
-    made.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("</s>", 2)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     )
@@ -130,12 +131,11 @@ def _tokenizer(folder: Path) -> int:
     return len(fast)
 
 
-def vblip_config(vocabulary: int, *, image_tokens: bool = False) -> Any:
-    """A configuration of BLIP-2 with OPT, in small; with image tokens as checkpoints have had them since 2024."""
-    from transformers import Blip2Config, OPTConfig
+def _opt(vocabulary: int) -> Any:
+    from transformers import OPTConfig
 
-    text = OPTConfig(
-        vocab_size=vocabulary + image_tokens,
+    return OPTConfig(
+        vocab_size=vocabulary,
         hidden_size=32,
         word_embed_proj_dim=32,
         ffn_dim=64,
@@ -146,6 +146,30 @@ def vblip_config(vocabulary: int, *, image_tokens: bool = False) -> Any:
         bos_token_id=2,
         pad_token_id=1,
     )
+
+
+def _t5(vocabulary: int) -> Any:
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=vocabulary,
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        eos_token_id=2,
+        pad_token_id=1,
+        decoder_start_token_id=1,
+    )
+
+
+def vblip_config(text: Any, image_token: int | None = None) -> Any:
+    """A configuration of BLIP-2 in small; with an image token as checkpoints have had them since 2024."""
+    from transformers import Blip2Config
+
     vision = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "image_size": 28, "patch_size": 14,
@@ -154,26 +178,36 @@ def vblip_config(vocabulary: int, *, image_tokens: bool = False) -> Any:
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "encoder_hidden_size": 32, "vocab_size": 32,
     }  # fmt: skip
-    token = {"image_token_index": vocabulary} if image_tokens else {}
+    token = {} if image_token is None else {"image_token_index": image_token}
     return Blip2Config(
         vision_config=vision, qformer_config=qformer, text_config=text.to_dict(), num_query_tokens=6, **token
     )
 
 
 def tiny_vblip(
-    folder: Path, seed: int = 0, *, image_tokens: bool = False, pickled: bool = False, end_gain: float = 1.5
+    folder: Path,
+    seed: int = 1,
+    *,
+    language: str = "opt",
+    image_tokens: bool = False,
+    pickled: bool = False,
+    end_gain: float = 1.5,
 ) -> Path:
     """A VideoBLIP in the format of `transformers`, as the published ones of 2023 are: configuration with what was then
     written into it, tokenizer, preprocessing; weights as safetensors, or pickled in two shards.
 
-    ``end_gain``: how readily a sentence ends; from about 2 on some end before they begin.
+    ``language``: ``opt``, which goes on from what it is shown, or ``t5``, which reads it first. ``end_gain``: how
+    readily a sentence of OPT ends; from about 2 on some end before they begin.
     """
     from transformers import Blip2ForConditionalGeneration, BlipImageProcessor
 
     folder.mkdir(parents=True, exist_ok=True)
-    model = Blip2ForConditionalGeneration(vblip_config(_tokenizer(folder), image_tokens=image_tokens))
+    n = _tokenizer(folder, "$A </s>" if language == "t5" else "</s> $A")
+    text = _t5(n) if language == "t5" else _opt(n + image_tokens)
+    model = Blip2ForConditionalGeneration(vblip_config(text, n if image_tokens else None))
     fill(model, seed)
-    _vary(model.language_model.model.decoder, end_gain)
+    if language == "opt":
+        _vary(model.language_model.model.decoder, end_gain)
     if pickled:
         _save_shards(folder, model.state_dict())
         model.config.save_pretrained(folder)
@@ -222,5 +256,5 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def add_captioners(kit: ModelKit, folder: Path) -> None:
     """Small models under the names that `caption.coca` and `caption.vblip` have as defaults."""
-    kit.add("coca-vit-l-14", tiny_coca(folder / "coca", 4), COCA_SETTINGS)
-    kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip", 1), VBLIP_SETTINGS)
+    kit.add("coca-vit-l-14", tiny_coca(folder / "coca"), COCA_SETTINGS)
+    kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip"), VBLIP_SETTINGS)

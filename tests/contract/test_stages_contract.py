@@ -7,34 +7,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
-from clip_kit import OPENAI_LIKE, add_head, add_open_clip, kit_beside
+from svd_kit import EMBEDDING, small_models
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
 from curate.stages.cut.stage import CutConfig
 from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
 
-REAL = ("efficientnet-lite0", "pp-ocr-det")
-LENGTH = OPENAI_LIKE["model_cfg"]["embed_dim"]
 CONFIGS: dict[str, dict[str, Any]] = {"clip.similarity": {"captions": ("caption.template",)}}
 """Where the defaults name stages of which this test makes no cells."""
 
-UNIT = np.eye(LENGTH, dtype=np.float16)
+UNIT = np.eye(EMBEDDING, dtype=np.float16)
 CELLS = {"clip": {"first": UNIT[0], "middle": UNIT[1], "last": UNIT[2]}}
 """Where `plausible` values are too little."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory):
-    """Small models are fetched once into the user's own folder; large ones have small ones in their place."""
-    folder = tmp_path_factory.mktemp("models")
+    """The models that a package index carries; large ones have small ones in their place."""
     with pytest.MonkeyPatch.context() as patch:
-        kit = kit_beside(folder, patch, REAL)
-        add_open_clip(kit, "openclip-vit-l-14", OPENAI_LIKE, folder / "made" / "clip")
-        head = {"weight": torch.ones(1, LENGTH), "bias": torch.zeros(1)}
-        settings = {"head": "linear", "embedding": LENGTH, "family": "kit"}
-        add_head(kit, "laion-aesthetic-sac-logos-ava1-l14", head, folder / "made" / "head", **settings)
+        small_models(tmp_path_factory.mktemp("models"), patch)
         yield
 
 

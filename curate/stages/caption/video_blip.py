@@ -22,6 +22,7 @@ from transformers import (
     BlipImageProcessor,
     GenerationConfig,
 )
+from transformers.utils import logging
 
 from curate.errors import ModelFileError
 
@@ -113,6 +114,7 @@ def load(folder: str, device: torch.device, dtype: torch.dtype) -> Loaded:
 
     ModelFileError when something is missing from it, or is of another model. Nothing outside the folder is asked.
     """
+    logging.disable_progress_bar()  # its bars would run into those of the run
     try:
         kind = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type")
         if kind not in _KINDS:
@@ -131,6 +133,8 @@ def load(folder: str, device: torch.device, dtype: torch.dtype) -> Loaded:
         images = BlipImageProcessor.from_pretrained(folder, local_files_only=True)
     except _BROKEN as error:
         raise ModelFileError(f"cannot be loaded as BLIP-2: {error}", subject=folder) from error
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
+        raise ModelFileError("holds no tokenizer", subject=folder)  # the library makes an empty one then
     model, report = made
     lacking = sorted(report["missing_keys"])
     if lacking:
