@@ -79,7 +79,8 @@ class NetStage(ClipStage[NetConfigT]):
     alone fails.
     """
 
-    _size = 1
+    rows = 1
+    """Clips that the network sees at a time, once it is set up."""
     _on_gpu = False
 
     @abstractmethod
@@ -96,7 +97,7 @@ class NetStage(ClipStage[NetConfigT]):
 
         device, dtype = place(self.config)
         self._on_gpu = device.type == "cuda"
-        self._size = self.config.batch_size if self._on_gpu else 1
+        self.rows = self.config.batch_size if self._on_gpu else 1
         if not self._on_gpu:
             torch.set_num_threads(1)  # one worker per core is cheaper than threads inside a worker
         return device, dtype
@@ -128,7 +129,7 @@ class NetStage(ClipStage[NetConfigT]):
         return self.cells_of(items, lambda: self._infer_all(prepared.result()))
 
     def _prepare_all(self, items: Sequence[ClipItem]) -> list[_Batch]:
-        size, batches = self._size, []
+        size, batches = self.rows, []
         for start in range(0, len(items), size):
             part = items[start : start + size]
             padded = [*part, *[part[-1]] * (size - len(part))]
@@ -140,11 +141,11 @@ class NetStage(ClipStage[NetConfigT]):
 
     def _infer_batch(self, batch: _Batch) -> list[Mapping[str, Any]]:
         size = len(batch.padded)
-        if size <= self._size:
+        if size <= self.rows:
             found = _unless_out_of_memory(lambda: self.infer(batch.padded, batch.tensors), alone=size == 1)
             if found is not None:
                 return found[: len(batch.items)]
-            self._size = size // 2
+            self.rows = size // 2
         return self.score_batch(batch.items)
 
 

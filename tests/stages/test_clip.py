@@ -98,7 +98,7 @@ def test_a_clip_gives_the_same_alone_in_a_batch_and_in_another_order(stage, clip
 
 def test_batches_of_a_fixed_shape_are_padded_and_cut(stage, kit, clip_item, monkeypatch):
     """The shape that a GPU runs: seven clips in batches of three, the last one padded."""
-    monkeypatch.setattr(stage, "_size", 3)
+    monkeypatch.setattr(stage, "rows", 3)
     frames = frames_for(stage, 3, 7)
     items = [item_of(clip_item, frames[[number, number, number]]) for number in range(7)]
     found = [cell.values for cell in stage.process(items)]

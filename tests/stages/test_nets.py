@@ -57,7 +57,7 @@ class OnGpu(Small):
 
     def setup(self):
         super().setup()
-        self._size = self.config.batch_size
+        self.rows = self.config.batch_size
 
 
 @pytest.fixture

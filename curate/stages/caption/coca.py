@@ -82,13 +82,16 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
         if not isinstance(self._tokenizer, open_clip.SimpleTokenizer):
             raise ModelFileError("asks for another tokenizer than open_clip's own", subject=self.config.model)
 
-    def write(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """One text per frame, uint8 (1, height, width, 3) each."""
+    def pixels(self, clips: Sequence[np.ndarray]) -> torch.Tensor:
+        """(clips, 3, image_px, image_px) of middle frames, uint8 (1, height, width, 3) each."""
         import torch
         from PIL import Image
 
-        pixels_b3hw = torch.stack([self._transform(Image.fromarray(frames[0])) for frames in clips])
-        return [self._tokenizer.decode(tokens) for tokens in self.tokens(pixels_b3hw)]
+        return torch.stack([self._transform(Image.fromarray(frames[0])) for frames in clips])
+
+    def write(self, pixels: torch.Tensor) -> list[str]:
+        """One text per picture."""
+        return [self._tokenizer.decode(tokens) for tokens in self.tokens(pixels)]
 
     def tokens(self, pixels_b3hw: torch.Tensor) -> list[list[int]]:
         """Token ids per preprocessed picture, float (batch, 3, height, width), without the marks of start and end."""
@@ -103,7 +106,7 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
             config.min_tokens,
         )
         with torch.inference_mode():
-            latent, tokens_bnd = model._encode_image(pixels_b3hw.to(self._device, self._dtype))
+            latent, tokens_bnd = model._encode_image(pixels_b3hw.to(self._device, self._dtype, non_blocking=True))
             seen = {
                 "image_latent": latent.repeat_interleave(config.beams, dim=0),
                 "image_embs": tokens_bnd.repeat_interleave(config.beams, dim=0),

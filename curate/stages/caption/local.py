@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from curate.errors import ConfigError, StageError
-from curate.stage import ClipItem, View
+from curate.stage import ClipItem, Column, View
 from curate.stages.caption.base import CaptionStage, frames_digest, tidy
-from curate.stages.nets import NetConfig, net_resources, place
+from curate.stages.nets import NetConfig, NetStage, net_resources
 from curate.weights.cards import load_card
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ class LocalConfig(NetConfig):
 LocalT = TypeVar("LocalT", bound=LocalConfig)
 
 
-class LocalCaptioner(CaptionStage[LocalT]):
-    """Captions from a network that this worker holds. Authors write ``load`` and ``write``."""
+class LocalCaptioner(NetStage[LocalT]):
+    """Captions from a network that this worker holds. Authors write ``load``, ``pixels`` and ``write``.
 
+    Where two words score alike rounding would choose between them, so the shape at which the network runs must be
+    one (see `NetStage`).
+    """
+
+    columns: ClassVar[tuple[Column, ...]] = CaptionStage.columns
     view = "frames"
-    rows = 1
-    """Clips that the network sees at a time, once it is set up: one on a CPU, where more gain little."""
 
     def __init__(self, config: LocalT) -> None:
         super().__init__(config)
@@ -44,41 +47,32 @@ class LocalCaptioner(CaptionStage[LocalT]):
 
     def setup(self) -> None:
         """Load the network, once per worker."""
-        import torch
-
-        torch.set_num_threads(1)
-        device, dtype = place(self.config)
-        self.rows = 1 if device.type == "cpu" else self.config.batch_size
-        self.load(device, dtype)
+        self.load(*self.settle())
 
     @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring the network to the device."""
 
     @abstractmethod
-    def write(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """One text per clip from its frames, uint8 (n_frames, height, width, 3) each; sizes may differ."""
+    def pixels(self, clips: Sequence[np.ndarray]) -> torch.Tensor:
+        """What the network is shown of each clip: frames uint8 (n_frames, height, width, 3) each; sizes may differ."""
 
-    def score(self, item: ClipItem) -> Mapping[str, Any]:
-        """As in a batch of one."""
-        return self.score_batch([item])[0]
+    @abstractmethod
+    def write(self, pixels: torch.Tensor) -> list[str]:
+        """One text per clip."""
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
-        """A caption per clip, in the order of the clips; StageError names the clip whose frames or text are wanting."""
+    def prepare(self, items: Sequence[ClipItem]) -> tuple[torch.Tensor, list[str]]:
+        """Pixels, and the digest of each clip's frames; StageError names a clip whose frames are wanting."""
         views = [self._view(item) for item in items]
-        return [
-            {"caption": _some(tidy(text), item), "frames": frames_digest(view)}
-            for item, view, text in zip(items, views, self._texts([view.frames for view in views]), strict=True)
-        ]
+        return self.pinned(self.pixels([view.frames for view in views])), [frames_digest(view) for view in views]
 
-    def _texts(self, clips: list[np.ndarray]) -> list[str]:
-        """The network always sees ``rows`` clips, the last of a short batch repeated: products of other sizes round
-        otherwise, and where two words score alike the rounding would choose."""
-        texts: list[str] = []
-        for start in range(0, len(clips), self.rows):
-            part = clips[start : start + self.rows]
-            texts += self.write([*part, *part[-1:] * (self.rows - len(part))])[: len(part)]
-        return texts
+    def infer(self, items: Sequence[ClipItem], prepared: tuple[torch.Tensor, list[str]]) -> list[Mapping[str, Any]]:
+        """A caption per clip; StageError names a clip of which nothing was said."""
+        pixels, digests = prepared
+        return [
+            {"caption": _some(tidy(text), item), "frames": digest}
+            for item, text, digest in zip(items, self.write(pixels), digests, strict=True)
+        ]
 
     def _view(self, item: ClipItem) -> View:
         view = item.views[self.view]

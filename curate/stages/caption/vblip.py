@@ -66,11 +66,15 @@ class VblipCaption(LocalCaptioner[VblipConfig]):
         self._prompt = self._loaded.prompt_ids(self.config.prompt)
         self._how = self._loaded.how(self.config.beams, self.config.max_tokens)
 
-    def write(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """One text per clip, uint8 (frames, height, width, 3) each."""
+    def pixels(self, clips: Sequence[np.ndarray]) -> torch.Tensor:
+        """(clips, frames, 3, image_px, image_px) of clips uint8 (frames, height, width, 3) each."""
+        return self._loaded.pixels(clips)
+
+    def write(self, pixels: torch.Tensor) -> list[str]:
+        """One text per clip."""
         import torch
 
-        pixels_bt3hw = self._loaded.pixels(clips).to(self._device, self._dtype)
+        pixels_bt3hw = pixels.to(self._device, self._dtype, non_blocking=True)
         with torch.inference_mode():
             ids_bn = self._loaded.model.answer(pixels_bt3hw, self._prompt, self._how)
         return self._loaded.tokenizer.batch_decode(ids_bn, skip_special_tokens=True)
