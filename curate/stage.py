@@ -227,8 +227,7 @@ class ProbeStage(Stage[ConfigT]):
 class Thumb:
     """A small picture of one frame for cut detection: uint8 (height, width, 3), Y U V, unrotated, averaged.
 
-    ``skipped``: pts, ascending, of the frames between the thumb before and this one that were not shown.
-    ``reference``: other frames may need this one.
+    ``skipped``: pts, ascending, of frames between the thumb before and this one. ``reference``: others may need this.
     """
 
     pts: int
