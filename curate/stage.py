@@ -227,8 +227,7 @@ class ProbeStage(Stage[ConfigT]):
 class Thumb:
     """A small picture of one frame for cut detection: uint8 (height, width, 3), Y U V, unrotated, averaged.
 
-    ``skipped``: pts, ascending, of the frames between the thumb before and this one that were not shown.
-    ``reference``: other frames may need this one; it is decoded in any case.
+    ``skipped``: pts, ascending, of frames between the thumb before and this one. ``reference``: others may need this.
     """
 
     pts: int
@@ -264,16 +263,12 @@ class CutDetector(Protocol):
 
 
 class CutStage(Stage[ConfigT]):
-    """The source stage that finds a source's clips."""
+    """The source stage that finds a source's clips. What its detector wants: thumbs of ``thumb_width_px``, of every
+    frame or not; ``s_per_frame`` is the time it may take for one beyond what decoding may take."""
 
     thumb_width_px: int = THUMB_WIDTH_PX
-    """Width of the thumbs its detector wants."""
-
     every_frame: bool = False
-    """Whether its detector must be shown every frame."""
-
     s_per_frame: float = 0.0
-    """What its detector may take for a frame it is shown, beyond what decoding may take, before it is stopped."""
 
     @abstractmethod
     def detector(self, facts: SourceFacts) -> CutDetector:

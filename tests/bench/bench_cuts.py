@@ -95,10 +95,10 @@ class Found:
     call: str = "cut"
 
 
-def ours(path: Path) -> list[Found]:
-    """The gaps between the clips that the default detector leaves when every shot may be a clip."""
+def ours(path: Path, method: str) -> list[Found]:
+    """The gaps between the clips that a method of `cut` leaves when every shot may be a clip."""
     facts = read_facts(str(path))
-    stage = Cut(CutConfig(min_len_s=0, max_len_s=0))
+    stage = Cut(CutConfig.model_validate({"method": method, "min_len_s": 0, "max_len_s": 0}))
     pieces = Detection(str(path), facts, stage, ViewSampler(facts, {})).spans()
     spans = [span for some in pieces for span in some]
     pts = frame_times(path)
@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument("--transnet", action="store_true", help="TransNetV2 too (slow; see cut_peers.py)")
+    parser.add_argument("--method", default="cascade", help="our method, of those that `cut` knows")
     parser.add_argument("--show", action="store_true", help="list what was missed and invented")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -225,7 +226,7 @@ def main() -> None:
             line = [f"{path.name:24}"]
             for name, tally in tallies.items():
                 began = cpu_s()
-                found = ours(path) if name == OURS else [Found(*each) for each in PEERS[name](path)]
+                found = ours(path, args.method) if name == OURS else [Found(*each) for each in PEERS[name](path)]
                 show = (lambda text, p=path.name: print(f"    {p} {text}")) if args.show and name == OURS else _silent
                 one = judge(events, distractors, found, show)
                 one.cpu_s = cpu_s() - began

@@ -15,11 +15,12 @@ from engine_kit import Listening, Luma, LumaConfig, StrideConfig, StrideCut, run
 from curate.bulk import inline_map
 from curate.engine.inline import InlineEngine
 from curate.engine.pipeline import build_pipeline
-from curate.engine.reading import SourceReader
+from curate.engine.reading import SourceReader, SourceStages
 from curate.engine.run import RunRequest, execute
 from curate.errors import DecodeLimitError, StorageError
 from curate.ingest.listing import list_inputs
 from curate.isolation import Limits, Sandbox
+from curate.media.facts import read_facts
 from curate.query import last_run
 from curate.stage import SourceFile, Thumb
 from curate.stages.probe import Probe, ProbeConfig
@@ -77,6 +78,29 @@ def test_a_child_that_eats_memory_is_stopped_and_its_neighbours_are_untouched(tm
     assert result.counts["inputs"] == {"ok": 2, "failed": 1} and heard.deaths == []
     outcome, cause = inputs(tmp_path / "corpus")["b.mp4"]
     assert (outcome, "more memory" in cause) == ("failed", True)
+
+
+class PatientCut(StrideCut):
+    """Says that it may take long for a frame, as a network does."""
+
+    s_per_frame = 2.0
+
+
+def test_what_a_detector_may_take_for_a_frame_is_added_to_what_decoding_may_take(bucket):
+    path = bucket / "a.mp4"
+    file = SourceFile(str(path), str(path), "0" * 64, path.stat().st_size)
+    reader = SourceReader(Limits(least_s=1e-4, s_per_megapixel=0.0, bytes_per_s=1e15))
+    try:
+        with pytest.raises(DecodeLimitError, match="took more"):
+            list(reader.cut(file, read_facts(str(path)), stages(StrideCut(StrideConfig()))))
+        found = list(reader.cut(file, read_facts(str(path)), stages(PatientCut(StrideConfig()))))
+        assert found[-1]["n_frames"] == 75
+    finally:
+        reader.close()
+
+
+def stages(cut):
+    return SourceStages(Probe(ProbeConfig()), cut, {})
 
 
 @pytest.fixture

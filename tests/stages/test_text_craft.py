@@ -100,7 +100,7 @@ def test_boxes_are_those_of_easyocr(detector, frames, found):
 
 
 def test_boxes_do_not_depend_on_batch_or_order(frames, found, weights):
-    other = Craft(CraftConfig(), frames_a_clip=1)
+    other = Craft(CraftConfig(), cpu_frames=4)
     other.setup()
     backwards = other.detect(frames[::-1])[::-1]
     for boxes, expected in zip(backwards, found, strict=True):

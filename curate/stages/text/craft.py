@@ -29,6 +29,8 @@ _LINES = (0.1, 0.5, 0.5, 0.5, 0.1)
 _LEAST_PX = 20
 """Lines whose longer side is no longer than this are left out, as ``easyocr.Reader.detect`` does."""
 
+_FRAMES_A_CLIP = 3
+
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -49,10 +51,11 @@ class CraftConfig(NetConfig):
 
 @dataclass
 class Craft:
-    """Lines of text, upright where they are level. ``frames_a_clip`` frames belong to a clip of the batch size."""
+    """Lines of text, upright where they are level. ``cpu_frames`` go through the network at once on a CPU: there one
+    is quickest."""
 
     config: CraftConfig
-    frames_a_clip: int = 3
+    cpu_frames: int = 1
 
     def setup(self) -> None:
         """Load the network; MissingModelError without the package or the weights."""
@@ -69,7 +72,7 @@ class Craft:
             ) from error
         torch.set_num_threads(1)
         self._device, self._dtype = place(self.config)
-        self._size = self.frames_a_clip * (self.config.batch_size if self._device.type == "cuda" else 1)
+        self._size = _FRAMES_A_CLIP * self.config.batch_size if self._device.type == "cuda" else self.cpu_frames
         with torch.device("meta"):  # its constructor would fill 138 million numbers that nobody reads
             self._network = CRAFT()
         self._network.load_state_dict(copyStateDict(load_state(path_of(CARD, _FILE))), assign=True)

@@ -119,7 +119,7 @@ class Text(ClipStage[TextConfig]):
 
 def _detector(config: TextConfig) -> Detector:
     if config.detector == "craft":
-        return Craft(config.craft, len(_ENDS))
+        return Craft(config.craft)
     return PpOcr(config.short_side_px, config.min_probability, config.core_probability, config.unclip_ratio)
 
 
