@@ -9,6 +9,7 @@ import logging
 import os
 import tarfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,10 @@ class Store:
             aws_secret_access_key="testing",
             region_name="us-east-1",
         )
+
+    def empty(self) -> None:
+        """Make it a store of one empty bucket: all stores of a process share their objects."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")).close()
         self._client.create_bucket(Bucket=BUCKET)
 
     def put(self, key: str, data: bytes) -> None:
@@ -65,7 +70,9 @@ def store() -> Iterator[Store]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
-        yield Store(server.get_host_and_port())
+        found = Store(server.get_host_and_port())
+        found.empty()
+        yield found
     finally:
         server.stop()
 
