@@ -19,9 +19,9 @@ BUILT_IN = {
     "quality": "curate.stages.quality:Quality",
     "text": "curate.stages.text:Text",
     "features": "curate.stages.features:Features",
+    "caption.template": "curate.stages.caption.template:TemplateCaption",
     "caption.coca": "curate.stages.caption.coca:CocaCaption",
     "caption.vblip": "curate.stages.caption.vblip:VblipCaption",
-    "caption.template": "curate.stages.caption.template:TemplateCaption",
 }
 
 
