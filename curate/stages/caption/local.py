@@ -49,6 +49,7 @@ class LocalCaptioner(CaptionStage[LocalT]):
         torch.set_num_threads(1)
         device, dtype = place(self.config)
         self.rows = 1 if device.type == "cpu" else self.config.batch_size
+        self._n_frames = len(self.views()[self.view].points)
         self.load(device, dtype)
 
     @abstractmethod
@@ -82,9 +83,8 @@ class LocalCaptioner(CaptionStage[LocalT]):
 
     def _view(self, item: ClipItem) -> View:
         view = item.views[self.view]
-        n_frames = len(self.views()[self.view].points)
-        if view.frames.ndim != 4 or view.frames.shape[0] != n_frames or view.frames.shape[3] != 3:
-            raise StageError(f"needs {n_frames} RGB frames, got {view.frames.shape}", subject=item.clip.clip_id)
+        if view.frames.ndim != 4 or view.frames.shape[0] != self._n_frames or view.frames.shape[3] != 3:
+            raise StageError(f"needs {self._n_frames} RGB frames, got {view.frames.shape}", subject=item.clip.clip_id)
         return view
 
 
