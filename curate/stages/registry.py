@@ -19,12 +19,12 @@ BUILT_IN = {
     "quality": "curate.stages.quality:Quality",
     "text": "curate.stages.text:Text",
     "features": "curate.stages.features:Features",
+    "caption.template": "curate.stages.caption.template:TemplateCaption",
     "caption.coca": "curate.stages.caption.coca:CocaCaption",
     "caption.vblip": "curate.stages.caption.vblip:VblipCaption",
     "clip": "curate.stages.clip:Clip",
     "clip.similarity": "curate.stages.clip:ClipSimilarity",
     "aesthetic": "curate.stages.aesthetic:Aesthetic",
-    "caption.template": "curate.stages.caption.template:TemplateCaption",
 }
 
 

@@ -200,6 +200,16 @@ def test_a_search_by_hand():
     assert search(logits_of, 1, Limits(start=0, end=1, beams=2, max_tokens=6, min_tokens=1)) == [[3]]
 
 
+def test_an_end_that_is_not_among_the_best_is_no_end():
+    """One beam: after the start a word is worth more than the end, which then is not kept as a text to fall back on."""
+
+    def logits_of(ids):
+        first = ids.shape[1] == 1
+        return torch.tensor([[0.0, 1.0, 2.0, 0.0] if first else [0.0, -9.0, 0.1, 0.0]] * len(ids))
+
+    assert search(logits_of, 1, Limits(start=0, end=1, beams=1, max_tokens=6, min_tokens=1)) == [[2] * 5]
+
+
 def test_the_middle_frame_at_the_models_size():
     spec = CocaCaption(CocaConfig()).views()["frames"]
     assert (spec.points, spec.short_side_px, spec.pixels) == ((0.5,), 32, "rgb")

@@ -47,6 +47,7 @@ class LocalCaptioner(NetStage[LocalT]):
 
     def setup(self) -> None:
         """Load the network, once per worker."""
+        self._n_frames = len(self.views()[self.view].points)
         self.load(*self.settle())
 
     @abstractmethod
@@ -76,9 +77,8 @@ class LocalCaptioner(NetStage[LocalT]):
 
     def _view(self, item: ClipItem) -> View:
         view = item.views[self.view]
-        n_frames = len(self.views()[self.view].points)
-        if view.frames.ndim != 4 or view.frames.shape[0] != n_frames or view.frames.shape[3] != 3:
-            raise StageError(f"needs {n_frames} RGB frames, got {view.frames.shape}", subject=item.clip.clip_id)
+        if view.frames.ndim != 4 or view.frames.shape[0] != self._n_frames or view.frames.shape[3] != 3:
+            raise StageError(f"needs {self._n_frames} RGB frames, got {view.frames.shape}", subject=item.clip.clip_id)
         return view
 
 
