@@ -143,7 +143,7 @@ class Stage(ABC, Generic[ConfigT]):
     version: ClassVar[int]
     config_type: ClassVar[type[Config]] = Config
     columns: ClassVar[tuple[Column, ...]]
-    resources: ClassVar[Resources] = Resources()
+    resources: Resources = Resources()
     reads_pixels: ClassVar[bool] = True
     stand_in: ClassVar[str] = ""
     """Said in the terminal, the manifest and the statistics where a stage only stands in for a real model."""
@@ -282,7 +282,7 @@ class CutStage(Stage[ConfigT]):
 class ClipStage(Stage[ConfigT]):
     """A stage that gives one cell per clip. Authors write ``score``; the base owns loop, timing and failures."""
 
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: tuple[str, ...] = ()
     """Names of the clip stages whose cells ``score`` sees in ``item.cells``."""
 
     def views(self) -> Mapping[str, ViewSpec]:
@@ -298,22 +298,24 @@ class ClipStage(Stage[ConfigT]):
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Values of the declared columns for one clip. Raise CurateError where it cannot be measured."""
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
-        """Override where a batch is cheaper; an item's result must not depend on its batch-mates."""
+    def score_batch(self, items: Sequence[ClipItem]) -> Sequence[Mapping[str, Any] | CurateError]:
+        """Override where a batch is cheaper; an item's result must not depend on its batch-mates.
+
+        An item that cannot be measured may be answered with its error: it alone fails, and no other is scored again.
+        """
         return [self.score(item) for item in items]
 
     def process(self, items: Sequence[ClipItem]) -> list[Cell]:
         """Score items; one that fails becomes a failed cell and takes nothing else with it."""
         began = time.perf_counter()
-        values: list[Mapping[str, Any]] = []
+        values: list[Mapping[str, Any] | CurateError] = []
         with boundary() as caught:
-            values = [self._checked(value) for value in self.score_batch(items)]
+            values = [v if isinstance(v, CurateError) else self._checked(v) for v in self.score_batch(items)]
             if len(values) != len(items):
                 raise StageError(f"gave {len(values)} results for {len(items)} clips", subject=self.name)
         seconds = (time.perf_counter() - began) / len(items)
         if caught.error is None:
-            pairs = zip(items, values, strict=True)
-            return [Cell(item.clip.clip_id, Outcome.OK, value, seconds) for item, value in pairs]
+            return [_cell(item.clip.clip_id, value, seconds) for item, value in zip(items, values, strict=True)]
         if len(items) > 1:
             return [cell for item in items for cell in self.process([item])]
         return [failed_cell(items[0].clip.clip_id, caught.error, seconds)]
@@ -370,6 +372,12 @@ def boundary() -> Iterator[Caught]:
         yield caught
     except Exception as error:  # noqa: BLE001 - files from strangers and plug-in code raise anything
         caught.error = error
+
+
+def _cell(key: str, value: Mapping[str, Any] | CurateError, seconds: float) -> Cell:
+    if isinstance(value, CurateError):
+        return failed_cell(key, value, seconds)
+    return Cell(key, Outcome.OK, value, seconds)
 
 
 def failed_cell(key: str, error: BaseException, seconds: float, attempt: int = 1) -> Cell:
