@@ -20,6 +20,9 @@ BUILT_IN = {
     "text": "curate.stages.text:Text",
     "features": "curate.stages.features:Features",
     "caption.template": "curate.stages.caption.template:TemplateCaption",
+    "caption.vlm": "curate.stages.caption.vlm:VlmCaption",
+    "caption.fused": "curate.stages.caption.fused:FusedCaption",
+    "caption.chosen": "curate.stages.caption.chosen:ChosenCaption",
 }
 
 

@@ -26,7 +26,7 @@ from curate.stages.caption.chat import Answer, Chat
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-"""Waits between attempts: doubled each time, shortened at random by up to half, longer where the endpoint asks for it."""
+"""Waits between attempts: doubled each time, shortened at random by up to half, longer where the endpoint asks."""
 
 _PASSING = frozenset({408, 409, 425, 429})
 """Statuses below 500 that are worth another attempt."""
@@ -83,7 +83,7 @@ class EndpointConfig(Config):
         return self.model_dump(mode="json", include={"url", "model", "max_tokens", "temperature", "seed"})
 
     def key(self) -> str:
-        """The key, empty where none is wanted; EndpointUnavailableError when its variable is not set on this machine."""
+        """The key, empty where none is wanted; EndpointUnavailableError when its variable is not set here."""
         found = os.environ.get(self.api_key_env, "") if self.api_key_env else ""
         if self.api_key_env and not found:
             raise EndpointUnavailableError(
@@ -133,8 +133,7 @@ class Endpoint:
         self._key = config.key()
         # Without these the client would send what it finds in variables meant for another service.
         unsaid: dict[str, Any] = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit())
-        if not self._key:
-            unsaid["Authorization"] = openai.Omit()
+        self._headers = {} if self._key else {"Authorization": openai.Omit()}
         self._client = openai.AsyncOpenAI(
             base_url=config.url,
             api_key=self._key or "none",
@@ -170,8 +169,8 @@ class Endpoint:
         return await asyncio.gather(*(one(chat) for chat in chats))
 
     async def _ask(self, chat: Chat) -> Answer:
-        reason = ""
-        for attempt in range(self._config.retries + 1):
+        attempt = 0
+        while True:
             try:
                 return await self._attempt(chat)
             except _PassingError as error:
@@ -180,6 +179,7 @@ class Endpoint:
                 break
             wait_s = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1)
             await asyncio.sleep(max(wait_s, wanted_s))
+            attempt += 1
         raise EndpointUnavailableError(
             f"the endpoint gave no answer in {attempt + 1} attempts; the last: {reason}",
             subject=self._config.model,
@@ -196,6 +196,7 @@ class Endpoint:
                     max_tokens=self._config.max_tokens,
                     temperature=self._config.temperature,
                     seed=self._config.seed,
+                    extra_headers=self._headers,
                 )
             return self._read(_Completion.model_validate_json(raw.content))
         except (TimeoutError, openai.APITimeoutError):
@@ -222,7 +223,8 @@ class Endpoint:
         said = f"the endpoint answered {status}: {self._clean(body)}"
         if status in _PASSING or status >= 500:
             return _PassingError(said, _retry_after_s(headers.get("retry-after", "")))
-        named = f"Check the key in {self._config.api_key_env}" if self._key else "Name its key's variable: `api_key_env`"
+        variable = self._config.api_key_env
+        named = f"Check the key in {variable}" if variable else "Name the variable of its key in `api_key_env`"
         fix = {401: named, 403: named, 404: "Check `url` and `model`"}.get(status, "Check the keys of `endpoint`")
         return EndpointError(said, subject=self._config.model, fix=fix)
 

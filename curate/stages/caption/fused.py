@@ -29,9 +29,7 @@ CAPTIONERS = ("caption.coca", "caption.vblip")
 """The paper's two, in its order: CoCa came out first in its comparison (E.2.2)."""
 
 _MODEL = "smollm2-135m-instruct"
-_PROMPT = (
-    "You merge captions of one video clip into one short sentence. Use only what the captions say. Add nothing."
-)
+_PROMPT = "You merge captions of one video clip into one short sentence. Use only what the captions say. Add nothing."
 
 
 class Example(Config):
@@ -61,8 +59,8 @@ class FusedConfig(NetConfig):
     """Which captions are fused, and by what.
 
     ``captions``: names of the stages that gave them. Either ``model``, the card of a causal language model for
-    transformers, or ``endpoint``; without both it is SmolLM2-135M. ``prompt`` and ``examples`` are all that the model is
-    told. A caption of more than ``max_caption_chars`` is cut after its last whole word before that. ``max_tokens``
+    transformers, or ``endpoint``; without both it is SmolLM2-135M. ``prompt`` and ``examples`` are all that the model
+    is told. A caption of more than ``max_caption_chars`` is cut after its last whole word before that. ``max_tokens``
     bounds the answer of ``model``; ``endpoint`` has its own.
     """
 
@@ -162,10 +160,10 @@ class FusedCaption(CaptionStage[FusedConfig]):
 
     def _given(self, item: ClipItem) -> list[str] | CurateError:
         """The captions of the clip that say something."""
-        try:
-            found = [tidy(item.cells[name]["caption"]) for name in self.reads]
-        except StageError as error:
-            return error
+        untied = [name for name in self.reads if not {"caption", "frames"} <= set(item.cells[name])]
+        if untied:
+            return StageError(f"{', '.join(untied)} gave no `caption` with its `frames`", subject=item.clip.clip_id)
+        found = [tidy(item.cells[name]["caption"]) for name in self.reads]
         return [text for text in found if text] or StageError("every caption is empty", subject=item.clip.clip_id)
 
     def _values(self, item: ClipItem, answer: Answer) -> Mapping[str, Any] | CurateError:

@@ -68,11 +68,11 @@ class LocalModel:
         from transformers import GenerationConfig
 
         rows = [*asked, *[asked[-1]] * (self._rows - len(asked))]
-        ids_BL = torch.full((len(rows), length), self._ends[0], dtype=torch.long)
-        mask_BL = torch.zeros_like(ids_BL)
+        ids_bl = torch.full((len(rows), length), self._ends[0], dtype=torch.long)
+        mask_bl = torch.zeros_like(ids_bl)
         for row, ids in enumerate(rows):
-            ids_BL[row, length - len(ids) :] = torch.tensor(ids)
-            mask_BL[row, length - len(ids) :] = 1
+            ids_bl[row, length - len(ids) :] = torch.tensor(ids)
+            mask_bl[row, length - len(ids) :] = 1
         device = self._model.device
         greedy = GenerationConfig(
             do_sample=False,
@@ -82,10 +82,10 @@ class LocalModel:
             pad_token_id=self._ends[0],
         )
         with torch.inference_mode():
-            out_BL = self._model.generate(
-                ids_BL.to(device), attention_mask=mask_BL.to(device), generation_config=greedy
+            out_bl = self._model.generate(
+                ids_bl.to(device), attention_mask=mask_bl.to(device), generation_config=greedy
             )
-        for ids, said in zip(asked, out_BL[:, length:].tolist(), strict=False):
+        for ids, said in zip(asked, out_bl[:, length:].tolist(), strict=False):
             yield self._answer(len(ids), said)
 
     def _answer(self, prompt_tokens: int, said: list[int]) -> Answer:

@@ -58,7 +58,7 @@ class VlmCaption(CaptionStage[VlmConfig]):
         return {"shown": ViewSpec(points=points, short_side_px=self.config.short_side_px)}
 
     def setup(self) -> None:
-        """Connect; EndpointUnavailableError when the key's variable is not set, MissingModelError without the client."""
+        """Connect; EndpointUnavailableError when the key is not set, MissingModelError without the client."""
         self._model: LanguageModel = Endpoint(self.config.endpoint)
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:

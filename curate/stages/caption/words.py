@@ -25,7 +25,7 @@ _FUNCTION_WORDS = frozenset(
     of in on at by with without within into onto from to toward towards up down out off over under above below between
     among through during before after against about around across along beside besides behind beyond near next upon
     is are was were be been being am has have had having do does did doing done can could will would shall should may
-    might must let get gets got getting isn aren wasn weren doesn don didn hasn haven hadn won wouldn couldn shouldn can't
+    might must let get gets got getting isn aren wasn weren doesn don didn hasn haven hadn won wouldn couldn shouldn
     front back together away
     """.split()  # noqa: SIM905 - a list of words reads best as one
 )
