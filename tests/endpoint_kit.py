@@ -21,8 +21,7 @@ import numpy as np
 FAULTS = ("busy", "throttled", "broken_json", "half", "no_choices", "no_content", "empty", "reset", "silent", "wrong")
 """busy: 500. throttled: 429 with Retry-After. broken_json: no JSON at all. half: the body ends in its middle, after a
 full Content-Length. no_choices, no_content, empty, wrong: JSON without what was asked for. reset: the connection is
-reset.
-silent: no answer within the client's patience."""
+reset. silent: no answer within the client's patience."""
 
 BITS, CELL_PX = 16, 16
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import MissingModelError, ModelFileError
+from curate.stage import boundary
 from curate.storage import storage_error
 from curate.weights.cards import load_card
 from curate.weights.store import folder_of, model_dir
@@ -65,14 +66,18 @@ def _convert(folder: Path, name: str, target: Path) -> None:
         ) from error
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
+    model = tokenizer = None
+    absent: set[str] = set()
+    with boundary() as caught:  # for a file of another kind its readers raise anything
         config = AutoConfig.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
         model = _empty(config)
         state = load_gguf_checkpoint(str(folder / name), return_tensors=True, model_to_load=model)["tensors"]
         absent = set(model.load_state_dict(state, strict=False, assign=True).missing_keys)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise ModelFileError(f"cannot be converted: {error}", subject=str(folder / name)) from error
+    if isinstance(caught.error, MemoryError):
+        raise caught.error
+    if caught.error or model is None or tokenizer is None:
+        raise ModelFileError(f"cannot be converted: {caught.error}", subject=str(folder / name)) from caught.error
     # What is missing may only be a second name of a tensor that is there (the output layer is mostly the embedding).
     if absent - set(model.all_tied_weights_keys):
         raise ModelFileError(f"lacks {', '.join(sorted(absent))}", subject=str(folder / name))
