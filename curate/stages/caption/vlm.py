@@ -78,9 +78,11 @@ class VlmCaption(CaptionStage[VlmConfig]):
             for item, answer in zip(items, found, strict=True)
         ]
 
-    def _values(self, item: ClipItem, answer: Answer) -> dict[str, Any]:
-        frames = frames_digest(item.views["shown"])
-        return {"caption": sentence(answer.text), "frames": frames, **answer.values()}
+    def _values(self, item: ClipItem, answer: Answer) -> Mapping[str, Any] | CurateError:
+        caption = sentence(answer.text)
+        if not caption:
+            return StageError("the model answered without a caption", subject=item.clip.clip_id)
+        return {"caption": caption, "frames": frames_digest(item.views["shown"]), **answer.values()}
 
     def _chat(self, item: ClipItem) -> Chat | CurateError:
         try:
