@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from endpoint_kit import Script, served
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
 from curate.stages.cut.stage import CutConfig
@@ -13,6 +14,24 @@ from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
 from curate.weights.cards import all_cards
 from curate.weights.store import fetch
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "caption.vlm": {},
+    "caption.fused": {"captions": ["caption.vlm"]},
+    "caption.chosen": {"captions": ["caption.vlm"], "similarity": None},
+}
+"""Where a stage has no defaults, or they ask for much."""
+
+ASKING = ("caption.vlm", "caption.fused")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def endpoint():
+    """A model that answers, for the stages that ask one."""
+    with served(Script(lambda asked: "a dog")) as url, pytest.MonkeyPatch.context() as patch:
+        for name in ASKING:
+            patch.setitem(CONFIGS, name, {**CONFIGS[name], "endpoint": {"url": url, "model": "m"}})
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +57,7 @@ def cells_for(stage: Stage[Any]) -> dict[str, dict[str, Any]]:
 
 def made(name: str, **config: Any) -> Stage[Any]:
     cls = stage_class(name)
-    return cls(cls.config_type(**config))
+    return cls(cls.config_type.model_validate({**CONFIGS.get(name, {}), **config}))
 
 
 @pytest.mark.parametrize("name", sorted(stage_names()))
