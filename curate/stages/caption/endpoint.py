@@ -142,8 +142,8 @@ class Endpoint:
             default_headers=unsaid,
         )
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
-        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        threading.Thread(target=_run, args=(self._loop,), name="endpoint", daemon=True).start()
+        weakref.finalize(self, _end, self._client, self._loop).atexit = False
 
     def ask(self, chats: Sequence[Chat]) -> list[Answer | CurateError]:
         """One answer for each chat in their order.
@@ -232,6 +232,17 @@ class Endpoint:
         """What the endpoint said, in one short line, without the key it may have repeated."""
         known = text.replace(self._key, "***") if self._key else text
         return " ".join(redacted(known).split())[:_SAID_CHARS]
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _end(client: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Connections are closed where they were opened: left over, they would fall into the loop of another client."""
+    closed = asyncio.run_coroutine_threadsafe(client.close(), loop)
+    closed.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
 
 
 def _retry_after_s(value: str) -> float:
