@@ -18,7 +18,9 @@ CurateError
 │   └── TransientStorageError   worth another attempt (time-outs, throttling)
 │       └── TruncatedReadError  fewer bytes came than there are
 ├── StageError              a stage broke its contract or could not measure an item
-│   └── DependencyError     a cell that the stage reads is missing or failed
+│   ├── DependencyError     a cell that the stage reads is missing or failed
+│   └── EndpointError       a model's endpoint refused a request
+│       └── EndpointUnavailableError    it did not answer, or not usably; worth another attempt
 ├── UnexpectedError         in the decoding process something failed that is not ours
 ├── CorpusError             the corpus folder does not hold what its tables say
 └── EngineError             the engine gave up (workers died)
@@ -141,6 +143,16 @@ class StageError(CurateError):
 
 class DependencyError(StageError):
     """A cell that the stage reads is missing or failed; done again once that cell is there."""
+
+    transient = True
+
+
+class EndpointError(StageError):
+    """A model's endpoint refused a request."""
+
+
+class EndpointUnavailableError(EndpointError):
+    """A model's endpoint did not answer as often as it was asked, or answered nothing of use."""
 
     transient = True
 

@@ -301,26 +301,28 @@ class ClipStage(Stage[ConfigT]):
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Values of the declared columns for one clip. Raise CurateError where it cannot be measured."""
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
-        """Override where a batch is cheaper; an item's result must not depend on its batch-mates."""
+    def score_batch(self, items: Sequence[ClipItem]) -> Sequence[Mapping[str, Any] | CurateError]:
+        """Override where a batch is cheaper; an item's result must not depend on its batch-mates.
+
+        An item that cannot be measured may be answered with its error: it alone fails, and no other is scored again.
+        """
         return [self.score(item) for item in items]
 
     def process(self, items: Sequence[ClipItem]) -> list[Cell]:
         """Score items; one that fails becomes a failed cell and takes nothing else with it."""
         return self.cells_of(items, lambda: self.score_batch(items))
 
-    def cells_of(self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Mapping[str, Any]]]) -> list[Cell]:
+    def cells_of(self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Mapping[str, Any] | CurateError]]) -> list[Cell]:
         """The cells of a batch from what ``scored`` gives; where that fails each item is scored again by itself."""
         began = time.perf_counter()
-        values: list[Mapping[str, Any]] = []
+        values: list[Mapping[str, Any] | CurateError] = []
         with boundary() as caught:
-            values = [self._checked(value) for value in scored()]
+            values = [v if isinstance(v, CurateError) else self._checked(v) for v in scored()]
             if len(values) != len(items):
                 raise StageError(f"gave {len(values)} results for {len(items)} clips", subject=self.name)
         seconds = (time.perf_counter() - began) / len(items)
         if caught.error is None:
-            pairs = zip(items, values, strict=True)
-            return [Cell(item.clip.clip_id, Outcome.OK, value, seconds) for item, value in pairs]
+            return [_cell(item.clip.clip_id, value, seconds) for item, value in zip(items, values, strict=True)]
         if len(items) > 1:
             return [cell for item in items for cell in self.process([item])]
         return [failed_cell(items[0].clip.clip_id, caught.error, seconds)]
@@ -381,6 +383,12 @@ def boundary() -> Iterator[Caught]:
         yield caught
     except Exception as error:  # noqa: BLE001 - files from strangers and plug-in code raise anything
         caught.error = error
+
+
+def _cell(key: str, value: Mapping[str, Any] | CurateError, seconds: float) -> Cell:
+    if isinstance(value, CurateError):
+        return failed_cell(key, value, seconds)
+    return Cell(key, Outcome.OK, value, seconds)
 
 
 def failed_cell(key: str, error: BaseException, seconds: float, attempt: int = 1) -> Cell:

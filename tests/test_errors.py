@@ -54,6 +54,7 @@ def test_transient_names_are_those_of_classes_that_say_so():
         "DependencyError",
         "SourceChangedError",
         "MissingModelError",
+        "EndpointUnavailableError",
     }
     assert ours <= set(transient_names())
     assert not {"StorageError", "DecodeError", "StageError", "WorkerDiedError", "ValueError"} & set(transient_names())

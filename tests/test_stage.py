@@ -244,3 +244,18 @@ def test_a_view_that_cannot_be_is_refused_when_it_is_written_down(wrong):
 def test_times_of_a_view_are_on_the_clock_of_the_stream():
     view = View(np.zeros((2, 4, 4), np.uint8), np.array([0, 45_000]), Fraction(1, 90_000), np.zeros(2, np.int64))
     assert view.times_s.tolist() == [0.0, 0.5]
+
+
+def test_an_error_in_place_of_values_fails_its_clip_and_nothing_is_scored_again():
+    stage, asked = Given(Config()), []
+
+    def values(batch: Sequence[ClipItem]) -> list[Any]:
+        asked.append(len(batch))
+        good = {"n": 1, "xs": []}
+        return [StageError("not measured", fix="Try") if item is batch[1] else good for item in batch]
+
+    stage.values = values
+    cells = stage.process(items(3))
+    assert [cell.outcome for cell in cells] == [Outcome.OK, Outcome.FAILED, Outcome.OK]
+    assert (cells[1].failure.error_class, cells[1].failure.message) == ("StageError", "not measured. Try")
+    assert asked == [3]

@@ -25,6 +25,9 @@ BUILT_IN = {
     "clip": "curate.stages.clip:Clip",
     "clip.similarity": "curate.stages.clip:ClipSimilarity",
     "aesthetic": "curate.stages.aesthetic:Aesthetic",
+    "caption.vlm": "curate.stages.caption.vlm:VlmCaption",
+    "caption.fused": "curate.stages.caption.fused:FusedCaption",
+    "caption.chosen": "curate.stages.caption.chosen:ChosenCaption",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from endpoint_kit import Script, served
 from svd_kit import EMBEDDING, small_models
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
@@ -14,12 +15,28 @@ from curate.stages.cut.stage import CutConfig
 from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
 
-CONFIGS: dict[str, dict[str, Any]] = {"clip.similarity": {"captions": ("caption.template",)}}
-"""Where the defaults name stages of which this test makes no cells."""
-
 UNIT = np.eye(EMBEDDING, dtype=np.float16)
 CELLS = {"clip": {"first": UNIT[0], "middle": UNIT[1], "last": UNIT[2]}}
 """Where `plausible` values are too little."""
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "clip.similarity": {"captions": ("caption.template",)},
+    "caption.vlm": {},
+    "caption.fused": {"captions": ["caption.vlm"]},
+    "caption.chosen": {"captions": ["caption.vlm"], "similarity": None},
+}
+"""Where a stage has no defaults, or they ask for much."""
+
+ASKING = ("caption.vlm", "caption.fused")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def endpoint():
+    """A model that answers, for the stages that ask one."""
+    with served(Script(lambda asked: "a dog")) as url, pytest.MonkeyPatch.context() as patch:
+        for name in ASKING:
+            patch.setitem(CONFIGS, name, {**CONFIGS[name], "endpoint": {"url": url, "model": "m"}})
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +66,7 @@ def cells_for(stage: Stage[Any]) -> dict[str, dict[str, Any]]:
 
 def made(name: str, **config: Any) -> Stage[Any]:
     cls = stage_class(name)
-    return cls(cls.config_type(**CONFIGS.get(name, {}), **config))
+    return cls(cls.config_type.model_validate({**CONFIGS.get(name, {}), **config}))
 
 
 @pytest.mark.parametrize("name", sorted(stage_names()))
