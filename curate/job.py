@@ -175,19 +175,16 @@ def open_engine(
 
 
 def check_models(pipeline: Pipeline) -> None:
-    """MissingModelError, with the one command that fixes it, when weights of any requested stage are not here."""
-    absent: dict[str, str] = {}
-    for step in pipeline.steps:
-        if step.stage.name not in pipeline.requested:
-            continue
-        for entry in step.stage.model_digests():
-            card, _, file = entry.partition("/")
-            try:
-                path_of(card, file)
-            except MissingModelError:
-                absent[card] = step.stage.name
+    """MissingModelError, with the one command that fixes it, when weights of any stage that is to run are not here."""
+    absent: dict[str, set[str]] = {}
+    for entry, stages in pipeline.models().items():
+        card, _, file = entry.partition("/")
+        try:
+            path_of(card, file)
+        except MissingModelError:
+            absent.setdefault(card, set()).update(stages)
     if absent:
-        needs = ", ".join(f"{card} (stage {stage})" for card, stage in sorted(absent.items()))
+        needs = ", ".join(f"{card} (stage {', '.join(sorted(absent[card]))})" for card in sorted(absent))
         raise MissingModelError(
             f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(absent))}`"
         )
