@@ -122,3 +122,12 @@ def test_a_bundle_serves_a_machine_without_a_network(models, tmp_path, monkeypat
     assert curate("models", "verify", "tiny").status == 0
     monkeypatch.setenv("CURATE_MODELS", str(folder))
     assert curate("models", "verify", "tiny").status == 0
+
+
+def test_looking_at_models_reads_none_of_them_whole(models, monkeypatch):
+    """They may be tens of gigabytes."""
+    curate("models", "fetch", "tiny")
+    monkeypatch.setattr("curate.weights.store.sha256_of", lambda path: pytest.fail(f"{path} was read"))
+    assert row("tiny")[1] == "yes"
+    assert "tiny: 4 B, yes" in curate("doctor").out
+    assert "already here" in curate("models", "fetch", "tiny").out
