@@ -30,7 +30,7 @@ from curate.shards.buckets import bucket_of
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.units import format_bytes
-from curate.weights.store import path_of
+from curate.weights.store import FileStatus, status_of
 
 MAX_VIEW_BYTES = 256 << 20
 """Views of the longest clip that a worker may have to hold (DESIGN section 2)."""
@@ -176,17 +176,17 @@ def open_engine(
 
 def check_models(pipeline: Pipeline) -> None:
     """MissingModelError, with the one command that fixes it, when weights of any stage that is to run are not here."""
-    absent: dict[str, set[str]] = {}
+    lacking: dict[str, set[str]] = {}
     for entry, stages in pipeline.models().items():
         card, _, file = entry.partition("/")
-        try:
-            path_of(card, file)
-        except MissingModelError:
-            absent.setdefault(card, set()).update(stages)
-    if absent:
-        needs = ", ".join(f"{card} (stage {', '.join(sorted(absent[card]))})" for card in sorted(absent))
+        status = status_of(card, file)
+        if status is not FileStatus.OK:
+            said = {"damaged"} if status is FileStatus.WRONG else set()
+            lacking.setdefault(card, set()).update(said, (f"stage {stage}" for stage in stages))
+    if lacking:
+        needs = ", ".join(f"{card} ({', '.join(sorted(lacking[card]))})" for card in sorted(lacking))
         raise MissingModelError(
-            f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(absent))}`"
+            f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(lacking))}`"
         )
 
 

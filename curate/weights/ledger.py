@@ -2,10 +2,13 @@
 
 MODELS/<card>/found/<file>.json              what the first fetch of a file without a known digest brought
 MODELS/<card>/<sha256[:16]>/.<file>.checked  size and time of change at which the whole file had that digest
+
+In a store that cannot be written the latter lies with the user, in ~/.cache/curate/checked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -66,17 +69,20 @@ def learn(card_name: str, file_name: str, first: Found) -> None:
 
 
 def mark_checked(path: Path) -> None:
-    """Note that the whole file was read and is right as it is now; nothing in a store that cannot be written."""
-    state = path.stat()
-    with suppress(OSError):
-        _replace(_mark(path), f"{state.st_size} {state.st_mtime_ns}\n")
+    """Note that the whole file was read and is right as it is now, wherever that can be written."""
+    text = _state(path)
+    for mark in _marks(path):
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            _replace(mark, text)
+            return
 
 
 def is_checked(path: Path) -> bool:
     """Whether the file was read and right, and has neither changed its size nor been written to since."""
     with suppress(OSError):
-        state = path.stat()
-        return _mark(path).read_text() == f"{state.st_size} {state.st_mtime_ns}\n"
+        state = _state(path)
+        return any(mark.is_file() and mark.read_text() == state for mark in _marks(path))
     return False
 
 
@@ -98,5 +104,11 @@ def _replace(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _mark(path: Path) -> Path:
-    return path.with_name(f".{path.name}.checked")
+def _state(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}\n"
+
+
+def _marks(path: Path) -> tuple[Path, Path]:
+    name = hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
+    return path.with_name(f".{path.name}.checked"), Path.home() / ".cache" / "curate" / "checked" / name

@@ -64,6 +64,12 @@ def glance(card: Card) -> dict[str, FileStatus]:
     return {file.name: _seen_status(card, file) for file in card.files}
 
 
+def status_of(card_name: str, file_name: str) -> FileStatus:
+    """OK, MISSING or WRONG; the whole file is read only where it was not since it was last written to."""
+    card = load_card(card_name)
+    return _status(card, card.file(file_name))
+
+
 def path_of(card_name: str, file_name: str) -> str:
     """Local path of a model file; MissingModelError with the command that fetches it when it is not here."""
     card = load_card(card_name)
@@ -113,6 +119,11 @@ def _link(link: Path, path: Path) -> None:
         raise storage_error(error, str(link), writing=True) from error
 
 
+def _status(card: Card, file: ModelFile) -> FileStatus:
+    seen = _seen_status(card, file)
+    return _read_status(card, file) if seen is FileStatus.UNCHECKED else seen
+
+
 def _seen_status(card: Card, file: ModelFile) -> FileStatus:
     path = location(card, file)
     if path is None or not path.is_file():
@@ -132,11 +143,6 @@ def _read_status(card: Card, file: ModelFile) -> FileStatus:
     return FileStatus.OK
 
 
-def _is_right(card: Card, file: ModelFile) -> bool:
-    """Whether it is here and right: by what was noted when it was read last, else by reading it."""
-    return FileStatus.OK in (status(card, file) for status in (_seen_status, _read_status))
-
-
 class _Fetcher:
     """Fetches files of one card."""
 
@@ -149,7 +155,7 @@ class _Fetcher:
         label = f"{self._card.name}/{file.name}"
         with alone(self._folder, lambda: self._say(f"{label}: another process fetches this model, waiting")):
             path = location(self._card, file)
-            if _is_right(self._card, file) and path is not None:
+            if path is not None and _status(self._card, file) is FileStatus.OK:
                 self._say(f"{label}: already here")
                 return path
             said = []

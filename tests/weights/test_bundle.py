@@ -14,7 +14,7 @@ from curate.storage import Place
 from curate.weights.bundle import bundle
 from curate.weights.cards import NOT_FETCHED, load_card
 from curate.weights.ledger import Found, found_path, learn
-from curate.weights.store import FileStatus, fetch, folder_of, glance, path_of, verify
+from curate.weights.store import FileStatus, fetch, folder_of, glance, path_of, status_of, verify
 
 FILES = {"config.json": b"{}", "model.bin": b"weights" * 1000}
 
@@ -78,6 +78,17 @@ def test_a_store_that_cannot_be_written_still_gives_folders(kit, tmp_path, monke
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
     assert folder.is_relative_to(tmp_path / "home")
     assert sorted((tmp_path / "usb").rglob("*")) == before
+
+
+def test_what_was_checked_in_a_store_that_cannot_be_written_is_noted_with_the_user(kit, tmp_path, monkeypatch):
+    pack(str(tmp_path / "usb"), "m")
+    monkeypatch.setenv("CURATE_MODELS", str(tmp_path / "usb"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for path in (tmp_path / "usb").rglob("model.bin"):
+        (path.parent / f".{path.name}.checked").mkdir()  # as little to be written as a store of root's
+    assert status_of("m", "model.bin") is FileStatus.OK
+    assert glance(load_card("m"))["model.bin"] is FileStatus.OK
+    assert len(list((tmp_path / "home").rglob("checked/*"))) == 1
 
 
 def test_a_damaged_file_of_a_bundle_is_replaced_and_one_of_the_store_refused(kit, tmp_path):

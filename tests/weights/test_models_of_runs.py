@@ -73,6 +73,18 @@ def test_all_that_is_missing_is_told_at_once_before_a_video_is_read(recipe, kit,
     assert not (tmp_path / "corpus").exists()
 
 
+def test_a_damaged_model_is_as_good_as_none(recipe, kit):
+    """Its size is right, and only the digest tells."""
+    pipeline = build(recipe, ["dimmed"])
+    (weights,) = (kit.models / "dimmer").rglob("w.txt")
+    weights.write_text("5.0")
+    with pytest.raises(MissingModelError, match=r"dimmer \(damaged, stage dimmed\)\. Run `curate models fetch dimmer`"):
+        check_models(pipeline)
+    assert curate("models", "fetch", "dimmer").status == 0
+    assert weights.read_text() == "0.5"
+    check_models(pipeline)
+
+
 def test_the_command_that_is_told_is_the_one_that_fixes_it(recipe, kit, tmp_path, monkeypatch):
     monkeypatch.setenv("CURATE_MODELS", str(tmp_path / "nowhere"))
     pipeline = build(recipe, ["dimmed"])
