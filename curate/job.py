@@ -30,7 +30,7 @@ from curate.shards.buckets import bucket_of
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.units import format_bytes
-from curate.weights.store import path_of
+from curate.weights.store import FileStatus, status_of
 
 MAX_VIEW_BYTES = 256 << 20
 """Views of the longest clip that a worker may have to hold (DESIGN section 2)."""
@@ -175,20 +175,18 @@ def open_engine(
 
 
 def check_models(pipeline: Pipeline) -> None:
-    """MissingModelError, with the one command that fixes it, when weights of any requested stage are not here."""
-    absent: dict[str, str] = {}
-    clip_stages = [step.stage for step in pipeline.steps if step.stage.name in pipeline.requested]
-    for stage in (pipeline.cut, *clip_stages):
-        for entry in stage.model_digests():
-            card, _, file = entry.partition("/")
-            try:
-                path_of(card, file)
-            except MissingModelError:
-                absent[card] = stage.name
-    if absent:
-        needs = ", ".join(f"{card} (stage {stage})" for card, stage in sorted(absent.items()))
+    """MissingModelError, with the one command that fixes it, when weights of any stage that is to run are not here."""
+    lacking: dict[str, set[str]] = {}
+    for entry, stages in pipeline.models().items():
+        card, _, file = entry.partition("/")
+        status = status_of(card, file)
+        if status is not FileStatus.OK:
+            said = {"damaged"} if status is FileStatus.WRONG else set()
+            lacking.setdefault(card, set()).update(said, (f"stage {stage}" for stage in stages))
+    if lacking:
+        needs = ", ".join(f"{card} ({', '.join(sorted(lacking[card]))})" for card in sorted(lacking))
         raise MissingModelError(
-            f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(absent))}`"
+            f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(lacking))}`"
         )
 
 

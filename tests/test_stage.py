@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 from curate.config import Config
 from curate.errors import DependencyError, StageError
 from curate.records import Clip, Outcome, SourceFacts, Span
-from curate.stage import (
-    DECODE_POLICY_VERSION,
-    ClipItem,
-    ClipStage,
-    Column,
-    View,
-    ViewSpec,
-    failed_cell,
-    missing_dependency,
-)
+from curate.stage import (DECODE_POLICY_VERSION, ClipItem, ClipStage, Column, failed_cell, missing_dependency,)
+from curate.view import View, ViewSpec
 
 FACTS = SourceFacts(
     stream=0, container="mp4", codec="h264", pix_fmt="yuv420p", bit_depth=8, coded_width_px=32, coded_height_px=18,

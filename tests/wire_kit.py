@@ -11,7 +11,7 @@ from curate.isolation.plain import encode
 from curate.media.encode import ClipFile
 from curate.media.playback import Shown
 from curate.records import Clip, CutKind, SourceFacts, Span
-from curate.stage import View
+from curate.view import View
 
 BASE = Fraction(1001, 30000)
 SPAN = Span(0, 90, CutKind.SOURCE_START, CutKind.HARD, "", "content", 3)

@@ -13,9 +13,11 @@ from pathlib import Path
 import typer
 
 from curate.cli.console import EXIT_ERROR, ending, out, plain
+from curate.cli.models import DEFAULT_RECIPE, here, needed_cards
 from curate.units import format_bytes
 from curate.weights.cards import all_cards
-from curate.weights.store import FileStatus, model_dir, verify
+from curate.weights.ledger import model_dir
+from curate.weights.store import FileStatus, glance
 
 MIN_SCRATCH_BYTES = 2 << 30
 MIN_SHM_BYTES = 1 << 30
@@ -103,11 +105,18 @@ def _engine() -> list[Finding]:
 
 
 def _models() -> list[Finding]:
+    """The models of the default recipe, which must be here, and of the others those that are; from their sizes."""
     found = [Finding("model folder", str(model_dir()))]
-    for card in all_cards():
-        bad = [f"{name} {status}" for name, status in verify(card).items() if status is not FileStatus.OK]
-        state = ", ".join(bad) or f"{format_bytes(card.size_bytes)}, digests right"
-        found.append(Finding("model", f"{card.name}: {state}", not bad, f"Run `curate models fetch {card.name}`"))
+    needed = {card.name for card in needed_cards(DEFAULT_RECIPE)}
+    cards = [card for card in all_cards() if card.name in needed or here(card) != "no"]
+    for card in cards:
+        bad = {FileStatus.MISSING, FileStatus.WRONG}
+        lacking = [f"{name} {status}" for name, status in glance(card).items() if status in bad]
+        state = ", ".join(lacking) or f"{format_bytes(card.size_bytes)}, {here(card)}"
+        found.append(Finding("model", f"{card.name}: {state}", not lacking, f"Run `curate models fetch {card.name}`"))
+    others = [card.name for card in all_cards() if card not in cards]
+    if others:
+        found.append(Finding("models", f"not here: {', '.join(others)} (`curate models list`)"))
     return found
 
 

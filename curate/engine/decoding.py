@@ -11,7 +11,8 @@ from curate.engine.detect import Detection
 from curate.isolation import told
 from curate.media.views import ViewSampler, sample_spans
 from curate.records import Clip, SourceFacts, Span
-from curate.stage import CutStage, ProbeStage, SourceFile, View, ViewSpec, boundary
+from curate.stage import CutStage, ProbeStage, SourceFile, boundary
+from curate.view import View, ViewSpec
 
 Pixels = dict[str, View]
 Found = tuple[Span, Pixels | None, Exception | None]

@@ -15,7 +15,8 @@ from curate.media.looks import Looks
 from curate.media.packets import Depth
 from curate.media.views import ViewSampler
 from curate.records import CutKind, SourceFacts, Span
-from curate.stage import THUMB_WIDTH_PX, CutDetector, CutStage, Thumb
+from curate.stage import CutDetector, CutStage, Thumb
+from curate.view import THUMB_WIDTH_PX
 
 DAMAGED = "damaged_s"
 """The column of the cut cell that says how much was left out; filled in for stages that declare it."""

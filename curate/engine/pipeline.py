@@ -117,6 +117,14 @@ class Pipeline:
                 found.setdefault(gate, index + 1)
         return [gate.to_manifest(after) for gate, after in found.items()]
 
+    def models(self) -> dict[str, list[str]]:
+        """Model files (``card/file``) that stages which are to run need -> the names of those stages."""
+        found: dict[str, list[str]] = {}
+        for kind, stage, _ in self.stages():
+            for entry in stage.model_digests() if kind != "clip" or stage.name in self.requested else ():
+                found.setdefault(entry, []).append(stage.name)
+        return found
+
     def needed_values(self) -> set[str]:
         """Names of stages whose cell values other stages or gates read."""
         reads = {name for step in self.steps for name in step.stage.reads}

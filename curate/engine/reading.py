@@ -16,7 +16,8 @@ from curate.engine.decoding import Found, Pixels, cut_source, probe_source, see_
 from curate.errors import ClockError, DecodeError, DecodeLimitError, DecoderCrashError
 from curate.isolation import Limits, Sandbox
 from curate.records import Clip, SourceFacts
-from curate.stage import CutStage, ProbeStage, Reading, SourceFile, ViewSpec
+from curate.stage import CutStage, ProbeStage, Reading, SourceFile
+from curate.view import ViewSpec
 
 
 @dataclass(frozen=True, slots=True)

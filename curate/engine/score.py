@@ -10,7 +10,8 @@ from typing import Any
 from curate.engine.pipeline import Step
 from curate.engine.work import ClipWork, Use
 from curate.records import Cell, Clip, Outcome, SourceFacts
-from curate.stage import ClipItem, ClipStage, View, ViewSpec, boundary, failed_cell, missing_dependency
+from curate.stage import ClipItem, ClipStage, boundary, failed_cell, missing_dependency
+from curate.view import View, ViewSpec
 
 
 @dataclass

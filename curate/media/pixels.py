@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from curate.stage import MASTER_SHORT_SIDE_PX
+from curate.view import MASTER_SHORT_SIDE_PX
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -24,7 +24,7 @@ from curate.media.decode import Frame, FrameReader
 from curate.media.packets import Depth
 from curate.media.pixels import Master, Pyramid, Scaler, expand_range, rotate
 from curate.records import Clip, SourceFacts
-from curate.stage import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
+from curate.view import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
 from curate.units import exact, parse_fraction, s_to_pts_ceil
 
 SEEK_GAP_KEY_FRAMES = 2

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from curate.config import Config
 from curate.errors import StageError
-from curate.stage import ClipItem, ClipStage, Column, Resources, ViewSpec
+from curate.stage import ClipItem, ClipStage, Column, Resources
+from curate.view import ViewSpec
 from curate.weights.cards import load_card
 from curate.weights.store import path_of
 

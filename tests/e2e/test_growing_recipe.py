@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from engine_kit import all_cells
 from job_kit import do, table_files
+from model_kit import fetch_packaged
 
 from curate.recipe import Recipe, build, parse_recipe
 from curate.testing.footage import moving_object, moving_texture, text_card, write_video
-from curate.weights.cards import all_cards
-from curate.weights.store import fetch
 
 FIRST = """
 name: grows
@@ -30,8 +29,7 @@ N_CLIPS = 5
 @pytest.fixture(scope="module")
 def films(tmp_path_factory) -> Path:
     """Three shots in one film, of which the first and last are quick, a card, and a tripod shot: five clips."""
-    for card in all_cards():
-        fetch(card)
+    fetch_packaged()
     folder = tmp_path_factory.mktemp("films")
     size, rate = (320, 180), Fraction(25)
     quick = moving_texture(50, *size, (-1.5, 0), seed=1), moving_texture(50, *size, (0, 1.5), seed=3)

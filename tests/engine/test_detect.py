@@ -10,7 +10,7 @@ from curate.media.facts import read_facts
 from curate.media.packets import Depth
 from curate.media.views import ViewSampler, sample_spans, view_digest
 from curate.records import Clip
-from curate.stage import ViewSpec
+from curate.view import ViewSpec
 from curate.stages.cut import Cut, CutConfig
 from curate.testing.footage import moving_texture, write_video
 

@@ -16,7 +16,8 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.errors import MissingModelError
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
-from curate.stage import ClipItem, ClipStage, Column, Resources, View, ViewSpec
+from curate.stage import ClipItem, ClipStage, Column, Resources
+from curate.view import View, ViewSpec
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
 

@@ -18,7 +18,7 @@ from curate.media.packets import MOST_SKIPPED, Depth, PacketFilter
 from curate.media.pixels import MOST_THUMB_ROWS, Scaler
 from curate.media.views import sample_spans
 from curate.records import Clip, Span
-from curate.stage import ViewSpec
+from curate.view import ViewSpec
 from curate.testing.containers import (
     TRACK,
     block,

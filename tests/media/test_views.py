@@ -13,7 +13,7 @@ from curate.media.facts import read_facts
 from curate.media.pixels import Scaler, plane_view
 from curate.media.views import ViewSampler, estimated_bytes, sample_spans, view_digest, windows_of
 from curate.records import Clip, SourceFacts, Span
-from curate.stage import ViewSpec
+from curate.view import ViewSpec
 from curate.testing.footage import moving_texture, write_video
 
 SPECS = {

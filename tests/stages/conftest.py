@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from curate.records import Clip, SourceFacts, Span
-from curate.stage import ClipItem, View
+from curate.stage import ClipItem
+from curate.view import View
 from curate.weights.cards import load_card
 from curate.weights.store import fetch
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from curate.errors import MissingModelError
 from curate.records import Clip, Outcome, Span
 from curate.redaction import redacted
-from curate.stage import ClipItem, View
+from curate.stage import ClipItem
+from curate.view import View
 from curate.stages.caption import endpoint as module
 from curate.stages.caption.base import frames_digest
 from curate.stages.caption.vlm import VlmCaption, VlmConfig

@@ -17,7 +17,7 @@ from PIL import Image
 
 from curate.errors import ConfigError, MissingModelError, ModelFileError
 from curate.records import Outcome
-from curate.stage import View
+from curate.view import View
 from curate.stages.clip import Clip, ClipConfig
 from curate.stages.clip.card import FRAMES
 

@@ -10,7 +10,8 @@ import pytest
 from curate.media.facts import read_facts
 from curate.media.views import sample_spans
 from curate.records import Clip, Outcome, Span
-from curate.stage import ClipItem, View
+from curate.stage import ClipItem
+from curate.view import View
 from curate.stages.motion import Motion, MotionConfig
 from curate.stages.motion.flow import spread
 from curate.testing import scenes

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from curate.records import Outcome
-from curate.stage import Column, ViewSpec
+from curate.stage import Column
+from curate.view import ViewSpec
 from curate.stages.nets import NetConfig, NetStage, net_resources, place
 
 

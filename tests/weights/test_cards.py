@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from curate import datafiles
 from curate.config import parse_config
 from curate.datafiles import find_data_dir
 from curate.errors import ConfigError, StorageError
-from curate.weights.cards import Card, all_cards, load_card
+from curate.weights.cards import Card, all_cards, comes_from, load_card
+from curate.weights.store import fetch
 
 GOOD = {
     "name": "m",
@@ -119,3 +121,41 @@ def test_a_users_own_cards_go_before_ours(tmp_path, monkeypatch):
     monkeypatch.setenv("CURATE_CARDS", f"{tmp_path / 'none'}{os.pathsep}{tmp_path}")
     assert load_card("pp-ocr-det").settings == {"px": 7}
     assert {"mine", "efficientnet-lite0"} <= {card.name for card in all_cards()}
+
+
+def test_what_is_not_known_of_a_file_may_be_left_out_where_the_model_hub_is_its_only_source():
+    unknown = {"name": "sac+logos.pth", "sources": ["hf:org/model@main#w.bin"]}
+    card = parse_config(Card, {**GOOD, "files": [unknown]}, "m.yaml")
+    assert (card.files[0].sha256, card.size_bytes) == (None, 0)
+    for more in ({"sources": ["hf:org/model@main#w.bin", "file:/x"]}, {"sources": ["pypi:six==1.17.0#six.py"]}):
+        with pytest.raises(ConfigError, match="only where every source is one of hf:"):
+            parse_config(Card, {**GOOD, "files": [{**unknown, **more}]}, "m.yaml")
+
+
+def test_every_hub_file_of_a_shipped_card_is_held_to_a_revision_or_a_digest():
+    loose = [
+        (card.name, source)
+        for card in all_cards()
+        for file in card.files
+        for source in file.sources
+        if source.startswith("hf:") and not (file.sha256 or re.search(r"@[0-9a-f]{40}#", source))
+    ]
+    assert loose == []
+
+
+def test_files_that_lie_beside_a_card_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CURATE_MODELS", str(tmp_path / "models"))
+    beside = [(card, file) for card in all_cards() for file in card.files if file.sources[0].startswith("file:")]
+    assert ("coca-vit-l-14", "open_clip_config.json") in {(card.name, file.name) for card, file in beside}
+    for card, file in beside:
+        (path,) = fetch(card.model_copy(update={"files": (file,)}))
+        assert path.stat().st_size == file.size_bytes
+
+
+def test_a_card_whose_files_lie_elsewhere_on_this_machine_is_not_one_of_the_package_index(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text(json.dumps({**GOOD, "name": "mine"}))
+    monkeypatch.setenv("CURATE_CARDS", str(tmp_path))
+    assert not comes_from(load_card("mine"), "pypi")
+    assert comes_from(load_card("pp-ocr-det"), "pypi")
+    assert comes_from(load_card("coca-vit-l-14"), "hf")

@@ -73,7 +73,7 @@ def test_a_wheel_that_is_no_zip(tmp_path):
     broken = tmp_path / "broken-1.0-py3-none-any.whl"
     broken.write_bytes(b"not a zip")
     with pytest.raises(StorageError, match="holds no file"):
-        pypi._read_member(broken, WheelFile("broken", "1.0", "a"))
+        pypi._open_member(broken, WheelFile("broken", "1.0", "a")).__enter__()
 
 
 @pytest.mark.parametrize(

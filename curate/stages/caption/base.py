@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from curate.stage import ClipStage, Column, ConfigT, View
+from curate.stage import ClipStage, Column, ConfigT
+from curate.view import View
 
 CAPTION = Column("caption", pa.string(), "", "one English sentence or two")
 FRAMES = Column("frames", pa.string(), "", "digest of the frames that the captioner saw, 32 hex digits")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from curate.config import Config
 from curate.errors import ConfigError, ModelFileError
-from curate.stage import ViewSpec
+from curate.view import ViewSpec
 from curate.stages.caption.beams import Limits, search
 from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
 from curate.weights.cards import card_settings

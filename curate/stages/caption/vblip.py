@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from curate.config import Config
-from curate.stage import ViewSpec
+from curate.view import ViewSpec
 from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
 from curate.weights.cards import card_settings
 from curate.weights.store import folder_of

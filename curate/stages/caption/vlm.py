@@ -12,7 +12,8 @@ from pydantic import Field
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
-from curate.stage import MASTER_SHORT_SIDE_PX, ClipItem, Column, Resources, View, ViewSpec
+from curate.stage import ClipItem, Column, Resources
+from curate.view import MASTER_SHORT_SIDE_PX, View, ViewSpec
 from curate.stages.caption.base import CaptionStage, frames_digest
 from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, sentence
 from curate.stages.caption.endpoint import Endpoint, EndpointConfig

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from curate.config import Config
-from curate.stage import MASTER_SHORT_SIDE_PX
+from curate.view import MASTER_SHORT_SIDE_PX
 from curate.weights.cards import card_settings
 
 FRAMES = ("first", "middle", "last")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from curate.errors import StageError
-from curate.stage import View
+from curate.view import View
 from curate.stages.motion.fit import STILL, Rates, Similarity, fit_similarities, refined, typical_rates
 from curate.stages.motion.grid import TILE_PX, Grid
 

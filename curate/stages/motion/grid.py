@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from curate.stage import View
+from curate.view import View
 from curate.stages.motion.fit import Similarity
 
 TILE_PX = 8

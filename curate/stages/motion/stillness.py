@@ -9,7 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from curate.stage import THUMB_WIDTH_PX, View
+from curate.view import THUMB_WIDTH_PX, View
 from curate.stages.motion.flow import PairMotion, Tracker
 
 SAME_MEAN_LEVELS = 0.15

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from curate.config import Config
 from curate.errors import StageError
-from curate.stage import ClipItem, ClipStage, Column, Resources, ViewSpec
+from curate.stage import ClipItem, ClipStage, Column, Resources
+from curate.view import ViewSpec
 from curate.stages.nets import net_resources
 from curate.stages.text import craft, ppocr
 from curate.stages.text.craft import Craft, CraftConfig
