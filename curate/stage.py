@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from fractions import Fraction
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +38,9 @@ LOOKS_PER_S = 12
 """A cut stage is shown the first reference frame at or after each k/12 s, and those between only where it asks."""
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+Values = Mapping[str, Any]
+"""Values of a cell by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +254,12 @@ class ClipStage(Stage[ConfigT]):
         """Score items; one that fails becomes a failed cell and takes nothing else with it."""
         return self.cells_of(items, lambda: self.score_batch(items))
 
-    def cells_of(self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Mapping[str, Any] | CurateError]]) -> list[Cell]:
+    def cells_of(
+        self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Mapping[str, Any] | CurateError]]
+    ) -> list[Cell]:
         """The cells of a batch from what ``scored`` gives; where that fails each item is scored again by itself."""
         began = time.perf_counter()
-        values: list[Mapping[str, Any] | CurateError] = []
+        values: list[Values | CurateError] = []
         with boundary() as caught:
             values = [v if isinstance(v, CurateError) else self._checked(v) for v in scored()]
             if len(values) != len(items):

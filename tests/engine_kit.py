@@ -21,10 +21,10 @@ from curate.ingest.listing import list_inputs
 from curate.query import cells_sql, clips_sql, connect
 from curate.records import CutKind, SourceFacts, Span
 from curate.stage import ClipItem, ClipStage, Column, CutStage, Resources, Thumb
-from curate.view import ViewSpec
 from curate.stages.probe import Probe
 from curate.tables import BOOKKEEPING, Corpus, cell_schema
 from curate.units import exact, s_to_pts_ceil
+from curate.view import ViewSpec
 
 
 class StrideConfig(Config):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from clip_kit import OPENAI_LIKE, add_head, add_open_clip, kit_beside, mlp_head
 from model_kit import ModelKit
+from tiny_llm import tiny_llm
 from tiny_models import add_captioners
 
 REAL = ("craft", "efficientnet-lite0", "pp-ocr-det", "transnetv2")
@@ -21,4 +22,5 @@ def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
     settings = {"head": "mlp", "embedding": EMBEDDING, "family": "kit"}
     add_head(kit, "laion-aesthetic-sac-logos-ava1-l14", mlp_head(EMBEDDING), folder / "head", **settings)
     add_captioners(kit, folder / "captioners")
+    kit.add("smollm2-135m-instruct", tiny_llm(folder / "llm"))
     return kit

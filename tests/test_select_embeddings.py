@@ -125,6 +125,13 @@ def test_a_fixed_camera_keeps_all_its_clips_and_a_copy_of_it_none():
     assert (found[60:] >= 0).all()
 
 
+@pytest.mark.parametrize("lengths", [(4.0, 4.8, 4.4), (4.8, 4.0, 4.4)])
+def test_of_two_kept_clips_on_either_side_of_its_length_the_better_is_named(lengths, monkeypatch):
+    monkeypatch.setattr(embeddings, "_BLOCK", 1)
+    rows = [((turned(0, 0),) * 3, i, 0.0, length_s) for i, length_s in enumerate(lengths)]
+    assert near_duplicates_by_embedding(embedded(rows), CosineRule()).tolist() == [-1, -1, 0]
+
+
 def test_a_vector_of_nothing_matches_nothing_and_no_clips_are_none():
     rows = [((np.zeros(LENGTH),) * 3, i, 0.0, 4.0) for i in range(3)]
     assert near_duplicates_by_embedding(embedded(rows), CosineRule()).tolist() == [-1] * 3

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from curate.config import Config
 from curate.errors import DependencyError, StageError
 from curate.records import Clip, Outcome, SourceFacts, Span
-from curate.stage import (DECODE_POLICY_VERSION, ClipItem, ClipStage, Column, failed_cell, missing_dependency,)
+from curate.stage import (
+    DECODE_POLICY_VERSION,
+    ClipItem,
+    ClipStage,
+    Column,
+    failed_cell,
+    missing_dependency,
+)
 from curate.view import View, ViewSpec
 
 FACTS = SourceFacts(

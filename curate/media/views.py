@@ -24,8 +24,8 @@ from curate.media.decode import Frame, FrameReader
 from curate.media.packets import Depth
 from curate.media.pixels import Master, Pyramid, Scaler, expand_range, rotate
 from curate.records import Clip, SourceFacts
-from curate.view import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
 from curate.units import exact, parse_fraction, s_to_pts_ceil
+from curate.view import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
 
 SEEK_GAP_KEY_FRAMES = 2
 """Gaps between spans longer than so many mean key-frame distances are sought over instead of decoded."""

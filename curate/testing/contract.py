@@ -24,9 +24,9 @@ from curate.media.facts import read_facts
 from curate.media.views import ViewSampler, sample_spans
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
 from curate.stage import ClipItem, ClipStage, CutStage, ProbeStage, SourceFile, Stage
-from curate.view import View
 from curate.tables import BOOKKEEPING, cells_table
 from curate.testing.footage import moving_object, moving_texture, text_card, write_video
+from curate.view import View
 
 _RATE_FPS = Fraction(24)
 _ENGINE_COLUMNS = {"n_clips", DAMAGED}

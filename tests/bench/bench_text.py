@@ -20,10 +20,10 @@ from bench_kit import machine, markdown
 from curate.media.facts import read_facts
 from curate.media.views import sample_spans
 from curate.records import Clip, Span
-from curate.view import ViewSpec
 from curate.stages.text import TextConfig, covered_share
 from curate.stages.text.craft import CARD, Craft
 from curate.stages.text.ppocr import PpOcr
+from curate.view import ViewSpec
 from curate.weights.cards import load_card
 from curate.weights.store import path_of
 

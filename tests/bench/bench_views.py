@@ -28,8 +28,8 @@ from curate.media.views import ViewSampler
 from curate.recipe import build, load_recipe
 from curate.records import Clip, SourceFacts, Span
 from curate.stage import ClipItem
-from curate.view import THUMB_WIDTH_PX
 from curate.testing.footage import moving_texture, write_video
+from curate.view import THUMB_WIDTH_PX
 
 SIZES = {480: (854, 480), 720: (1280, 720), 1080: (1920, 1080), 2160: (3840, 2160)}
 RATE = 30

@@ -10,9 +10,9 @@ from curate.media.facts import read_facts
 from curate.media.packets import Depth
 from curate.media.views import ViewSampler, sample_spans, view_digest
 from curate.records import Clip
-from curate.view import ViewSpec
 from curate.stages.cut import Cut, CutConfig
 from curate.testing.footage import moving_texture, write_video
+from curate.view import ViewSpec
 
 N, CUTS = 150, (52, 101)
 SPECS = {

@@ -17,9 +17,9 @@ from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.errors import MissingModelError
 from curate.records import Cell, Clip, Outcome, SourceFacts, Span
 from curate.stage import ClipItem, ClipStage, Column, Resources
-from curate.view import View, ViewSpec
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
+from curate.view import View, ViewSpec
 
 BASE = Fraction(1, 25)
 FACTS = SourceFacts.from_cell(dict.fromkeys(SourceFacts.__dataclass_fields__, 0) | {"time_base": "1/25"})

@@ -18,7 +18,6 @@ from curate.media.packets import MOST_SKIPPED, Depth, PacketFilter
 from curate.media.pixels import MOST_THUMB_ROWS, Scaler
 from curate.media.views import sample_spans
 from curate.records import Clip, Span
-from curate.view import ViewSpec
 from curate.testing.containers import (
     TRACK,
     block,
@@ -32,6 +31,7 @@ from curate.testing.containers import (
     y4m,
 )
 from curate.testing.footage import moving_texture, write_video
+from curate.view import ViewSpec
 
 
 @pytest.fixture(scope="module")

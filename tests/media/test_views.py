@@ -13,8 +13,8 @@ from curate.media.facts import read_facts
 from curate.media.pixels import Scaler, plane_view
 from curate.media.views import ViewSampler, estimated_bytes, sample_spans, view_digest, windows_of
 from curate.records import Clip, SourceFacts, Span
-from curate.view import ViewSpec
 from curate.testing.footage import moving_texture, write_video
+from curate.view import ViewSpec
 
 SPECS = {
     "points": ViewSpec(points=(0.0, 0.5, 1.0), short_side_px=40),

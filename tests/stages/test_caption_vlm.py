@@ -16,11 +16,11 @@ from curate.errors import MissingModelError
 from curate.records import Clip, Outcome, Span
 from curate.redaction import redacted
 from curate.stage import ClipItem
-from curate.view import View
 from curate.stages.caption import endpoint as module
 from curate.stages.caption.base import frames_digest
 from curate.stages.caption.vlm import VlmCaption, VlmConfig
 from curate.testing.contract import check_stage
+from curate.view import View
 
 KEY = "sk-very-secret-0123456789"
 BASE = Fraction(1, 4)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from curate.errors import ConfigError, MissingModelError, ModelFileError
 from curate.records import Outcome
-from curate.view import View
 from curate.stages.clip import Clip, ClipConfig
 from curate.stages.clip.card import FRAMES
+from curate.view import View
 
 KINDS = {"openai": OPENAI_LIKE, "siglip": SIGLIP_LIKE}
 

@@ -13,8 +13,8 @@ import torch
 
 from curate.records import Outcome
 from curate.stage import Column
-from curate.view import ViewSpec
 from curate.stages.nets import NetConfig, NetStage, net_resources, place
+from curate.view import ViewSpec
 
 
 class Small(NetStage[NetConfig]):

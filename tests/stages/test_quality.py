@@ -12,10 +12,10 @@ from curate.media.facts import read_facts
 from curate.media.views import sample_spans
 from curate.records import Clip, Outcome, SourceFacts, Span
 from curate.stage import ClipItem
-from curate.view import View
 from curate.stages.quality import Quality, QualityConfig, Rectangle, active_rectangle, colourfulness, flashes
 from curate.testing import scenes
 from curate.testing.footage import write_video
+from curate.view import View
 
 W_PX, H_PX, FPS = 320, 180, 24
 TIME_BASE = Fraction(1, 90000)

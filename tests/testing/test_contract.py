@@ -11,8 +11,8 @@ import pytest
 from curate.config import Config
 from curate.errors import StageError
 from curate.stage import ClipItem, ClipStage, Column
-from curate.view import ViewSpec
 from curate.testing.contract import check_stage
+from curate.view import ViewSpec
 
 
 class BrightnessConfig(Config):

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 
 from curate.config import Config
 from curate.errors import ConfigError, ModelFileError
-from curate.view import ViewSpec
 from curate.stages.caption.beams import Limits, search
 from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.view import ViewSpec
 from curate.weights.cards import card_settings
 from curate.weights.store import folder_of
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from curate.errors import ConfigError, StageError
 from curate.stage import ClipItem, Column
-from curate.view import View
 from curate.stages.caption.base import CaptionStage, frames_digest, tidy
 from curate.stages.nets import NetConfig, NetStage, net_resources
+from curate.view import View
 from curate.weights.cards import load_card
 
 if TYPE_CHECKING:

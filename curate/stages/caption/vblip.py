@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from curate.config import Config
-from curate.view import ViewSpec
 from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.view import ViewSpec
 from curate.weights.cards import card_settings
 from curate.weights.store import folder_of
 

@@ -13,10 +13,10 @@ from pydantic import Field
 from curate.config import Config
 from curate.errors import CurateError, StageError
 from curate.stage import ClipItem, Column, Resources
-from curate.view import MASTER_SHORT_SIDE_PX, View, ViewSpec
 from curate.stages.caption.base import CaptionStage, frames_digest
 from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, sentence
 from curate.stages.caption.endpoint import Endpoint, EndpointConfig
+from curate.view import MASTER_SHORT_SIDE_PX, View, ViewSpec
 
 _PROMPT = (
     "These are frames of one video clip in the order of time. Describe in one or two plain English sentences what is "

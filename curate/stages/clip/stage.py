@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from curate.errors import ModelFileError, StageError
 from curate.stage import ClipItem, Column
-from curate.view import ViewSpec
 from curate.stages.clip.card import FRAMES, POINTS, clip_settings
 from curate.stages.nets import NetConfig, NetStage, net_resources
+from curate.view import ViewSpec
 from curate.weights.cards import load_card
 from curate.weights.store import folder_of
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from curate.errors import StageError
-from curate.view import View
 from curate.stages.motion.fit import STILL, Rates, Similarity, fit_similarities, refined, typical_rates
 from curate.stages.motion.grid import TILE_PX, Grid
+from curate.view import View
 
 MIN_SIDE_PX = 16
 """Frames with a smaller side than this hold too little for optical flow."""

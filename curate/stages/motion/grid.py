@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from curate.view import View
 from curate.stages.motion.fit import Similarity
+from curate.view import View
 
 TILE_PX = 8
 """Side of a tile. The patch that is followed is the tile itself, so that every pixel is looked at once."""

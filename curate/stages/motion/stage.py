@@ -13,10 +13,10 @@ from pydantic import Field
 from curate.config import Config
 from curate.errors import StageError
 from curate.stage import ClipItem, ClipStage, Column
-from curate.view import ViewSpec
 from curate.stages.motion.camera import camera_motion
 from curate.stages.motion.flow import PairMotion, Tracker, v2d_score
 from curate.stages.motion.stillness import repeats, slideshow_share
+from curate.view import ViewSpec
 
 _JUMP_INLIERS = 0.5
 _JUMP_LEVELS = 8.0

@@ -9,8 +9,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from curate.view import THUMB_WIDTH_PX, View
 from curate.stages.motion.flow import PairMotion, Tracker
+from curate.view import THUMB_WIDTH_PX, View
 
 SAME_MEAN_LEVELS = 0.15
 SAME_MAX_LEVELS = 3

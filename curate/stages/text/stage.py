@@ -17,11 +17,11 @@ from pydantic import Field
 from curate.config import Config
 from curate.errors import StageError
 from curate.stage import ClipItem, ClipStage, Column, Resources
-from curate.view import ViewSpec
 from curate.stages.nets import net_resources
 from curate.stages.text import craft, ppocr
 from curate.stages.text.craft import Craft, CraftConfig
 from curate.stages.text.ppocr import PpOcr
+from curate.view import ViewSpec
 from curate.weights.cards import load_card
 
 _ENDS = (0.0, 0.5, 1.0)
