@@ -67,7 +67,7 @@ def killed(s3: Store, args: list[object], url: str, victim: Victim, draw: random
     process = start(*args, "--engine", victim.engine, env=env, **out)
     try:
         while process.poll() is None and not (len(s3.keys("corpus/")) >= wanted and victim.ready(process)):
-            time.sleep(0.05)
+            time.sleep(0.1)
         hit = process.poll() is None and victim.strike(process, draw)
         assert process.wait() in {0, 1, -signal.SIGKILL}
     finally:
