@@ -201,13 +201,21 @@ def test_a_search_by_hand():
 
 
 def test_an_end_that_is_not_among_the_best_is_no_end():
-    """One beam: after the start a word is worth more than the end, which then is not kept as a text to fall back on."""
+    """Two beams: in the second step both want to end, the second of them only as third best. It is not kept, so the
+    search is not over yet and finds the better text."""
+    low = [-9.0] * 4
+    table = {
+        (0,): [-9, -9, 2, 1.9],
+        (0, 2): [0.9, 1, -9, -9],
+        (0, 3): [0.8, 0.95, -9, -9],
+        (0, 2, 0): [-9, -9, -9, 0.5],
+        (0, 2, 0, 3): [-9, 5, -9, -9],
+    }
 
     def logits_of(ids):
-        first = ids.shape[1] == 1
-        return torch.tensor([[0.0, 1.0, 2.0, 0.0] if first else [0.0, -9.0, 0.1, 0.0]] * len(ids))
+        return torch.tensor([table.get(tuple(row), low) for row in ids.tolist()], dtype=torch.float32)
 
-    assert search(logits_of, 1, Limits(start=0, end=1, beams=1, max_tokens=6, min_tokens=1)) == [[2] * 5]
+    assert search(logits_of, 1, Limits(start=0, end=1, beams=2, max_tokens=6, min_tokens=1)) == [[2, 0, 3]]
 
 
 def test_the_middle_frame_at_the_models_size():
