@@ -44,7 +44,7 @@ _RECORDS = {
     "SourceFacts": "curate.records",
     "Span": "curate.records",
     "Clip": "curate.records",
-    "View": "curate.stage",
+    "View": "curate.view",
     "ClipFile": "curate.media.encode",
     "Shown": "curate.media.playback",
 }

@@ -259,9 +259,12 @@ class _Selecting:
         n = sum(g.n for g in judged)
         if not n or not asked:
             return None
-        product = 1.0
+        axes: dict[str, int] = {}
         for i in asked:
-            product *= sum(g.n for g in judged if not g.fails >> i & 1) / n
+            axes[self.judges[i].column] = axes.get(self.judges[i].column, 0) | 1 << i
+        product = 1.0
+        for conditions in axes.values():
+            product *= sum(g.n for g in judged if not g.fails & conditions) / n
         return Retention(n, sum(g.n for g in judged if not g.fails) / n, product)
 
 
