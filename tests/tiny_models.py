@@ -107,7 +107,7 @@ _VBLIP_WORDS = ["the", "person", "dog", "is", "runs", "sits", "jumps", "on", "in
 _VBLIP_WORDS += ["Question", "Answer", "What", "happening", "this", "video"]
 
 
-def _tokenizer(folder: Path, around: str) -> int:
+def byte_tokenizer(folder: Path, around: str) -> int:
     """A byte-level tokenizer as OPT's, saved as that is; gives the size of its vocabulary. ``around``: the template
     that puts marks to a prompt."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -202,7 +202,7 @@ def tiny_vblip(
     from transformers import Blip2ForConditionalGeneration, BlipImageProcessor
 
     folder.mkdir(parents=True, exist_ok=True)
-    n = _tokenizer(folder, "$A </s>" if language == "t5" else "</s> $A")
+    n = byte_tokenizer(folder, "$A </s>" if language == "t5" else "</s> $A")
     text = _t5(n) if language == "t5" else _opt(n + image_tokens)
     model = Blip2ForConditionalGeneration(vblip_config(text, n if image_tokens else None))
     fill(model, seed)

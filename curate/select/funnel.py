@@ -65,7 +65,8 @@ class ConditionCount:
 @dataclass(frozen=True, slots=True)
 class Retention:
     """Do the conditions go together? Among clips judged by all, the share that passes all of them against the product
-    of the shares that pass each alone; a ratio above 1 means that good clips are good in several ways (SVD 3.3)."""
+    of the shares that pass each axis alone (conditions on one column are one axis); a ratio above 1 means that good
+    clips are good in several ways (SVD 3.3)."""
 
     judged: int
     joint: float

@@ -261,7 +261,8 @@ class _Selecting:
             return None
         axes: dict[str, int] = {}
         for i in asked:
-            axes[self.judges[i].column] = axes.get(self.judges[i].column, 0) | 1 << i
+            name = self.judges[i].column.name
+            axes[name] = axes.get(name, 0) | 1 << i
         product = 1.0
         for conditions in axes.values():
             product *= sum(g.n for g in judged if not g.fails & conditions) / n
