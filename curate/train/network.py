@@ -1,4 +1,4 @@
-"""The network: diffusers' spatio-temporal UNet, with a path for single pictures, and what is known of its parameters."""
+"""The network: diffusers' spatio-temporal UNet with a path for single pictures, and its parameters by part."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -64,7 +65,7 @@ def sample(
     guided = max(settings.guidance_first, settings.guidance_last) > 1
     scale = guidance(x.shape[1], settings.guidance_first, settings.guidance_last).to(x)[None, :, None, None, None]
     both = cond.unconditional().followed_by(cond) if guided else cond
-    for i, (sigma, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (sigma, following) in enumerate(itertools.pairwise(levels)):
         seen = torch.cat([x] * 2) if guided else x
         time = edm.c_noise(sigma).to(x.device).expand(len(seen))
         prediction = network(seen / (sigma**2 + 1) ** 0.5, time, both)
