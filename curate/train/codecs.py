@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, ModelFileError
@@ -27,7 +28,7 @@ class Codec:
     """A diffusers autoencoder, frozen, in float32, with image decoder (AutoencoderKL) or temporal decoder."""
 
     def __init__(self, vae: AutoencoderKL | AutoencoderKLTemporalDecoder) -> None:
-        self.vae = vae.float().eval().requires_grad_(False)
+        self.vae: Any = vae.float().eval().requires_grad_(False)
         self.scaling_factor = float(vae.config["scaling_factor"])
 
     @classmethod
@@ -64,7 +65,7 @@ class Codec:
 
     def to(self, device: torch.device | str) -> Codec:
         """Move the weights there."""
-        self.vae.to(device)
+        nn.Module.to(self.vae, device)
         return self
 
     def _in_float32(self) -> torch.autocast:
@@ -81,9 +82,8 @@ class Codec:
                 f"sides must be multiples of {self.factor}, not {tuple(frames.shape[-2:])}", subject="codec"
             )
         flat = frames.reshape(-1, *frames.shape[-3:]).to(self._like)
-        vae: Any = self.vae
         with self._in_float32():
-            latents = torch.cat([vae.encode(part).latent_dist.mode() for part in flat.split(chunk)])
+            latents = torch.cat([self.vae.encode(part).latent_dist.mode() for part in flat.split(chunk)])
         return latents.reshape(*frames.shape[:-3], *latents.shape[-3:])
 
     def scaled(self, latents: Tensor) -> Tensor:
@@ -106,9 +106,8 @@ class Codec:
         return torch.stack(clips)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        vae: Any = self.vae
-        over_time = {"num_frames": len(latents)} if isinstance(vae, AutoencoderKLTemporalDecoder) else {}
-        return vae.decode(latents.to(self._like), **over_time).sample
+        over_time = {"num_frames": len(latents)} if isinstance(self.vae, AutoencoderKLTemporalDecoder) else {}
+        return self.vae.decode(latents.to(self._like), **over_time).sample
 
     @property
     def _like(self) -> Tensor:
@@ -152,7 +151,7 @@ def identity_vae(channels: int = 4) -> AutoencoderKLTemporalDecoder:
     return vae.eval()
 
 
-def _fill(vae: AutoencoderKLTemporalDecoder, channels: int) -> None:
+def _fill(vae: Any, channels: int) -> None:
     colours = torch.eye(3)
     mixed = colours if channels == 3 else torch.cat([colours, torch.full((1, 3), 1 / 3)])
     to_latent = mixed * (_LATENT_STD / _FRAME_STD)

@@ -135,7 +135,7 @@ class ImageEncoder:
     size_px = 224
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
 
     @classmethod
@@ -166,7 +166,7 @@ class TextEncoder:
     """CLIP's text model, as Stable Diffusion 2.1 uses it: the last hidden states of 77 tokens."""
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
 
     @classmethod

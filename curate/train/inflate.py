@@ -8,7 +8,8 @@ is then exact too where its factor is one half: ``mix_factor`` begins at 0 here,
 diffusers gives its video blocks other epsilons in the normalisations than the image model has: 1e-6 instead of 1e-5
 everywhere but in the lowest level and the middle. They are kept, because the checkpoint must mean the same in plain
 diffusers. Against the image model with these epsilons (`video_epsilons`) the result is bit for bit the same in
-float32; with its own it differs by some 1e-5, which stage I trains away.
+float32, where the time's embedding is computed once a clip in both (a matrix product with more rows rounds
+otherwise); with its own epsilons it differs by some 1e-5, which stage I trains away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from curate.errors import ModelFileError
@@ -63,10 +64,11 @@ def inflate(image_unet: UNet2DConditionModel, num_frames: int = 14, vector_width
     """The video network that gives, for each frame of any clip, what the image network gives for it.
 
     ``vector_width`` is the width of each of the three sinusoids of frame rate, motion and augmentation, whose MLP
-    begins without effect. ModelFileError for an image network that the video class cannot express.
+    begins without effect. The result is float32, in training mode. ModelFileError for an image network that the video
+    class cannot express.
     """
     config = _video_config(dict(image_unet.config), num_frames, vector_width)
-    video = SpatioTemporalUNet(**config).to(dtype=image_unet.dtype)
+    video = SpatioTemporalUNet(**config)
     wanted = {name: value.shape for name, value in video.state_dict().items() if part_of(name) == "spatial"}
     given = {_video_name(name, wanted): value for name, value in image_unet.state_dict().items()}
     if given.keys() != wanted.keys():
@@ -145,10 +147,10 @@ def video_epsilons(image_unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def widen(text_unet: SpatioTemporalUNet, in_channels: int = 8) -> SpatioTemporalUNet:
     """The image-to-video network of a text-to-video one: further input channels, whose weights begin at zero.
 
-    The new network shares no memory with the old one.
+    The new network is float32, in training mode, and shares no memory with the old one.
     """
     config = {key: value for key, value in text_unet.config.items() if not key.startswith("_")}
-    video = SpatioTemporalUNet(**{**config, "in_channels": in_channels}).to(dtype=text_unet.dtype)
+    video = SpatioTemporalUNet(**{**config, "in_channels": in_channels})
     state = text_unet.state_dict()
     state["conv_in.weight"] = _with_zero_columns(state["conv_in.weight"], in_channels)
     video.load_state_dict(state)

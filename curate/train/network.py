@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
 from curate.config import nearest

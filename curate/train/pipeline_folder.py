@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, StableVideoDiffusionPipeline
-from torch import Tensor
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import StableVideoDiffusionPipeline
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from torch import Tensor, nn
 
 from curate.errors import ModelFileError
 from curate.train.codecs import Codec, identity_vae
@@ -68,9 +70,8 @@ class Pipeline:
 
     def to(self, device: torch.device | str) -> Pipeline:
         """Move all weights there."""
-        self.unet.to(device)
-        self.codec.to(device)
-        self.image_encoder.model.to(device)
+        for module in (self.unet, self.codec.vae, self.image_encoder.model):
+            nn.Module.to(module, device)
         return self
 
 
@@ -96,11 +97,11 @@ def image_conditions(
     codec: Codec, image_encoder: ImageEncoder, frame: Tensor, num_frames: int, settings: Sampling, noise: Tensor
 ) -> Conditions:
     """Conditions of a clip that begins with ``frame`` (B, 3, H, W) in [-1, 1]; ``noise`` is unit noise of its shape."""
-    given = [torch.full((len(frame),), float(value)) for value in (settings.fps, settings.motion)]
-    augmentation = torch.full((len(frame),), settings.augmentation)
+    ones = torch.ones(len(frame), device=frame.device)
+    augmentation = ones * settings.augmentation
     context = image_encoder.encode(frame)
     latent = first_frame_latent(codec, frame, augmentation, noise)
-    return image_to_video(context, latent, num_frames, *given, augmentation)
+    return image_to_video(context, latent, num_frames, ones * settings.fps, ones * settings.motion, augmentation)
 
 
 @torch.no_grad()
