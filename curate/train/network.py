@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -34,9 +34,10 @@ __all__ = [
 Part = Literal["spatial", "temporal", "vector"]
 """Where a parameter belongs: the image model, the layers over time, the MLP of frame rate, motion and noise."""
 
-Trainable = Literal["all", "temporal", "time_embedding"]
-"""Which parameters learn. Temporal layers alone leave the image model as it was (the MLP of the vector learns with
-them); the time embedding alone is stage I-a, which teaches an image model the continuous noise levels (App. D.1)."""
+Trainable = Literal["all", "spatial", "temporal", "time_embedding"]
+"""Which parameters learn. "spatial" is for single pictures, which give nothing to the others (but weight decay would
+shrink them). "temporal" leaves the image model as it was; the MLP of the vector learns too. "time_embedding" is stage
+I-a, which teaches an image model the continuous noise levels (App. D.1)."""
 
 _TEMPORAL = ("temporal_res_block", "temporal_transformer_blocks", "time_pos_embed", "time_mixer")
 
@@ -86,12 +87,15 @@ class SpatioTemporalUNet(UNetSpatioTemporalConditionModel):
         zeros = kwargs["image_only_indicator"]
         return args, {**kwargs, "image_only_indicator": self._image_only.to(zeros)[:, None].expand_as(zeros)}
 
-    def plain(self) -> UNetSpatioTemporalConditionModel:
-        """The same parameters (not copies) under diffusers' own class, which is what is saved."""
+    def plain(self, state: Mapping[str, Tensor] | None = None) -> UNetSpatioTemporalConditionModel:
+        """The same parameters (not copies) under diffusers' own class, which is what is saved.
+
+        ``state`` takes the place of the network's own parameters: an average, or what was gathered from many devices.
+        """
         config = {key: value for key, value in self.config.items() if not key.startswith("_")}
         with torch.device("meta"):
             found = UNetSpatioTemporalConditionModel(**config)
-        found.load_state_dict(self.state_dict(), assign=True)
+        found.load_state_dict(self.state_dict() if state is None else state, assign=True)
         return found.eval()
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -147,7 +151,7 @@ class Parameters:
 def _learns(name: str, what: Trainable) -> bool:
     if what == "time_embedding":
         return name.startswith("time_embedding.")
-    return what == "all" or part_of(name) != "spatial"
+    return what == "all" or (part_of(name) == "spatial") == (what == "spatial")
 
 
 def set_trainable(network: nn.Module, what: Trainable) -> Parameters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,17 @@ class Pipeline:
             feature_extractor=CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True),
         )
 
-    def save(self, folder: Path) -> None:
-        """Write the folder; ModelFileError for an image autoencoder, which that pipeline does not take."""
+    def save(self, folder: Path, unet_state: Mapping[str, Tensor] | None = None) -> None:
+        """Write the folder; ModelFileError for an image autoencoder, which that pipeline does not take.
+
+        ``unet_state`` takes the place of the network's own parameters, as in `SpatioTemporalUNet.plain`.
+        """
         if not isinstance(self.codec.vae, AutoencoderKLTemporalDecoder):
             raise ModelFileError("needs an autoencoder with a temporal decoder", subject=str(folder))
         StableVideoDiffusionPipeline(
             vae=self.codec.vae,
             image_encoder=self.image_encoder.model,
-            unet=self.unet.plain(),
+            unet=self.unet.plain(unet_state),
             scheduler=scheduler(),
             feature_extractor=self.feature_extractor,
         ).save_pretrained(folder, safe_serialization=True)

@@ -69,6 +69,8 @@ def test_the_plain_network_shares_its_parameters():
     unet.conv_in.weight.data[0, 0] = 7
     assert plain.conv_in.weight.data_ptr() == unet.conv_in.weight.data_ptr()
     assert (plain.conv_in.weight[0, 0] == 7).all()
+    average = {name: value + 1 for name, value in unet.state_dict().items()}
+    assert all(torch.equal(value, average[name]) for name, value in unet.plain(average).state_dict().items())
 
 
 def test_pictures_do_not_see_the_layers_over_time():
@@ -159,7 +161,12 @@ def test_it_compiles_whole():
 
 @pytest.mark.parametrize(
     ("what", "parts"),
-    [("all", {"spatial", "temporal", "vector"}), ("temporal", {"temporal", "vector"}), ("time_embedding", {"spatial"})],
+    [
+        ("all", {"spatial", "temporal", "vector"}),
+        ("spatial", {"spatial"}),
+        ("temporal", {"temporal", "vector"}),
+        ("time_embedding", {"spatial"}),
+    ],
 )
 def test_what_learns(what, parts):
     unet = build_unet("tiny").train()
