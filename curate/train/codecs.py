@@ -81,7 +81,8 @@ class Codec:
             raise ConfigError(
                 f"sides must be multiples of {self.factor}, not {tuple(frames.shape[-2:])}", subject="codec"
             )
-        flat = frames.reshape(-1, *frames.shape[-3:]).to(self._like)
+        # Another memory layout would round otherwise; in this one pictures reach the encoder in diffusers' pipeline.
+        flat = frames.reshape(-1, *frames.shape[-3:]).to(self._like, memory_format=torch.channels_last)
         with self._in_float32():
             latents = torch.cat([self.vae.encode(part).latent_dist.mode() for part in flat.split(chunk)])
         return latents.reshape(*frames.shape[:-3], *latents.shape[-3:])

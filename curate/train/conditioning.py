@@ -157,7 +157,7 @@ class ImageEncoder:
         )
 
         found = next(self.model.parameters())
-        small = (_resize_with_antialiasing(frame.float(), (self.size_px, self.size_px)) + 1.0) / 2.0
+        small = (_resize_with_antialiasing(frame.float().contiguous(), (self.size_px, self.size_px)) + 1.0) / 2.0
         pixels = (small - self._mean.to(small)) / self._std.to(small)
         return self.model(pixels.to(found)).image_embeds[:, None]
 

@@ -79,4 +79,5 @@ def v_target(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 def denoised(prediction: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
     """Clean latent by the network's output and the unscaled noisy latent x = x0 + sigma * n."""
-    return prediction * c_out(sigma) + x * c_skip(sigma)
+    # x times c_skip, in the form that rounds as diffusers' scheduler does.
+    return prediction * c_out(sigma) + x / (sigma**2 + 1)
