@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from curate.config import Config
@@ -24,13 +25,13 @@ class Sampling(Config):
     ``motion`` is a motion bucket, ``augmentation`` the sigma of noise on the first frame.
     """
 
-    steps: int = 25
+    steps: int = Field(25, ge=1)
     guidance_first: float = 1.0
     guidance_last: float = 3.0
-    fps: float = 7.0
-    motion: float = 127.0
-    augmentation: float = 0.02
-    decode_chunk: int | None = None
+    fps: float = Field(7.0, gt=0)
+    motion: float = Field(127.0, ge=0, le=255)
+    augmentation: float = Field(0.02, ge=0)
+    decode_chunk: int | None = Field(None, ge=1)
 
 
 def sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 700.0, rho: float = 7.0) -> Tensor:

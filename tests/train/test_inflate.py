@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 from train_kit import image_unet, latents, shaken
 
 from curate.errors import ModelFileError
 from curate.train.conditioning import Conditions
 from curate.train.inflate import inflate, video_epsilons, widen
-from curate.train.network import UNetNetwork, part_of
+from curate.train.network import Parameters, UNetNetwork, part_of, preset_config
 
 X = latents(2, 3, 4, 8, 8)
 TIMES = torch.tensor([-0.7, 0.4])
@@ -75,6 +76,24 @@ def test_projections_by_convolution_become_linear():
     cond = text_conditions()
     found = UNetNetwork(inflate(image).eval())(X, TIMES, cond)
     assert torch.allclose(found, frame_by_frame(image, cond), atol=1e-5)
+
+
+def test_stable_diffusion_inflates_to_the_papers_network():
+    """In its real size, without memory: every parameter of the image network has its place in the video network."""
+    with torch.device("meta"):
+        image = UNet2DConditionModel(
+            sample_size=96,
+            attention_head_dim=(5, 10, 20, 20),
+            cross_attention_dim=1024,
+            use_linear_projection=True,
+            upcast_attention=True,
+        )
+        video = inflate(image, num_frames=25)
+    preset = preset_config("svd") | {"in_channels": 4}
+    assert {key: video.config[key] for key in preset} == preset
+    found = Parameters.of(video)
+    assert found.spatial == sum(parameter.numel() for parameter in image.parameters()) == 865_910_724
+    assert found.total == 1_521_987_562 + found.vector
 
 
 @pytest.mark.parametrize(
