@@ -17,7 +17,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def image_unet(seed: int = 0, **options: Any) -> UNet2DConditionModel:
-    """An image network of Stable Diffusion 2.1's kind, in the size of the preset ``tiny``."""
+    """An image network of Stable Diffusion 2.1's kind, as small as can be."""
     torch.manual_seed(seed)
     return UNet2DConditionModel(
         **{

@@ -38,7 +38,7 @@ def test_parameters_of_the_papers_network():
 
 
 def test_presets_are_networks_that_diffusers_takes():
-    assert preset_config("tiny")["block_out_channels"] == (32, 64)
+    assert preset_config("tiny")["block_out_channels"] == (32, 64, 64)
     with torch.device("meta"):
         assert isinstance(build_unet("tiny", num_frames=3), UNetSpatioTemporalConditionModel)
     with pytest.raises(ConfigError, match="did you mean 'tiny'"):
