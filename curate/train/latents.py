@@ -1,0 +1,5 @@
+"""Latents."""
+
+
+class LatentReader:
+    """x."""
