@@ -42,31 +42,35 @@ class Window:
         return self.start + (self.count - 1) * self.stride
 
 
-@dataclass(frozen=True, slots=True)
-class StoredClip:
-    """A clip as its shard holds it: the MP4, and the facts of its JSON, which hold every column of the sidecar."""
+def read_clip(place: Place, ref: ClipRef) -> tuple[bytes, dict[str, Any]]:
+    """A clip's MP4 and the facts of its JSON, which hold every column of the sidecar.
 
-    video: bytes
-    facts: dict[str, Any]
-
-
-def read_clip(place: Place, ref: ClipRef) -> StoredClip:
-    """Fetch a clip from its shard. CorpusError when something else lies there, StorageError when it cannot be read."""
-    return parse_clip(place.read_range(ref.offset_bytes, ref.sample_bytes), ref, place.uri)
+    CorpusError when something else lies where the clip should, StorageError when it cannot be read.
+    """
+    data = place.read_range(ref.offset_bytes, ref.sample_bytes)
+    return data[: ref.video_bytes], _facts(data[_padded(ref.video_bytes) :], ref, place.uri)
 
 
-def parse_clip(data: bytes, ref: ClipRef, uri: str) -> StoredClip:
-    """A clip from its part of the tar; CorpusError when it is not that."""
-    header = -(-ref.video_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    begin = header + tarfile.BLOCKSIZE
+def read_facts(place: Place, ref: ClipRef) -> dict[str, Any]:
+    """The facts alone; errors as for `read_clip`."""
+    skipped = _padded(ref.video_bytes)
+    return _facts(place.read_range(ref.offset_bytes + skipped, ref.sample_bytes - skipped), ref, place.uri)
+
+
+def _padded(size_bytes: int) -> int:
+    return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _facts(data: bytes, ref: ClipRef, uri: str) -> dict[str, Any]:
+    """From the header of the JSON on."""
     try:
-        info = tarfile.TarInfo.frombuf(data[header:begin], "utf-8", "strict")
-        facts = json.loads(data[begin : begin + info.size])
+        info = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "strict")
+        facts = json.loads(data[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + info.size])
     except (tarfile.HeaderError, ValueError) as error:
         raise CorpusError(f"clip {ref.clip_id} does not lie where its sidecar says: {error}", subject=uri) from error
     if info.name != f"{ref.clip_id}.json":
         raise CorpusError(f"{info.name} lies where clip {ref.clip_id} should", subject=uri)
-    return StoredClip(data[: ref.video_bytes], facts)
+    return facts
 
 
 def decode_window(video: bytes, window: Window, bucket: Bucket, *, closed: bool = False) -> np.ndarray:

@@ -8,18 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from curate.errors import ConfigError, CorpusError, CurateError
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.config import DataConfig
 from curate.train.data.order import Order, Position
-from curate.train.data.worker import Batch, Lost, Task, Tasks
-
-START_METHOD = "forkserver"
-"""Workers inherit no threads, locks or devices. ``memory://`` places exist in one process: they want 0 workers."""
-
-_PRELOADED = ["curate.train.data.worker"]
+from curate.train.data.worker import Ahead, Batch, Lost, Sources, Task, Tasks, in_workers
 
 
 @dataclass(slots=True)
@@ -42,8 +35,9 @@ class Loader:
     """An endless iterator over a rank's batches from a position on.
 
     Every batch of ``config.batch`` clips is one of the whole run: rank r gets its items r, r + world, ... so that the
-    same clips make up the same batches whatever the number of ranks. ``stall`` and ``lost`` (by clip id) are of this
-    loader's life. ``on_lost`` is told of every clip when it is lost first; by default a warning is logged.
+    same clips make up the same batches whatever the number of ranks. ``ahead``: worker processes. ``sources``: what
+    was encoded beforehand. ``on_lost`` is told of every clip when it is lost first; by default a warning is logged.
+    ``stall`` and ``lost`` (by clip id) are of this loader's life.
 
     Iterating raises CorpusError when too many clips are lost, or one and all that might replace it.
     """
@@ -55,9 +49,8 @@ class Loader:
         *,
         rank: int = 0,
         world: int = 1,
-        workers: int = 0,
-        prefetch: int = 2,
-        pin: bool = False,
+        ahead: Ahead | None = None,
+        sources: Sources | None = None,
         on_lost: Callable[[Lost], None] | None = None,
     ) -> None:
         if config.batch % world:
@@ -69,7 +62,8 @@ class Loader:
         self._order = Order(catalogue.rows, config.batch)
         self._next = Position(config.seed)
         self._share = rank, world
-        self._processes = workers, prefetch, pin
+        self._ahead = ahead or Ahead()
+        self._sources = sources or Sources()
         self._on_lost = on_lost or _warn
         self._batches: Iterator[Batch | CurateError] | None = None
         self._asked_s: float | None = None
@@ -129,26 +123,8 @@ class Loader:
         self._asked_s = ended_s
 
     def _start(self) -> Iterator[Batch | CurateError]:
-        workers, prefetch, pin = self._processes
-        catalogue = self._catalogue
-        uris = [catalogue.shards.place(entry.path).uri for entry in catalogue.entries]
-        context = None
-        if workers:
-            context = torch.multiprocessing.get_context(START_METHOD)
-            context.set_forkserver_preload(_PRELOADED)
-        return iter(
-            torch.utils.data.DataLoader(
-                Tasks(uris, self._config),
-                sampler=self._tasks(self._next),
-                batch_size=None,
-                num_workers=workers,
-                prefetch_factor=prefetch if workers else None,
-                multiprocessing_context=context,
-                worker_init_fn=_one_thread,
-                collate_fn=_as_it_is,
-                pin_memory=pin,
-            )
-        )
+        dataset = Tasks(self._catalogue, self._config, self._sources)
+        return in_workers(dataset, self._tasks(self._next), self._ahead)
 
     def _tasks(self, position: Position) -> Iterator[Task]:
         rank, world = self._share
@@ -176,13 +152,3 @@ class Loader:
 def _warn(loss: Lost) -> None:
     text = "%s: clip %s cannot be read, the next one is taken instead (%s)"
     logging.getLogger(__name__).warning(text, loss.shard, loss.clip_id, loss.reason)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _one_thread(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)

