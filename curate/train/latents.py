@@ -230,7 +230,9 @@ class _Run:
         if loaded.key in self.known or loaded.key in self.pending:
             self.done["found"] += 1
         else:
-            self.pending[loaded.key] = self.encode(loaded.content)
+            self.pending[loaded.key] = np.ascontiguousarray(
+                self.encode(loaded.content)
+            )  # `save` takes memory as it lies
             self.done["encoded"] += 1
         self.rows.append((loaded.ref, loaded.slot, loaded.key))
         if sum(array.nbytes for array in self.pending.values()) >= self.work.part_bytes:
