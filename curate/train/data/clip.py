@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_OPTIONS = {"enable_drefs": "0", "use_absolute_path": "0"}
+_OPTIONS = {"enable_drefs": "0", "use_absolute_path": "0", "probesize": "32"}
+_PROBE_OPTIONS = {"skip_frame": "all"}
+"""Opening decodes the first frame to learn what decoding tells anyway: 5 to 9 ms at 480p, and 0.2 ms without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def decode_window(video: bytes, window: Window, bucket: Bucket, *, closed: bool 
     """
     out = np.empty((window.count, bucket.height_px, bucket.width_px, 3), np.uint8)
     try:
-        with cast("InputContainer", av.open(io.BytesIO(video), format="mp4", container_options=_OPTIONS)) as container:
+        with _opened(video) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             n_found = _fill(out, stream, [packet for packet in container.demux(stream) if packet.size], window, closed)
@@ -90,6 +92,11 @@ def decode_window(video: bytes, window: Window, bucket: Bucket, *, closed: bool 
     if n_found < window.count:
         raise DecodeError(f"only {n_found} of {window.count} frames up to frame {window.last} can be decoded")
     return out
+
+
+def _opened(video: bytes) -> InputContainer:
+    opened = av.open(io.BytesIO(video), format="mp4", options=_PROBE_OPTIONS, container_options=_OPTIONS)
+    return cast("InputContainer", opened)
 
 
 def _fill(out: np.ndarray, stream: VideoStream, packets: list[Packet], window: Window, closed: bool) -> int:
@@ -101,13 +108,13 @@ def _fill(out: np.ndarray, stream: VideoStream, packets: list[Packet], window: W
     first_pts = times[window.start]
     entries = [at for at, packet in enumerate(packets) if packet.is_keyframe and (packet.pts or 0) <= first_pts]
     entry = entries[-1] if closed and entries else 0
-    aspect = stream.sample_aspect_ratio or Fraction(1)
     scaler = Scaler()
     found = 0
     for packet in [*packets[entry:], None]:
         for frame in stream.codec_context.decode(packet):
             at = wanted.pop(frame.pts, None) if frame.pts is not None else None
             if at is not None:
+                aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
                 out[at] = _cut(frame, scaler, aspect, out.shape[2], out.shape[1])
                 found += 1
         if not wanted:
