@@ -39,6 +39,8 @@ class Spec:
     captions: dict[str, str | None] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     mode: str = "encode"
+    source: str = ""
+    """Name of the film it comes from; empty for one of its own."""
 
 
 def clip_id(number: int) -> str:
@@ -83,6 +85,7 @@ def _sample(number: int, spec: Spec, scratch: Path) -> Sample:
     facts.update(
         clip_id=clip_id(number),
         bucket="all",
+        source_digest=hashlib.sha256(spec.source.encode() or f"film {number}".encode()).hexdigest(),
         fps=float(spec.fps),
         motion_score=spec.motion,
         width_px=int(width_px * spec.more.get("sar", 1)),

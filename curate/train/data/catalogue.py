@@ -26,7 +26,17 @@ from curate.train.data.config import DataConfig
 
 SIDECARS_AT_ONCE = 16
 _HEADER_BYTES = 512
-_FACTS = ("clip_id", "width_px", "height_px", "n_frames", "fps", "mode", "video_offset_bytes", "video_bytes")
+_FACTS = (
+    "clip_id",
+    "source_digest",
+    "width_px",
+    "height_px",
+    "n_frames",
+    "fps",
+    "mode",
+    "video_offset_bytes",
+    "video_bytes",
+)
 _NO_LIMIT = 1 << 40
 _EPSILON = 1e-6
 """Rates of 30000/1001 and the like are within a limit that names them rounded."""
@@ -56,33 +66,44 @@ class Catalogue:
     """The clips of a shard set that a stage takes, as columns with one entry a clip.
 
     ``rows``: the clips of every bucket in ``buckets``, which all have at least one batch. ``left_out`` counts the
-    others by reason; ``digest`` stands for all that decides the batches.
+    others by reason; ``unfilled`` has the clips of every bucket without a batch, by name. ``digest`` stands for all
+    that decides the batches.
     """
 
     shards: ShardSet
     entries: tuple[ShardEntry, ...]
-    clip_ids: pa.ChunkedArray
+    clip_ids: pa.LargeStringArray
     columns: Mapping[str, np.ndarray]
     buckets: tuple[Bucket, ...]
     rows: tuple[np.ndarray, ...]
     left_out: Mapping[str, int]
+    unfilled: Mapping[str, int]
     digest: str
 
     @classmethod
-    def read(cls, shards: ShardSet, config: DataConfig) -> Catalogue:
-        """ConfigError for a column that the set lacks and for a bucket without a batch, CorpusError for a sidecar
-        that does not fit its index."""
+    def read(cls, shards: ShardSet, config: DataConfig, *, held_out: bool = False) -> Catalogue:
+        """The clips to train on, or those that are held out.
+
+        ConfigError for a column that the set lacks and for a bucket without a batch, CorpusError for a sidecar that
+        does not fit its index.
+        """
         entries = tuple(shards.index.shards)
         with ThreadPoolExecutor(SIDECARS_AT_ONCE) as pool:
             parts = list(pool.map(lambda at: _part(shards, entries[at], at, config), range(len(entries))))
         _check_columns(parts, config)
         names = parts[0].columns if parts else ()
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
-        clip_ids = pa.chunked_array([part.clip_ids for part in parts], pa.string())
+        clip_ids = pa.chunked_array([part.clip_ids for part in parts], pa.large_string()).combine_chunks()
         left_out = sum((part.left_out for part in parts), Counter[str]())
-        buckets, rows = _filled([name for part in parts for name in part.buckets], config, left_out)
-        digest = hashlib.sha256(json.dumps([shards.index.plan, config.model_dump(mode="json")]).encode()).hexdigest()
-        return cls(shards, entries, clip_ids, columns, buckets, rows, dict(sorted(left_out.items())), digest)
+        wanted = _held_out(parts, config) == held_out
+        left_out["held out: not" if held_out else "held out: for validation"] += int((~wanted).sum())
+        in_bucket = [name for part in parts for name in part.buckets]
+        members, unfilled = _filled(in_bucket, wanted, config, left_out)
+        buckets, rows = tuple(Bucket.parse(name) for name in members), tuple(members.values())
+        about = [shards.index.plan, config.model_dump(mode="json"), held_out]
+        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        counts = {reason: count for reason, count in sorted(left_out.items()) if count}
+        return cls(shards, entries, clip_ids, columns, buckets, rows, counts, unfilled, digest)
 
     @property
     def n_clips(self) -> int:
@@ -92,6 +113,10 @@ class Catalogue:
     def counts(self) -> dict[str, int]:
         """Clips by the name of their bucket."""
         return {bucket.name: len(own) for bucket, own in zip(self.buckets, self.rows, strict=True)}
+
+    def motion_scores(self) -> np.ndarray:
+        """float64, of all clips that are trained on; NaN where there is none."""
+        return self.columns["motion"][np.concatenate(self.rows)]
 
     def ref(self, row: int) -> ClipRef:
         """The clip of a row."""
@@ -103,8 +128,10 @@ class _Part(NamedTuple):
     """One sidecar: its clips that some bucket takes, and the other ones counted."""
 
     names: frozenset[str]
+    all_sources: frozenset[str]
     columns: dict[str, np.ndarray]
     clip_ids: pa.Array
+    sources: list[str]
     buckets: list[str]
     left_out: Counter[str]
 
@@ -133,10 +160,13 @@ def _part(shards: ShardSet, entry: ShardEntry, at: int, config: DataConfig) -> _
     lacking = _lacking(table, columns["motion"], config)
     reasons = [reason or lack for (_, reason), lack in zip(found, lacking, strict=True)]
     taken = np.array([not reason for reason in reasons], bool)
+    sources = table["source_digest"].to_pylist()
     return _Part(
         names,
+        frozenset(sources) if config.hold_out_sources else frozenset(),
         {name: column[taken] for name, column in columns.items()},
-        table["clip_id"].combine_chunks().filter(pa.array(taken)),
+        table["clip_id"].combine_chunks().filter(pa.array(taken)).cast(pa.large_string()),
+        [source for source, take in zip(sources, taken, strict=True) if take] if config.hold_out_sources else [],
         [bucket for (bucket, _), take in zip(found, taken, strict=True) if take and bucket],
         Counter(reason for reason in reasons if reason),
     )
@@ -209,13 +239,22 @@ def _check_columns(parts: Sequence[_Part], config: DataConfig) -> None:
                 raise ConfigError(message, subject=f"data.{key}", fix="Run the stage and export again, or name another")
 
 
+def _held_out(parts: Sequence[_Part], config: DataConfig) -> np.ndarray:
+    """Which of the clips that some bucket takes are held out: chosen among all sources of the set."""
+    if not config.hold_out_sources:
+        return np.zeros(sum(len(part.buckets) for part in parts), bool)
+    known = frozenset[str]().union(*(part.all_sources for part in parts))
+    chosen = frozenset(sorted(known)[: config.hold_out_sources])
+    return np.array([source in chosen for part in parts for source in part.sources], bool)
+
+
 def _filled(
-    names: Sequence[str], config: DataConfig, left_out: Counter[str]
-) -> tuple[tuple[Bucket, ...], tuple[np.ndarray, ...]]:
-    """The buckets that make up a batch, and their rows; ConfigError when one does not and that is not allowed."""
+    names: Sequence[str], wanted: np.ndarray, config: DataConfig, left_out: Counter[str]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Rows of the buckets that make up a batch, and counts of the others; ConfigError when that is not allowed."""
     members: dict[str, list[int]] = {name: [] for name in all_buckets(config)}
-    for row, name in enumerate(names):
-        members[name].append(row)
+    for row in np.flatnonzero(wanted).tolist():
+        members[names[row]].append(row)
     small = {name: len(rows) for name, rows in members.items() if len(rows) < config.batch}
     if len(small) == len(members) or (small and config.on_empty == "fail"):
         listed = ", ".join(f"{name} has {count}" for name, count in small.items())
@@ -225,8 +264,7 @@ def _filled(
     for name, count in small.items():
         left_out[f"batch: bucket {name} has fewer than {config.batch} clips"] += count
         del members[name]
-    rows = tuple(np.array(own, np.int64) for own in members.values())
-    return tuple(Bucket.parse(name) for name in members), rows
+    return {name: np.array(rows, np.int64) for name, rows in members.items()}, small
 
 
 def all_buckets(config: DataConfig) -> list[str]:

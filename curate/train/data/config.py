@@ -32,6 +32,8 @@ class DataConfig(Config):
     """Share of the picture that must be left after the crop to the bucket's aspect. Ours."""
     on_empty: Literal["fail", "report"] = "fail"
     """What to do about a bucket with fewer clips than a batch: stop, or leave it out and count its clips."""
+    hold_out_sources: int = Field(default=0, ge=0)
+    """Sources (whole films) of which no clip is trained on: those with the lowest digests, the same for every stage."""
     max_lost_share: float = Field(default=0.01, ge=0, le=1)
     """Training stops when more of the set's clips than this (and more than one) cannot be read."""
     seed: int = 0

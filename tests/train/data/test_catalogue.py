@@ -48,6 +48,7 @@ def test_what_no_bucket_takes_is_counted_by_reason(mixed):
         "motion: no score": 1,
         "caption: none": 1,
     }
+    assert catalogue.motion_scores().tolist() == [1.0] * 3
     assert catalogue.n_clips + sum(catalogue.left_out.values()) == mixed.index.n_clips == len(MIXED)
 
 
@@ -115,7 +116,7 @@ def test_an_empty_bucket_is_an_error_that_says_what_there_was(mixed):
         Catalogue.read(mixed, small(buckets=wide))
     catalogue = Catalogue.read(mixed, small(buckets=wide, on_empty="report"))
     assert catalogue.buckets == (Bucket(64, 32, 4),)
-    assert catalogue.left_out["batch: bucket 112x64x4 has fewer than 2 clips"] == 0
+    assert catalogue.unfilled == {"112x64x4": 0}
 
 
 def test_a_bucket_without_a_whole_batch_is_an_error_or_counted(mixed):
@@ -124,7 +125,25 @@ def test_a_bucket_without_a_whole_batch_is_an_error_or_counted(mixed):
     both = {**SMALL, "frames": (3, 4)}
     catalogue = Catalogue.read(mixed, small(buckets=both, on_empty="report"))
     assert catalogue.counts() == {"64x32x4": 3}
+    assert catalogue.unfilled == {"64x32x3": 1}
     assert catalogue.left_out["batch: bucket 64x32x3 has fewer than 2 clips"] == 1
+
+
+def test_held_out_films_are_trained_on_by_no_stage(tmp_path):
+    specs = [*usual(4, source="a", frames=9), *usual(4, source="b"), *usual(4, source="c")]
+    shards = make_set(str(tmp_path / "set"), specs, tmp_path)
+    seen = []
+    for frames in (4, 12):
+        config = small(hold_out_sources=1, buckets={**SMALL, "frames": (frames,)})
+        parts = [Catalogue.read(shards, config, held_out=held_out) for held_out in (False, True)]
+        trained, held = ({part.ref(row).clip_id for rows in part.rows for row in rows} for part in parts)
+        assert not trained & held
+        assert parts[0].left_out["held out: for validation"] == len(held) == 4
+        assert parts[1].left_out["held out: not"] == len(trained)
+        assert parts[0].digest != parts[1].digest
+        seen.append(held)
+    assert seen[0] == seen[1]
+    assert len({int(clip) // 4 for clip in range(12) if clip_id(clip) in seen[0]}) == 1
 
 
 def test_batches_never_mix_shapes(tmp_path):
