@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from curate.errors import ConfigError, CorpusError, CurateError
+from curate.errors import ConfigError, CorpusError, CurateError, EngineError
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.config import DataConfig
 from curate.train.data.order import Order, Position
@@ -39,7 +39,8 @@ class Loader:
     was encoded beforehand. ``on_lost`` is told of every clip when it is lost first; by default a warning is logged.
     ``stall`` and ``lost`` (by clip id) are of this loader's life.
 
-    Iterating raises CorpusError when too many clips are lost, or one and all that might replace it.
+    Iterating raises CorpusError when too many clips are lost, or one and all that might replace it, and EngineError
+    when a worker process dies.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Loader:
         if self._batches is None:
             self._batches = self._start()
             self._asked_s = None
-        batch = next(self._batches)
+        batch = _next(self._batches) if self._ahead.workers else next(self._batches)
         if isinstance(batch, CurateError):
             raise batch
         self._count(began_s, time.perf_counter())
@@ -147,6 +148,17 @@ class Loader:
             counts = f"{len(self.lost)} of {self._catalogue.n_clips} clips"
             message = f"{counts} cannot be read, the last one {last.clip_id}: {last.reason}"
             raise CorpusError(message, subject=last.shard, fix="Export again, or raise data.max_lost_share")
+
+
+def _next(batches: Iterator[Batch | CurateError]) -> Batch | CurateError:
+    """The next batch of worker processes. A dead one shows as PyTorch's error, or as a batch that cannot be fetched."""
+    try:
+        return next(batches)
+    except (RuntimeError, OSError, EOFError) as error:
+        if str(error).startswith("Caught "):  # an error inside a worker that lives
+            raise
+        text = f"a process that reads clips died: {error}"
+        raise EngineError(text, fix="Run again: it goes on from the last checkpoint") from error
 
 
 def _warn(loss: Lost) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import time
 from collections import Counter
 from itertools import islice
@@ -12,7 +15,7 @@ import pytest
 import torch
 from clips_kit import clip_id, make_set, served, small, usual
 
-from curate.errors import ConfigError, CorpusError
+from curate.errors import ConfigError, CorpusError, EngineError
 from curate.shards.reader import ShardSet
 from curate.storage import Place
 from curate.train.data.catalogue import Catalogue
@@ -203,6 +206,17 @@ def test_a_set_of_which_nothing_can_be_read_stops_the_run(folder, tmp_path, work
     loader = Loader(opened(tmp_path / "shards"), small(), ahead=Ahead(workers))
     with pytest.raises(CorpusError, match=r"none of the clips .* can be read"):
         next(loader)
+    loader.close()
+
+
+def test_a_worker_that_is_killed_stops_the_run(catalogue):
+    others = multiprocessing.active_children()
+    loader = Loader(catalogue, small(), ahead=Ahead(1))
+    next(loader)
+    (worker,) = [child for child in multiprocessing.active_children() if child not in others]
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match="a process that reads clips died"):
+        contents(loader, 10)
     loader.close()
 
 
