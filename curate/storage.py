@@ -140,6 +140,18 @@ class Place:
 
         return self._retried(read)
 
+    def read_range(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """So many bytes of the file from an offset on, in one request; TruncatedReadError when it holds fewer."""
+
+        def read() -> bytes:
+            data = self.fs.cat_file(self.path, offset_bytes, offset_bytes + size_bytes)
+            check_whole(len(data), size_bytes, self.uri)
+            if len(data) > size_bytes:  # the whole file, in answer to every such question
+                raise StorageError("answers no range requests", subject=redacted(self.uri), fix="Copy it elsewhere")
+            return data
+
+        return self._retried(read)
+
     def read_text(self) -> str:
         """The whole file as UTF-8."""
         return self.read_bytes().decode()

@@ -37,6 +37,20 @@ def test_what_is_written_is_read(place, data):
     assert file.exists() and file.read_bytes() == data and file.size_bytes() == len(data)
 
 
+def test_a_part_of_a_file_is_read_or_said_to_be_missing(place):
+    file = place.child("b.bin")
+    file.write_bytes(b"0123456789")
+    assert file.read_range(3, 4) == b"3456"
+    with pytest.raises(TruncatedReadError, match="ended after 2 of 4 bytes"):
+        file.read_range(8, 4)
+
+
+def test_a_server_that_gives_the_whole_file_for_every_part_is_refused(flaky, monkeypatch):
+    monkeypatch.setattr(flaky, "cat_file", lambda *_, **__: b"data")
+    with pytest.raises(StorageError, match="answers no range requests"):
+        Place("flaky://a/b").read_range(1, 2)
+
+
 def test_text_is_utf_8(place):
     place.child("t.txt").write_text("Straße 東京")
     assert place.child("t.txt").read_text() == "Straße 東京"
@@ -198,6 +212,9 @@ class Flaky(MemoryFileSystem):
     def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
         return self._ask("open").open(path, mode)
 
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **more: Any) -> bytes:
+        return self._ask("cat").cat_file(path, start, end)
+
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **more: Any) -> None:
         self._ask("write").pipe_file(path, value)
 
@@ -258,6 +275,7 @@ ACTIONS = {
     "exists": (lambda place: place.exists(), True),
     "size": (lambda place: place.size_bytes(), 4),
     "read": (lambda place: place.read_bytes(), b"data"),
+    "range": (lambda place: place.read_range(1, 2), b"at"),
     "open": (lambda place: place.open().read(), b"data"),
     "write": (lambda place: place.write_bytes(b"x"), None),
     "files": (lambda place: Place("flaky://a").files(), ["/a/b"]),

@@ -133,6 +133,13 @@ class Scaler:
                 _reduced(_component(frame, i), target)
         return Master(held, matrix, full)
 
+    def whole(self, frame: VideoFrame) -> Master:
+        """The frame at its own size; a copy where it is not 8-bit 4:2:0."""
+        matrix, full = matrix_of(frame), is_full_range(frame)
+        if frame.format.name in _HELD_FORMATS:
+            return Master(frame, matrix, full)
+        return Master(self._plain(frame, (frame.width, frame.height)), matrix, full and not frame.format.is_rgb)
+
     def rgb(self, master: Master, width_px: int, height_px: int) -> np.ndarray:
         """uint8 (height, width, 3), full range, unrotated."""
         return Pyramid(master).rgb((width_px, height_px))
