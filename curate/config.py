@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,9 +12,19 @@ from curate.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, complete, no unknown keys."""
+    """Base of every configuration: immutable, complete, no unknown keys.
+
+    ``placement`` names the keys that say where and how fast something is computed, not what comes of it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    placement: ClassVar[frozenset[str]] = frozenset()
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides results, as JSON has it: all keys but those of ``placement``."""
+        whole = self.model_dump(mode="json")
+        inner = {name: value.deciding() for name, value in self if isinstance(value, Config)}
+        return {name: value for name, value in {**whole, **inner}.items() if name not in self.placement}
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)

@@ -116,7 +116,7 @@ class Stage(ABC, Generic[ConfigT]):
         return {
             "name": self.name,
             "version": self.version,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config.deciding(),
             "models": dict(self.model_digests()),
             "decode_policy": DECODE_POLICY_VERSION if self.reads_pixels else 0,
         }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -29,8 +29,10 @@ class NetConfig(Config):
     ``device``: ``auto`` takes a GPU where the worker has one. ``dtype``: ``auto`` is bfloat16 on a GPU and float32 on
     a CPU. ``gpus``: share of a GPU that one worker takes where there are GPUs, so that several models fit on one; its
     memory is held to that share. ``batch_size``: clips in one batch on a GPU, fewer where they do not fit; on a CPU
-    it is one clip, which costs nothing there.
+    it is one clip, which costs nothing there. Of these ``dtype`` alone decides values beyond rounding.
     """
+
+    placement: ClassVar[frozenset[str]] = frozenset({"device", "gpus", "batch_size"})
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -43,6 +43,8 @@ class EndpointConfig(Config):
     each worker. ``timeout_s`` bounds one attempt as a whole, and the wait that an endpoint may ask for. ``retries``:
     further attempts where the endpoint is busy, does not answer or answers nothing of use.
     """
+
+    placement: ClassVar[frozenset[str]] = frozenset({"api_key_env", "concurrency", "timeout_s", "retries"})
 
     url: str
     model: Annotated[str, Field(min_length=1)]
@@ -77,10 +79,6 @@ class EndpointConfig(Config):
                 "is the name of an environment variable, not the key itself", subject="endpoint.api_key_env"
             )
         return name
-
-    def deciding(self) -> dict[str, Any]:
-        """What decides the answers, for fingerprints: how often and how fast one asks does not."""
-        return self.model_dump(mode="json", include={"url", "model", "max_tokens", "temperature", "seed"})
 
     def key(self) -> str:
         """The key, empty where none is wanted; EndpointUnavailableError when its variable is not set here."""

@@ -116,12 +116,6 @@ class FusedCaption(CaptionStage[FusedConfig]):
         """The language model's files, where it runs on the worker."""
         return {} if self.config.endpoint else load_card(self.config.model or _MODEL).digests()
 
-    def identity(self) -> dict[str, Any]:
-        """Of an endpoint, only what decides its answers."""
-        found = super().identity()
-        endpoint = self.config.endpoint.deciding() if self.config.endpoint else None
-        return {**found, "config": {**found["config"], "endpoint": endpoint}}
-
     def setup(self) -> None:
         """Load the language model, or connect to its endpoint; errors as ``LocalModel`` and ``Endpoint`` have them."""
         self._model: LanguageModel = self._made()

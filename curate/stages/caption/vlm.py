@@ -48,11 +48,6 @@ class VlmCaption(CaptionStage[VlmConfig]):
         super().__init__(config)
         self.resources = Resources(cpus=0.3, batch_size=4 * config.endpoint.concurrency, pool=True)
 
-    def identity(self) -> dict[str, Any]:
-        """Of the endpoint, only what decides its answers."""
-        found = super().identity()
-        return {**found, "config": {**found["config"], "endpoint": self.config.endpoint.deciding()}}
-
     def views(self) -> Mapping[str, ViewSpec]:
         """The frames that are shown."""
         points = tuple((number + 0.5) / self.config.frames for number in range(self.config.frames))
