@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import pickle
 import socket
 import tempfile
@@ -81,6 +82,11 @@ def _register(registry: Any) -> str:
     return worker
 
 
+def _hide_gpus() -> None:
+    """What was given no GPU must not use one: Ray leaves them in sight, and every decoder would take the first."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def _rows(bundles: Iterator[Bundle]) -> Iterator[Batch]:
     for bundle in bundles:
         kind = "tables" if isinstance(bundle, TableBundle) else "clips"
@@ -91,6 +97,7 @@ class DecodeOperator:
     """Group 0 as a Ray Data actor."""
 
     def __init__(self, pipeline: Pipeline, limits: Limits | None, run_id: str, registry: Any) -> None:
+        _hide_gpus()
         worker = _register(registry)
         self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
         self._analyser = Analyser(
@@ -112,6 +119,8 @@ class GroupOperator:
     """A later group as a Ray Data actor."""
 
     def __init__(self, pipeline: Pipeline, group: int, run_id: str, registry: Any) -> None:
+        if not ray.get_gpu_ids():
+            _hide_gpus()
         _register(registry)
         self._group = GroupScorer(pipeline, group, host=socket.gethostname(), run_id=run_id)
 

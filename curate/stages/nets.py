@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field
 
 from curate.config import Config
+from curate.errors import CurateError
 from curate.records import Cell
 from curate.stage import ClipItem, ClipStage, Resources
 from curate.weights.cards import load_card
@@ -19,26 +20,30 @@ from curate.weights.cards import load_card
 if TYPE_CHECKING:
     import torch
 
-_GPU_MEMORY_SHARE = 0.9
-"""Of the share of a GPU that a worker has: the rest is for what PyTorch does not count (CUDA itself, fragments)."""
-
 
 class NetConfig(Config):
     """How a stage runs its network.
 
     ``device``: ``auto`` takes a GPU where the worker has one. ``dtype``: ``auto`` is bfloat16 on a GPU and float32 on
-    a CPU. ``gpus``: share of a GPU that one worker takes where there are GPUs, so that several models fit on one; its
-    memory is held to that share. ``batch_size``: clips in one batch on a GPU, fewer where they do not fit; on a CPU
-    it is one clip, which costs nothing there. Of these ``dtype`` alone decides values beyond rounding.
+    a CPU. ``gpus``: share of a GPU that one worker takes where there are GPUs, so that several models fit on one.
+    ``batch_size``: clips in one batch on a GPU, fewer where they do not fit; on a CPU it is one clip, which costs
+    nothing there. Of these ``dtype`` alone decides values beyond rounding, and ``device`` where it chooses that.
     """
 
     placement: ClassVar[frozenset[str]] = frozenset({"device", "gpus", "batch_size"})
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    gpus: Annotated[float, Field(gt=0, le=8)] = 0.25
+    gpus: Annotated[float, Field(gt=0, le=1)] = 0.25
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
 
+    def deciding(self) -> dict[str, Any]:
+        """As for any configuration, with ``device`` where that decides the number format."""
+        return {**super().deciding(), **({"device": self.device} if self.dtype == "auto" else {})}
+
+
+Scored = Mapping[str, Any] | CurateError
+"""Values of a clip's columns, or why it has none."""
 
 NetConfigT = TypeVar("NetConfigT", bound=NetConfig)
 
@@ -56,8 +61,8 @@ def place(config: NetConfig) -> tuple[torch.device, torch.dtype]:
 
     gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if gpu else "cpu")
-    if gpu and config.gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(config.gpus * _GPU_MEMORY_SHARE)
+    if not gpu:
+        torch.set_num_threads(1)  # one worker per core is cheaper than threads inside a worker
     if config.dtype == "auto":
         return device, torch.bfloat16 if gpu else torch.float32
     return device, getattr(torch, config.dtype)
@@ -90,18 +95,14 @@ class NetStage(ClipStage[NetConfigT]):
         """Tensors for the network, on the CPU. Called in another thread: may not touch the network."""
 
     @abstractmethod
-    def infer(self, items: Sequence[ClipItem], prepared: Any) -> list[Mapping[str, Any]]:
+    def infer(self, items: Sequence[ClipItem], prepared: Any) -> Sequence[Scored]:
         """Values of the columns for each item, from what ``prepare`` gave for these items."""
 
     def settle(self) -> tuple[torch.device, torch.dtype]:
         """For ``setup``: where to put the network, and in which numbers."""
-        import torch
-
         device, dtype = place(self.config)
         self._on_gpu = device.type == "cuda"
         self.rows = self.config.batch_size if self._on_gpu else 1
-        if not self._on_gpu:
-            torch.set_num_threads(1)  # one worker per core is cheaper than threads inside a worker
         return device, dtype
 
     def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -110,9 +111,12 @@ class NetStage(ClipStage[NetConfigT]):
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Values for one clip."""
-        return self.score_batch([item])[0]
+        (found,) = self.score_batch([item])
+        if isinstance(found, CurateError):
+            raise found
+        return found
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
+    def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
         """Values for several clips, in batches that the device takes."""
         return self._infer_all(self._prepare_all(items))
 
@@ -138,10 +142,10 @@ class NetStage(ClipStage[NetConfigT]):
             batches.append(_Batch(part, padded, self.prepare(padded)))
         return batches
 
-    def _infer_all(self, batches: Sequence[_Batch]) -> list[Mapping[str, Any]]:
+    def _infer_all(self, batches: Sequence[_Batch]) -> list[Scored]:
         return list(chain.from_iterable(map(self._infer_batch, batches)))
 
-    def _infer_batch(self, batch: _Batch) -> list[Mapping[str, Any]]:
+    def _infer_batch(self, batch: _Batch) -> Sequence[Scored]:
         size = len(batch.padded)
         if size <= self.rows:
             found = _unless_out_of_memory(lambda: self.infer(batch.padded, batch.tensors), alone=size == 1)
@@ -151,9 +155,7 @@ class NetStage(ClipStage[NetConfigT]):
         return self.score_batch(batch.items)
 
 
-def _unless_out_of_memory(
-    infer: Callable[[], list[Mapping[str, Any]]], *, alone: bool
-) -> list[Mapping[str, Any]] | None:
+def _unless_out_of_memory(infer: Callable[[], Sequence[Scored]], *, alone: bool) -> Sequence[Scored] | None:
     """None when the GPU's memory did not do for the batch; for one clip ``alone`` that is an error."""
     import torch
 

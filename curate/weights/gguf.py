@@ -18,7 +18,7 @@ from curate.errors import MissingModelError, ModelFileError
 from curate.stage import boundary
 from curate.storage import storage_error
 from curate.weights.cards import load_card
-from curate.weights.store import folder_of, model_dir
+from curate.weights.store import derived, folder_of
 
 _WAY = "1"
 """Part of the digest: raise it when the conversion gives other files."""
@@ -35,8 +35,8 @@ def transformers_folder(card_name: str) -> str:
     packed = next((file for file in card.files if file.name.endswith(".gguf")), None)
     if packed is None:
         return folder
-    digest = hashlib.sha256(f"{_WAY} {packed.sha256}".encode()).hexdigest()[:16]
-    target = model_dir() / card_name / f"converted-{digest}"
+    digest = hashlib.sha256(f"{_WAY} {card.known(packed).sha256}".encode()).hexdigest()[:16]
+    target = derived(card_name, f"converted-{digest}")
     if not target.is_dir():
         _install(Path(folder), packed.name, target)
     return str(target)

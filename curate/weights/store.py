@@ -92,14 +92,20 @@ def folder_of(card_name: str) -> str:
     card = load_card(card_name)
     paths = {file.name: Path(path_of(card_name, file.name)).absolute() for file in card.files}
     digest = hashlib.sha256("".join(card.digests().values()).encode()).hexdigest()[:16]
-    folder = model_dir() / card_name / f"all-{digest}"
-    if not os.access(model_dir() / card_name, os.W_OK):
-        folder = Path.home() / ".cache" / "curate" / "linked" / card_name / f"all-{digest}"
+    folder = derived(card_name, f"all-{digest}")
     for name, path in paths.items():
         link = folder / name
         if not link.exists():
             _link(link, path)
     return str(folder)
+
+
+def derived(card_name: str, name: str) -> Path:
+    """Where something made of a card's files lies: beside them, or in the user's own cache where that is read-only."""
+    beside = model_dir() / card_name / name
+    if beside.is_dir() or os.access(model_dir() / card_name, os.W_OK):
+        return beside
+    return Path.home() / ".cache" / "curate" / "linked" / card_name / name
 
 
 def location(card: Card, file: ModelFile) -> Path | None:

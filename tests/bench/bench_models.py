@@ -2,10 +2,10 @@
 
     python tests/bench/bench_models.py [--stages clip text ...] [--clips 64] [--peak-tflops 989]
 
-`naive` is the same library called as its examples have it: one clip after the other, float32, prepared and then
-inferred. `busy` is the share of the time in which the network ran. FLOPs are counted by PyTorch in one batch; the share
-of the peak needs --peak-tflops (dense bf16 of the device: 989 for an H100 or H200). Random weights cost what real ones
-do, but for captions, whose length they decide. CRAFT has a bench of its own (`bench_text.py`).
+`naive` is the same stage for one clip after the other, float32, prepared and then inferred. `busy` is the share of the
+time spent in `infer`. Batches are full, which in a run they are not always. FLOPs are counted by PyTorch in one batch;
+the share of the peak needs --peak-tflops (dense bf16 of the device: 989 for an H100 or H200). Random weights cost what
+real ones do, but for captions, whose length they decide. CRAFT has a bench of its own (`bench_text.py`).
 """
 
 from __future__ import annotations

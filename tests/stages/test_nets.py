@@ -155,3 +155,13 @@ def test_resources_follow_the_configuration():
     assert not net_resources(NetConfig(device="cuda"), []).gpu_optional
     assert place(NetConfig(device="cpu", dtype="bfloat16")) == (torch.device("cpu"), torch.bfloat16)
     assert place(NetConfig(device="cpu"))[1] is torch.float32
+
+
+def test_a_fingerprint_follows_what_decides_values_alone():
+    def fingerprint(**config):
+        return Small(NetConfig(**config)).fingerprint({})
+
+    assert fingerprint() == fingerprint(gpus=1.0) == fingerprint(batch_size=3)
+    assert fingerprint() != fingerprint(dtype="float32")
+    assert fingerprint() != fingerprint(device="cpu"), "it chooses the number format"
+    assert fingerprint(dtype="float32") == fingerprint(dtype="float32", device="cpu")

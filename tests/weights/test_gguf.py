@@ -14,6 +14,7 @@ from tiny_gguf import tiny_gguf
 from tiny_llm import tiny_llm, tiny_tokenizer
 
 from curate.errors import MissingModelError, ModelFileError
+from curate.weights.cards import Card
 from curate.weights.gguf import transformers_folder
 from curate.weights.store import folder_of
 
@@ -93,3 +94,24 @@ def test_a_model_that_was_not_fetched_is_named(packed, monkeypatch, tmp_path):
     monkeypatch.setenv("CURATE_MODELS", str(tmp_path / "empty"))
     with pytest.raises(MissingModelError, match="curate models fetch packed"):
         transformers_folder("packed")
+
+
+def test_another_file_without_a_digest_in_its_card_is_converted_anew(kit, tmp_path, monkeypatch):
+    """Regression: the digest that the first download found had no part in the folder's name."""
+    folders = set()
+    for seed in (3, 4):
+        made = tmp_path / f"made{seed}"
+        made.mkdir()
+        tiny_gguf(made / "tiny.Q4_1.gguf", seed=seed)
+        card = kit.add("loose", made)
+        digest = card.files[0].sha256
+        with monkeypatch.context() as patch:
+            patch.setattr(Card, "known", lambda self, file, digest=digest: file.model_copy(update={"sha256": digest}))
+            patch.setattr("curate.weights.gguf.load_card", lambda name, card=card: without_digest(card))
+            folders.add(transformers_folder("loose"))
+    assert len(folders) == 2
+
+
+def without_digest(card: Card) -> Card:
+    (file,) = card.files
+    return card.model_copy(update={"files": (file.model_copy(update={"sha256": None}),)})

@@ -245,7 +245,7 @@ def _end(client: Any, loop: asyncio.AbstractEventLoop) -> None:
 
 def _retry_after_s(value: str) -> float:
     """Seconds that a ``Retry-After`` header asks to wait, 0 where it says nothing of use."""
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())

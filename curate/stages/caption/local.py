@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from curate.errors import ConfigError, StageError
+from curate.errors import ConfigError, CurateError, StageError
 from curate.stage import ClipItem, Column
 from curate.stages.caption.base import CaptionStage, frames_digest, tidy
 from curate.stages.nets import NetConfig, NetStage, net_resources
@@ -68,11 +68,13 @@ class LocalCaptioner(NetStage[LocalT]):
         views = [self._view(item) for item in items]
         return self.pinned(self.pixels([view.frames for view in views])), [frames_digest(view) for view in views]
 
-    def infer(self, items: Sequence[ClipItem], prepared: tuple[torch.Tensor, list[str]]) -> list[Mapping[str, Any]]:
-        """A caption per clip; StageError names a clip of which nothing was said."""
+    def infer(
+        self, items: Sequence[ClipItem], prepared: tuple[torch.Tensor, list[str]]
+    ) -> list[Mapping[str, Any] | CurateError]:
+        """A caption per clip, or the error of a clip of which nothing was said."""
         pixels, digests = prepared
         return [
-            {"caption": _some(tidy(text), item), "frames": digest}
+            _said(tidy(text), digest, item)
             for item, text, digest in zip(items, self.write(pixels), digests, strict=True)
         ]
 
@@ -83,10 +85,10 @@ class LocalCaptioner(NetStage[LocalT]):
         return view
 
 
-def _some(text: str, item: ClipItem) -> str:
+def _said(text: str, frames: str, item: ClipItem) -> Mapping[str, Any] | CurateError:
     if not text:
-        raise StageError("the captioner said nothing", subject=item.clip.clip_id)
-    return text
+        return StageError("the captioner said nothing", subject=item.clip.clip_id)
+    return {"caption": text, "frames": frames}
 
 
 def extra_module(module: str, stage: str) -> Any:

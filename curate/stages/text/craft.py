@@ -70,7 +70,6 @@ class Craft:
                 subject="text",
                 fix="Run `pip install 'curate-video[craft]'`",
             ) from error
-        torch.set_num_threads(1)
         self._device, self._dtype = place(self.config)
         self._size = _FRAMES_A_CLIP * self.config.batch_size if self._device.type == "cuda" else self.cpu_frames
         with torch.device("meta"):  # its constructor would fill 138 million numbers that nobody reads
