@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -220,9 +221,14 @@ def test_a_worker_that_is_killed_stops_the_run(catalogue):
     loader.close()
 
 
-def test_without_a_listener_a_lost_clip_is_logged(folder, tmp_path, caplog):
+def test_without_a_listener_a_lost_clip_is_logged(folder, tmp_path, caplog, monkeypatch):
     shutil.copytree(folder, tmp_path / "shards")
     damaged(tmp_path / "shards", [3], "video")
+    logger = logging.getLogger("curate.train.data.loader")
+    # Listened to directly: libraries that other tests use change the settings of all loggers.
+    for setting, value in {"disabled": False, "propagate": False, "handlers": [caplog.handler]}.items():
+        monkeypatch.setattr(logger, setting, value)
+    caplog.set_level("WARNING", logger=logger.name)
     contents(Loader(opened(tmp_path / "shards"), small()), 8)
     assert caplog.text.count(clip_id(3)) == 1
     assert "the next one is taken instead" in caplog.text
