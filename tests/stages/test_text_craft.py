@@ -190,6 +190,6 @@ def test_each_detector_has_its_own_keys_and_weights_in_the_fingerprint():
     changed = {"text_threshold": 0.6, "link_threshold": 0.3, "low_text": 0.3, "canvas_px": 512, "batch_size": 6}
     made = [Text(TextConfig(detector="craft", craft=CraftConfig(**{key: value}))) for key, value in changed.items()]
     prints = {stage.fingerprint({}) for stage in [plain_one, other, *made]}
-    assert len(prints) == 2 + len(made)
+    assert len(prints) == 1 + len(made), "the size of a batch decides nothing"
     assert (made[-1].resources.batch_size, made[-1].resources.gpu_optional) == (6, True)
     assert plain_one.resources.gpus == 0
