@@ -287,6 +287,14 @@ class ClipStage(Stage[ConfigT]):
         return values
 
 
+def only(found: Sequence[Values | CurateError]) -> Values:
+    """The values of a batch of one; raises its error where it has none."""
+    (one,) = found
+    if isinstance(one, CurateError):
+        raise one
+    return one
+
+
 def _check_value(stage: str, column: Column, value: Any) -> None:
     """StageError unless the value fits its column; here, where the clip fails alone, and not in the table writer."""
     try:

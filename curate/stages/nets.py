@@ -14,7 +14,7 @@ from pydantic import Field
 from curate.config import Config
 from curate.errors import CurateError
 from curate.records import Cell
-from curate.stage import ClipItem, ClipStage, Resources
+from curate.stage import ClipItem, ClipStage, Resources, only
 from curate.weights.cards import load_card
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ class NetStage(ClipStage[NetConfigT]):
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Values for one clip."""
-        (found,) = self.score_batch([item])
-        if isinstance(found, CurateError):
-            raise found
-        return found
+        return only(self.score_batch([item]))
 
     def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
         """Values for several clips, in batches that the device takes."""

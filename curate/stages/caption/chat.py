@@ -61,3 +61,9 @@ def sentence(text: str) -> str:
     line = _LIST_MARK.sub("", tidy(_THOUGHT.sub("", text)))
     quoted = len(line) > 1 and line[0] + line[-1] in _QUOTES and line[0] not in line[1:-1]
     return line[1:-1].strip() if quoted else line
+
+
+def answers(model: LanguageModel, chats: Sequence[Chat | CurateError]) -> list[Answer | CurateError]:
+    """The model's answer to each chat in order; what could not be asked keeps its error."""
+    given = iter(model.ask([chat for chat in chats if not isinstance(chat, CurateError)]))
+    return [chat if isinstance(chat, CurateError) else next(given) for chat in chats]

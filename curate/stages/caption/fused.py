@@ -16,9 +16,9 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
-from curate.stage import ClipItem, Column, Resources
+from curate.stage import ClipItem, Column, Resources, only
 from curate.stages.caption.base import CaptionStage, tidy
-from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, sentence
+from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
 from curate.stages.caption.endpoint import Endpoint, EndpointConfig
 from curate.stages.caption.llm import LocalModel
 from curate.stages.caption.words import invented
@@ -127,17 +127,12 @@ class FusedCaption(CaptionStage[FusedConfig]):
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """The fused caption of one clip."""
-        (found,) = self.score_batch([item])
-        if isinstance(found, CurateError):
-            raise found
-        return found
+        return only(self.score_batch([item]))
 
     def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any] | CurateError]:
         """Fused captions in the clips' order, or the error of the clip that has none."""
         given = [self._given(item) for item in items]
-        asked = [self.chat(captions) for captions in given if not isinstance(captions, CurateError)]
-        answers = iter(self._model.ask(asked))
-        found = [captions if isinstance(captions, CurateError) else next(answers) for captions in given]
+        found = answers(self._model, [each if isinstance(each, CurateError) else self.chat(each) for each in given])
         return [
             answer if isinstance(answer, CurateError) else self._values(item, answer)
             for item, answer in zip(items, found, strict=True)

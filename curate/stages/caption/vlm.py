@@ -12,9 +12,9 @@ from pydantic import Field
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
-from curate.stage import ClipItem, Column, Resources
+from curate.stage import ClipItem, Column, Resources, only
 from curate.stages.caption.base import CaptionStage, frames_digest
-from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, sentence
+from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
 from curate.stages.caption.endpoint import Endpoint, EndpointConfig
 from curate.view import MASTER_SHORT_SIDE_PX, View, ViewSpec
 
@@ -59,16 +59,11 @@ class VlmCaption(CaptionStage[VlmConfig]):
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """The caption of one clip."""
-        (found,) = self.score_batch([item])
-        if isinstance(found, CurateError):
-            raise found
-        return found
+        return only(self.score_batch([item]))
 
     def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any] | CurateError]:
         """Captions in the clips' order, or the error of the clip that found none."""
-        chats = [self._chat(item) for item in items]
-        answers = iter(self._model.ask([chat for chat in chats if not isinstance(chat, CurateError)]))
-        found = [chat if isinstance(chat, CurateError) else next(answers) for chat in chats]
+        found = answers(self._model, [self._chat(item) for item in items])
         return [
             answer if isinstance(answer, CurateError) else self._values(item, answer)
             for item, answer in zip(items, found, strict=True)
