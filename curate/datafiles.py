@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from curate.config import nearest
 from curate.errors import ConfigError, StorageError
 
 MAX_YAML_BYTES = 1 << 20
@@ -73,6 +75,53 @@ def _check_size(text: str, where: str) -> None:
             )
 
 
-def recipe_files() -> dict[str, Path]:
-    """Recipes that ship with the package, by name."""
-    return {path.stem: path for path in sorted(find_data_dir("pipelines").glob("*.yaml"))}
+def recipe_files(kind: str = "") -> dict[str, Path]:
+    """Recipes that ship with the package, by name; ``kind`` "train" for those of the trainer."""
+    folder = find_data_dir("pipelines") / kind
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_path(name_or_file: str, kind: str = "") -> Path:
+    """The file of a recipe, by its name or its path; ConfigError when there is none."""
+    path = Path(name_or_file)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise ConfigError("no such recipe file", subject=name_or_file)
+        return path
+    files = recipe_files(kind)
+    if name_or_file not in files:
+        raise ConfigError(f"no recipe is called {name_or_file!r}, {nearest(name_or_file, files)}")
+    return files[name_or_file]
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """(key, value) of ``key=value``, the value read as YAML; ConfigError for anything else."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r} is not of the form key=value", subject="--set")
+    try:
+        return key, parse_yaml(text, "--set")
+    except ConfigError as error:
+        raise ConfigError(f"the value of {override!r} {error.message}", subject="--set") from error
+
+
+def put_value(target: Any, path: Sequence[str], value: Any, key: str) -> None:
+    """Set a value below dictionaries and lists; a list item is named by its number or by its ``name`` or ``column``."""
+    here = target
+    for index, part in enumerate(path[:-1]):
+        if isinstance(here, list):
+            rest = ".".join(path[index:-1])
+            named = [item for item in here if isinstance(item, dict) and rest in {item.get("name"), item.get("column")}]
+            if named:
+                named[0][path[-1]] = value
+                return
+            if not part.isdigit() or int(part) >= len(here):
+                raise ConfigError(f"{key!r}: no entry {rest!r} in that list", subject="--set")
+            here = here[int(part)]
+        elif isinstance(here, dict):
+            here = here.setdefault(part, {})
+        else:
+            raise ConfigError(f"{key!r}: {part!r} has no keys below it", subject="--set")
+    if not isinstance(here, dict):
+        raise ConfigError(f"{key!r} does not name a key", subject="--set")
+    here[path[-1]] = value

@@ -14,14 +14,13 @@ export: {...}
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field
 
 from curate.config import Config, nearest, parse_config
-from curate.datafiles import MAX_YAML_BYTES, parse_yaml, read_text, recipe_files
+from curate.datafiles import MAX_YAML_BYTES, parse_override, parse_yaml, put_value, read_text, recipe_path
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.errors import ConfigError
 from curate.export import ExportConfig
@@ -70,7 +69,7 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
         with Place(name_or_file).open() as file:
             text = file.read(MAX_YAML_BYTES + 1).decode("utf-8", "replace")
         return parse_recipe(text, where, overrides)
-    path = _path_of(name_or_file)
+    path = recipe_path(name_or_file)
     return parse_recipe(read_text(path), str(path), overrides)
 
 
@@ -88,18 +87,6 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe
 def build(recipe: Recipe, only: Sequence[str] = ()) -> Pipeline:
     """The pipeline of a recipe; ``only`` holds patterns of stage names to compute."""
     return build_pipeline([_build_item(name, config) for name, config in recipe.stage_entries()], only)
-
-
-def _path_of(name_or_file: str) -> Path:
-    path = Path(name_or_file)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
-            raise ConfigError("no such recipe file", subject=name_or_file)
-        return path
-    files = recipe_files()
-    if name_or_file not in files:
-        raise ConfigError(f"no recipe is called {name_or_file!r}, {nearest(name_or_file, files)}")
-    return files[name_or_file]
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
@@ -142,13 +129,10 @@ def _build_item(name: str, config: Mapping[str, Any]) -> Stage[Any] | Gate:
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"{override!r} is not of the form key=value", subject="--set")
-    value = _value(override, text)
+    key, value = parse_override(override)
     head, _, rest = key.partition(".")
     if head in {"select", "export"} and rest:
-        _put(data.setdefault(head, {}), rest.split("."), value, key)
+        put_value(data.setdefault(head, {}), rest.split("."), value, key)
         return
     named = _entries(data)
     names = [next(iter(entry)) for entry in named]
@@ -159,34 +143,5 @@ def _apply(data: dict[str, Any], override: str) -> None:
         hint = f"stage {head!r} is not in this recipe" if absent else nearest(key.rpartition(".")[0] or key, valid)
         hint = f"say which key of it, as in {key}.KEY=VALUE" if key in valid else hint
         raise ConfigError(f"unknown key {key!r}: {hint}", subject="--set")
-    _put(named[names.index(stage)][stage], key[len(stage) + 1 :].split("."), value, key)
+    put_value(named[names.index(stage)][stage], key[len(stage) + 1 :].split("."), value, key)
     data["stages"] = named
-
-
-def _value(override: str, text: str) -> Any:
-    try:
-        return parse_yaml(text, "--set")
-    except ConfigError as error:
-        raise ConfigError(f"the value of {override!r} {error.message}", subject="--set") from error
-
-
-def _put(target: Any, path: Sequence[str], value: Any, key: str) -> None:
-    """Set a value below dictionaries and lists; a list item is named by its number or by its ``name`` or ``column``."""
-    here = target
-    for index, part in enumerate(path[:-1]):
-        if isinstance(here, list):
-            rest = ".".join(path[index:-1])
-            named = [item for item in here if isinstance(item, dict) and rest in {item.get("name"), item.get("column")}]
-            if named:
-                named[0][path[-1]] = value
-                return
-            if not part.isdigit() or int(part) >= len(here):
-                raise ConfigError(f"{key!r}: no entry {rest!r} in that list", subject="--set")
-            here = here[int(part)]
-        elif isinstance(here, dict):
-            here = here.setdefault(part, {})
-        else:
-            raise ConfigError(f"{key!r}: {part!r} has no keys below it", subject="--set")
-    if not isinstance(here, dict):
-        raise ConfigError(f"{key!r} does not name a key", subject="--set")
-    here[path[-1]] = value
