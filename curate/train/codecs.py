@@ -6,7 +6,6 @@ latents, latents times ``scaling_factor`` (0.18215), are what is diffused. Only 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Autoen
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, ModelFileError
+from curate.train.digest import digest_of
+from curate.train.folders import load_part
 
 __all__ = ["Codec", "identity_vae"]
 
@@ -41,7 +42,7 @@ class Codec:
             raise ModelFileError("is no autoencoder of diffusers", subject=str(folder)) from error
         if name not in kinds:
             raise ModelFileError(f"holds {name}; known: {', '.join(kinds)}", subject=str(folder))
-        return cls(kinds[name].from_pretrained(folder, local_files_only=True, use_safetensors=True))
+        return cls(load_part(kinds[name], folder.parent, folder.name))
 
     @property
     def factor(self) -> int:
@@ -56,12 +57,7 @@ class Codec:
     @property
     def digest(self) -> str:
         """sha256 over configuration and weights: latents with the same digest may be mixed."""
-        config = {key: value for key, value in self.vae.config.items() if not key.startswith("_")}
-        found = hashlib.sha256(json.dumps(config, sort_keys=True, default=list).encode())
-        for name, tensor in sorted(self.vae.state_dict().items()):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        return digest_of(self.vae.config, self.vae)
 
     def to(self, device: torch.device | str) -> Codec:
         """Move the weights there."""

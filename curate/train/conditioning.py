@@ -14,6 +14,7 @@ released sampler zeroes both at once, and drops that are independent would hardl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from curate.train.codecs import Codec
+from curate.train.digest import digest_of
 from curate.train.edm import NoiseDistribution, per_item
+from curate.train.folders import load_part, reading
 
 __all__ = [
     "AUGMENTATION",
@@ -141,13 +144,25 @@ class ImageEncoder:
     @classmethod
     def load(cls, pipeline: Path) -> ImageEncoder:
         """From the folders ``image_encoder`` and ``feature_extractor`` of a pipeline folder."""
-        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+        from transformers import CLIPVisionModelWithProjection
 
-        model = CLIPVisionModelWithProjection.from_pretrained(
-            pipeline / "image_encoder", local_files_only=True, use_safetensors=True
-        )
-        processor: Any = CLIPImageProcessor.from_pretrained(pipeline / "feature_extractor", local_files_only=True)
+        model = load_part(CLIPVisionModelWithProjection, pipeline, "image_encoder")
+        processor = cls.processor(pipeline)
         return cls(model, processor.image_mean, processor.image_std)
+
+    @staticmethod
+    def processor(pipeline: Path) -> Any:
+        """CLIP's image processor, of the folder ``feature_extractor``."""
+        from transformers import CLIPImageProcessor
+
+        with reading(pipeline, "feature_extractor") as folder:
+            return CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over configuration, weights and what pictures are normalised by."""
+        normal = {"mean": self._mean.flatten().tolist(), "std": self._std.flatten().tolist()}
+        return digest_of({**self.model.config.to_dict(), **normal}, self.model)
 
     @torch.no_grad()
     def encode(self, frame: Tensor) -> Tensor:
@@ -174,8 +189,18 @@ class TextEncoder:
         """From the folders ``text_encoder`` and ``tokenizer`` of a Stable Diffusion folder."""
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        model = CLIPTextModel.from_pretrained(pipeline / "text_encoder", local_files_only=True, use_safetensors=True)
-        return cls(model, CLIPTokenizer.from_pretrained(pipeline / "tokenizer", local_files_only=True))
+        model = load_part(CLIPTextModel, pipeline, "text_encoder")
+        with reading(pipeline, "tokenizer") as folder:
+            return cls(model, CLIPTokenizer.from_pretrained(folder, local_files_only=True))
+
+    @property
+    def digest(self) -> str:
+        """sha256 over configuration, weights and tokeniser."""
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for state in ("truncation", "padding"):  # of the last call
+            tokenizer.pop(state)
+        own = {"tokenizer": tokenizer, "tokens": self.tokenizer.model_max_length}
+        return digest_of({**self.model.config.to_dict(), **own}, self.model)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:

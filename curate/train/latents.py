@@ -54,7 +54,7 @@ class TextEncoder(Protocol):
         """Stands for weights, tokeniser and settings."""
         ...
 
-    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
         """(N, L, D) of N texts."""
         ...
 
@@ -120,7 +120,7 @@ def precompute_texts(
 
     @torch.no_grad()
     def encode(text: str) -> np.ndarray:
-        return _array(encoder.encode_text([text])[0], work.dtype)
+        return _array(encoder.encode([text])[0], work.dtype)
 
     return _Run(catalogue, store_folder(out, encoder.digest, work.dtype), work, encode).run(wanted)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from curate.errors import ModelFileError
 from curate.train.codecs import Codec, identity_vae
 from curate.train.conditioning import Conditions, ImageEncoder, TextEncoder, first_frame_latent, image_to_video
+from curate.train.folders import atomic_folder, load_part
 from curate.train.network import SpatioTemporalUNet, UNetNetwork, build_unet
 from curate.train.sampler import OnStep, Sampling, sample
 
@@ -42,35 +43,37 @@ class Pipeline:
     @classmethod
     def load(cls, folder: Path) -> Pipeline:
         """Read such a folder; only local files, and only safetensors. ModelFileError when a part is missing."""
-        from transformers import CLIPImageProcessor
-
         for part in ("unet", "vae", "image_encoder", "feature_extractor"):
             if not (folder / part).is_dir():
                 raise ModelFileError(
                     f"has no folder {part!r}, so it is no image-to-video pipeline", subject=str(folder)
                 )
-        unet = SpatioTemporalUNet.from_pretrained(folder / "unet", local_files_only=True, use_safetensors=True)
         return cls(
-            unet=unet,
+            unet=load_part(SpatioTemporalUNet, folder, "unet"),
             codec=Codec.load(folder / "vae"),
             image_encoder=ImageEncoder.load(folder),
-            feature_extractor=CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True),
+            feature_extractor=ImageEncoder.processor(folder),
         )
 
     def save(self, folder: Path, unet_state: Mapping[str, Tensor] | None = None) -> None:
-        """Write the folder; ModelFileError for an image autoencoder, which that pipeline does not take.
+        """Write the folder, whole or not at all, in place of one of the same kind. ModelFileError for an image
+        autoencoder, which that pipeline does not take, and where something else lies there.
 
         ``unet_state`` takes the place of the network's own parameters, as in `SpatioTemporalUNet.plain`.
         """
         if not isinstance(self.codec.vae, AutoencoderKLTemporalDecoder):
             raise ModelFileError("needs an autoencoder with a temporal decoder", subject=str(folder))
-        StableVideoDiffusionPipeline(
+        if folder.exists() and not (folder / "model_index.json").exists() and any(folder.iterdir()):
+            raise ModelFileError("holds something else than a pipeline; it is not replaced", subject=str(folder))
+        whole = StableVideoDiffusionPipeline(
             vae=self.codec.vae,
             image_encoder=self.image_encoder.model,
             unet=self.unet.plain(unet_state),
             scheduler=scheduler(),
             feature_extractor=self.feature_extractor,
-        ).save_pretrained(folder, safe_serialization=True)
+        )
+        with atomic_folder(folder) as unfinished:
+            whole.save_pretrained(unfinished, safe_serialization=True)
 
     def to(self, device: torch.device | str) -> Pipeline:
         """Move all weights there."""

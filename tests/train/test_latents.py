@@ -54,7 +54,7 @@ class TinyText(torch.nn.Module):
             torch.manual_seed(1)
             self.table = torch.nn.Embedding(128, 6)
 
-    def encode_text(self, texts):
+    def encode(self, texts):
         return self.table(torch.tensor([[ord(letter) % 128 for letter in text[-8:].rjust(8)] for text in texts]))
 
 
@@ -202,7 +202,7 @@ def test_texts_are_encoded_and_follow_the_caption_that_is_drawn(catalogue, store
     sources = Sources(latents=stored[1].folder, texts=report.folder, images=images.folder, first=True)
     for batch in islice(Loader(catalogue, small(), sources=sources), 4):
         with torch.no_grad():
-            assert torch.equal(batch.text, encoder.encode_text(batch.captions))
+            assert torch.equal(batch.text, encoder.encode(batch.captions))
         means = batch.first.float().div(127.5).sub(1).mean((1, 2))
         torch.testing.assert_close(batch.image, means, rtol=1e-4, atol=1e-4)
 

@@ -1,0 +1,64 @@
+"""What turns pictures and texts into what a network sees: the frozen parts of a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from curate.errors import ModelFileError
+from curate.train.codecs import Codec, identity_vae
+from curate.train.conditioning import ImageEncoder, TextEncoder
+from curate.train.folders import reading
+from curate.train.pipeline_folder import tiny_image_parts, tiny_text_encoder
+
+__all__ = ["Encoders"]
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Codec, and the text and image encoders where a folder has them. ``feature_extractor`` is CLIP's processor."""
+
+    codec: Codec
+    text: TextEncoder | None
+    image: ImageEncoder | None
+    feature_extractor: Any | None
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """From a diffusers folder with ``vae`` and, as there are, ``text_encoder`` and ``tokenizer``,
+        ``image_encoder`` and ``feature_extractor``. ModelFileError names the folder and the part that is wrong.
+        """
+        with reading(folder, "vae") as vae:
+            codec = Codec.load(vae)
+        text = TextEncoder.load(folder) if _has(folder, "text_encoder", "tokenizer") else None
+        image = processor = None
+        if _has(folder, "image_encoder", "feature_extractor"):
+            image, processor = ImageEncoder.load(folder), ImageEncoder.processor(folder)
+        return cls(codec, text, image, processor)
+
+    @classmethod
+    def tiny(cls, width: int = 32, seed: int = 0) -> Self:
+        """The exact codec, and random CLIP models with embeddings of ``width`` numbers."""
+        image, processor = tiny_image_parts(width, seed)
+        return cls(Codec(identity_vae()), tiny_text_encoder(width, seed), image, processor)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all weights there."""
+        for part in (self.text, self.image):
+            if part is not None:
+                nn.Module.to(part.model, device)
+        self.codec.to(device)
+        return self
+
+
+def _has(folder: Path, model: str, reader: str) -> bool:
+    """Whether there are both; ModelFileError when there is one of them."""
+    there = {part: (folder / part).is_dir() for part in (model, reader)}
+    if len(set(there.values())) == 2:
+        lacking = next(part for part, is_there in there.items() if not is_there)
+        raise ModelFileError(f"has no folder {lacking!r}, which {model!r} needs", subject=str(folder))
+    return there[model]

@@ -1,0 +1,92 @@
+"""Folders that appear whole or not at all, and parts of model folders, read whole or refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from curate.errors import ModelFileError
+from curate.storage import storage_error
+
+__all__ = ["atomic_folder", "load_part", "reading"]
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; when the block ends it is on the disk and becomes ``path``, replacing what lay there.
+
+    When the block fails, or the process dies in it, ``path`` stays what it was. One writer at a time: what an attempt
+    that died left behind goes away with the next one. StorageError when it cannot be put in place.
+    """
+    path = path.absolute()
+    unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
+    try:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)  # an attempt died between the two renames below
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise storage_error(error, str(path), writing=True) from error
+    try:
+        yield unfinished
+        _put_in_place(unfinished, path, replaced)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _put_in_place(unfinished: Path, path: Path, replaced: Path) -> None:
+    try:
+        for folder, _, names in os.walk(unfinished):
+            for file in (Path(folder, name) for name in names):
+                _to_disk(file)
+            _to_disk(Path(folder))
+        if path.exists():
+            path.rename(replaced)
+        unfinished.rename(path)
+        _to_disk(path.parent)
+    except OSError as error:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        raise storage_error(error, str(path), writing=True) from error
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def reading(folder: Path, part: str) -> Iterator[Path]:
+    """The folder of a part of a model folder; ModelFileError, naming both, when it is not there or not readable."""
+    if not (folder / part).is_dir():
+        raise ModelFileError(f"has no folder {part!r}", subject=str(folder))
+    try:
+        yield folder / part
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        message = " ".join(str(error).split())
+        raise ModelFileError(f"{part!r} cannot be read: {message}", subject=str(folder)) from error
+
+
+def load_part(kind: Any, folder: Path, part: str) -> Any:
+    """A model of a diffusers or transformers class; only local files, only safetensors.
+
+    ModelFileError also when weights are missing or of another shape: the libraries would leave them random.
+    """
+    with reading(folder, part) as found:
+        model, info = kind.from_pretrained(found, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    lacking = [str(key) for name in ("missing_keys", "mismatched_keys") for key in info[name]]
+    if lacking:
+        message = f"{part!r} lacks {len(lacking)} weights of {kind.__name__}, such as {sorted(lacking)[0]}"
+        raise ModelFileError(message, subject=str(folder))
+    return model
