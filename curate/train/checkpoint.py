@@ -14,19 +14,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from curate.errors import CorpusError
 from curate.train.distributed import World, plain, whole
-from curate.train.folders import atomic_folder
+from curate.train.folders import atomic_folder, unfinished_of
 from curate.train.step import Step
 
 __all__ = ["Checkpoints", "averaged_state"]
@@ -57,9 +58,9 @@ class Checkpoints:
 
     def save(self, step: Step, facts: Mapping[str, Any], export: Export) -> None:
         """Write the checkpoint of ``facts["step"]`` steps taken; all ranks must."""
-        state = averaged_state(step)
-        with atomic_folder(self.path(facts["step"]), self.world) as unfinished:
-            dcp.save(_state(step), checkpoint_id=unfinished / "state", no_dist=self.world.size == 1)
+        state = averaged_state(step, first=self.world.is_first)
+        with _together(self.path(facts["step"]), self.world) as unfinished:
+            save(_state(step), checkpoint_id=unfinished / "state", no_dist=self.world.size == 1)
             if self.world.is_first:
                 export(unfinished / "model", state)
                 (unfinished / _FACTS).write_text(json.dumps(dict(facts), indent=1) + "\n")
@@ -82,7 +83,7 @@ class Checkpoints:
     def load(self, step: Step, number: int) -> None:
         """Put the state of a checkpoint into a step that was built as the one that saved it."""
         state = _state(step)
-        dcp.load(state, checkpoint_id=self.path(number) / "state", no_dist=self.world.size == 1)
+        load(state, checkpoint_id=self.path(number) / "state", no_dist=self.world.size == 1)
         set_state_dict(
             plain(step.network), step.optimiser, model_state_dict=state["network"], optim_state_dict=state["optimiser"]
         )
@@ -91,20 +92,30 @@ class Checkpoints:
                 step.average.tensors[name].copy_(tensor)
 
 
+@contextmanager
+def _together(path: Path, world: World) -> Iterator[Path]:
+    """`atomic_folder` for all ranks: the first makes it and puts it in place, when all have written."""
+    with ExitStack() as stack:
+        unfinished = stack.enter_context(atomic_folder(path)) if world.is_first else unfinished_of(path)
+        world.wait()
+        yield unfinished
+        world.wait()
+    world.wait()
+
+
 def _state(step: Step) -> dict[str, Any]:
     network, optimiser = get_state_dict(plain(step.network), step.optimiser)
     average = dict(step.average.tensors) if step.average is not None else {}
     return {"network": network, "optimiser": optimiser, "average": average}
 
 
-def averaged_state(step: Step) -> dict[str, Tensor] | None:
-    """The network's whole state with the average in place of what learns, on the CPU of the first rank; all must ask."""
+def averaged_state(step: Step, *, first: bool) -> dict[str, Tensor] | None:
+    """The network's whole state with the average in place of what learns, on the CPU of the first rank; all ask."""
     network: nn.Module = plain(step.network)
     average = step.average.tensors if step.average is not None else {}
     found: dict[str, Tensor] = {}
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    for name, tensor in network.state_dict().items():
-        full = whole(average.get(name, tensor).detach())
-        if rank == 0:
+    for name, tensor in {**network.state_dict(), **average}.items():
+        full = whole(tensor.detach())
+        if first:
             found[name] = full.cpu()
-    return found if rank == 0 else None
+    return found if first else None

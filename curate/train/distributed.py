@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -24,13 +25,16 @@ _TIMEOUT = timedelta(minutes=30)
 """The first rank writes exports and validation clips while others wait."""
 
 
+_CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     @property
     def is_first(self) -> bool:
@@ -54,8 +58,8 @@ class World:
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
     """The world that `torchrun` made, or this process alone. ConfigError for a device that is not there."""
-    rank, size, local = (int(os.environ.get(name, at)) for name, at in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    found = _device(device, local)
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    found = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1:
         distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
@@ -96,7 +100,7 @@ def spread(unet: nn.Module, world: World, sharding: Literal["auto", "ddp", "fsdp
     # Inputs stay as they are: a motion bucket or a time has more digits than bfloat16.
     half = torch.bfloat16 if precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    mesh = distributed.init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(world.device.type, (world.size,))
     for unit in units(unet):
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     fully_shard(unet, mesh=mesh, mp_policy=policy)

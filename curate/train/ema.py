@@ -30,7 +30,9 @@ class Average:
         """Take in the parameters after step number ``step`` (the first is 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
         ours = [local(tensor) for tensor in self.tensors.values()]
-        torch._foreach_lerp_(ours, [local(p.detach()) for p in self._live.values()], 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            ours, [local(p.detach()) for p in self._live.values()], 1 - decay
+        )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

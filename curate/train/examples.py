@@ -1,7 +1,7 @@
 """From a batch of clips to what a training step needs: latents, noise, levels, conditions.
 
-Whatever is random is drawn for each clip by itself, from the seed, the epoch and the clip's number in it: the same clips
-get the same noise whatever the number of ranks, of clips at once, or of times that a run was killed.
+Whatever is random is drawn for each clip by itself, from the seed, the epoch and the clip's number in it: the same
+clips get the same noise whatever the number of ranks, of clips at once, or of times that a run was killed.
 """
 
 from __future__ import annotations

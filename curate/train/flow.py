@@ -16,7 +16,8 @@ def flow_width_s(frames: np.ndarray, fps: float) -> float:
     height_px, width_px = frames.shape[1:3]
     scale = max(1.0, _HEIGHT_PX / height_px)
     size = round(width_px * scale), round(height_px * scale)
-    grey = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC) for frame in frames]
+    large = (cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in large]
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     lengths = [np.linalg.norm(method.calc(a, b, None), axis=2).mean() for a, b in pairwise(grey)]  # pyright: ignore
     return float(np.mean(lengths)) / size[0] * fps

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from curate.errors import ModelFileError
 from curate.storage import storage_error
 
-__all__ = ["atomic_folder", "load_part", "reading"]
+__all__ = ["atomic_folder", "load_part", "reading", "resolve_model", "unfinished_of"]
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     that died left behind goes away with the next one. StorageError when it cannot be put in place.
     """
     path = path.absolute()
-    unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
+    unfinished, replaced = unfinished_of(path), path.with_name(f".{path.name}.replaced")
     try:
         if replaced.exists() and not path.exists():
             replaced.rename(path)  # an attempt died between the two renames below
@@ -39,6 +39,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _put_in_place(unfinished, path, replaced)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unfinished_of(path: Path) -> Path:
+    """Where `atomic_folder` fills a folder: for other processes that write into it too."""
+    path = path.absolute()
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def resolve_model(name: str | Path) -> Path:
+    """The model that a folder stands for: a model's own, or that of a training run, finished or of its last checkpoint.
+
+    ModelFileError when there is none.
+    """
+    folder = Path(name)
+    found = [folder, folder / "model", *sorted(folder.glob("checkpoints/step-*/model"), reverse=True)]
+    for path in found:
+        if (path / "unet").is_dir() or (path / "vae").is_dir():
+            return path
+    text = "holds no model: neither `unet` or `vae`, nor `model` or `checkpoints` of a training run"
+    raise ModelFileError(text, subject=str(folder), fix="Name a folder of diffusers, or --out of `curate train`")
 
 
 def _put_in_place(unfinished: Path, path: Path, replaced: Path) -> None:

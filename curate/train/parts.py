@@ -6,7 +6,7 @@
     image-to-video                 as it is
 
 Encoders come from the same folder where it has them: text stages keep `vae`, `text_encoder` and `tokenizer`,
-image-to-video stages are whole pipelines of diffusers. Others are named by ``--encoders``; "tiny" are small random ones.
+image-to-video stages are whole pipelines of diffusers. Others are named by ``--encoders``; "tiny": random ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from curate.errors import ConfigError, ModelFileError
 from curate.train.encoders import Encoders
-from curate.train.folders import resolve_model
+from curate.train.folders import load_part, resolve_model
 from curate.train.inflate import inflate, neutralise, widen
 from curate.train.motion import MotionCalibration
 from curate.train.network import SpatioTemporalUNet, build_unet, preset_config
@@ -82,7 +82,8 @@ def network_config(recipe: TrainRecipe, init: str = "") -> dict[str, Any]:
     config = _config(resolve_model(init))
     if config["_class_name"] == "UNet2DConditionModel":
         with torch.device("meta"):
-            config = dict(inflate(UNet2DConditionModel.from_config(config)).config)
+            image: Any = UNet2DConditionModel.from_config(config)
+            config = dict(inflate(image).config)
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     return {**config, "in_channels": 2 * config["out_channels"]} if _wide(recipe) else config
 
@@ -99,13 +100,12 @@ def _network(recipe: TrainRecipe, folder: Path | None) -> SpatioTemporalUNet:
         if recipe.kind == "image":
             neutralise(unet)
         return unet
-    local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     if _config(folder)["_class_name"] == "UNet2DConditionModel":
         if recipe.kind != "image":
             text = "holds an image network; a video stage starts from an image stage"
             raise ConfigError(text, subject=str(folder), fix="Train an image stage from it first")
-        return inflate(UNet2DConditionModel.from_pretrained(folder / "unet", **local), recipe.data.buckets.frames[-1])
-    unet = SpatioTemporalUNet.from_pretrained(folder / "unet", **local)
+        return inflate(load_part(UNet2DConditionModel, folder, "unet"), recipe.data.buckets.frames[-1])
+    unet: SpatioTemporalUNet = load_part(SpatioTemporalUNet, folder, "unet")
     given, wanted = unet.config["in_channels"], unet.config["out_channels"] * (2 if _wide(recipe) else 1)
     if given > wanted:
         text = f"its network takes {given} channels, one of a text stage {wanted}: it is of an image-to-video stage"
@@ -152,8 +152,8 @@ def _check(recipe: TrainRecipe, unet: SpatioTemporalUNet, encoders: Encoders) ->
     wanted = unet.config["cross_attention_dim"]
     given = encoders.image_width if wide else encoders.text_width
     if given != wanted:
-        kind = "images" if wide else "texts"
-        raise ConfigError(f"embeddings of {kind} have {given} numbers, the network takes {wanted}", subject="--encoders")
+        text = f"embeddings of {'images' if wide else 'texts'} have {given} numbers, the network takes {wanted}"
+        raise ConfigError(text, subject="--encoders")
     factor = encoders.codec.factor * 2 ** (len(unet.config["block_out_channels"]) - 1)
     sides = recipe.data.buckets.short_sides_px
     if any(side % factor for side in (*sides, recipe.data.buckets.multiple_px)):

@@ -11,20 +11,18 @@ The same command goes on where a run was stopped or killed.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curate.errors import ConfigError
 from curate.shards.reader import ShardSet
@@ -40,10 +38,10 @@ from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
 from curate.train.network import Parameters, set_trainable
+from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, start
-from curate.train.plan import device_facts, forward_flops, mfu, step_flops
 from curate.train.recipe import TrainRecipe
-from curate.train.step import Step
+from curate.train.step import Report, Step
 from curate.train.validation import Validation
 
 __all__ = ["Finished", "Job", "train"]
@@ -54,7 +52,8 @@ Row = Mapping[str, float]
 @dataclass(frozen=True)
 class Job:
     """What is asked for. ``data``: a shard set. ``init`` and ``encoders``: see `curate.train.parts`. ``latents``: what
-    `curate latents` wrote, or empty. ``on_row`` is told of every row of the log, with the number of steps taken."""
+    `curate latents` wrote, or empty. ``on_row`` is told of every row of the log, with the number of steps taken;
+    ``on_step`` of every step, on all ranks."""
 
     recipe: TrainRecipe
     data: str
@@ -65,6 +64,7 @@ class Job:
     device: str = "auto"
     on_row: Callable[[int, Row], None] = lambda _step, _row: None
     on_start: Callable[[Mapping[str, Any]], None] = lambda _facts: None
+    on_step: Callable[[int, Report, Step], None] = lambda _step, _report, _state: None
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class _Run:
         if recipe.kind != "image" and self._parts.calibration is None:
             calibration = MotionCalibration.of_scores(catalogue.motion_scores(), recipe.data.motion)
             self._parts = replace(self._parts, calibration=calibration)
+        self._largest = max(catalogue.buckets, key=lambda bucket: (bucket.width_px * bucket.height_px, bucket.frames))
         self._sources = self._precomputed()
         self._examples = Examples(recipe, self._parts.encoders, self._parts.calibration)
         self._step = self._made()
@@ -115,11 +116,12 @@ class _Run:
             (self._job.out / "recipe.yaml").write_text(recipe.to_text())
         if not self._taken:
             self._validate(log)
-        window = Window(getattr(self._examples.objective, "noise", None), world, self._loader.stall)
+        window = Window(_quantile(self._examples.objective), world, self._loader.stall)
         stopped = saved = False
         while self._taken < recipe.steps and not stopped:
             report = self._step(self._taken, next(self._loader))
             self._taken += 1
+            self._job.on_step(self._taken, report, self._step)
             window.add(report)
             last = self._taken == recipe.steps
             stopped = bool(world.mean(torch.tensor(float(self._stop.is_set()), device=world.device)) > 0)
@@ -156,13 +158,15 @@ class _Run:
     def _precomputed(self) -> Sources:
         if not self._job.latents:
             return Sources()
-        found = sources_in(Place(self._job.latents), self._parts.encoders)
+        encoders = self._parts.encoders
+        found = sources_in(Place(self._job.latents), encoders.codec, encoders.image, encoders.text)
         return replace(found, first=bool(found.latents) and self._recipe.kind == "image-to-video")
 
     def _made(self) -> Step:
         recipe, world, unet = self._recipe, self._world, self._parts.unet
         set_trainable(unet, recipe.trainable)
-        unet.to(world.device).train()
+        nn.Module.to(unet, world.device)
+        unet.train()
         self._parts.encoders.to(world.device)
         if recipe.run.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
@@ -204,10 +208,7 @@ class _Run:
             self._job.on_start(facts)
 
     def _write(self, log: Log, found: tuple[dict[str, float], float]) -> None:
-        row, step_s = found
-        peak = device_facts(self._world.device, self._recipe.precision).peak_flops
-        if peak is not None:
-            row["mfu"] = mfu(step_flops(self._recipe, self._parts.unet.config, self._parts.encoders.codec.factor), step_s, self._world.size, peak)
+        row, _step_s = found
         log.write(self._taken, row)
         if self._world.is_first:
             self._job.on_row(self._taken, row)
@@ -236,9 +237,12 @@ class _Run:
         self._checkpoints.save(self._step, facts, self._export)
 
     def _export(self, folder: Path, state: Mapping[str, Tensor] | None) -> None:
-        bucket = self._recipe.data.buckets
-        about = {"step": self._taken, "recipe": self._recipe.model_dump(mode="json"), "data": self._job.data}
-        del bucket
+        about = {
+            "step": self._taken,
+            **self._largest._asdict(),
+            "recipe": self._recipe.model_dump(mode="json"),
+            "data": self._job.data,
+        }
         self._parts.save(folder, self._recipe.kind, state, about)
 
     def _finish(self) -> Path:
@@ -250,6 +254,10 @@ class _Run:
                 shutil.copytree(newest, unfinished, copy_function=os.link, dirs_exist_ok=True)
         self._world.wait()
         return model
+
+
+def _quantile(objective: Objective) -> Callable[[float], float] | None:
+    return objective.noise.quantile if isinstance(objective, EDM) else None
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Step:
         self.optimiser.zero_grad(set_to_none=True)
         levels, losses = self._gradients(batch)
         loss = float(self._world.mean(losses.mean()))
-        norms = {part: self._norm(part) for part in self._parts}
+        norms: dict[Part, float] = {part: self._norm(part) for part in self._parts}
         lr = self._recipe.optimiser.lr_at(number)
         report = Report(loss, norms, lr, levels, losses, batch.clip_ids)
         if not (math.isfinite(loss) and math.isfinite(report.norm)):

@@ -41,7 +41,13 @@ class Validation:
     """The held-out clips of a stage, one a batch, of which every rank has a share."""
 
     def __init__(
-        self, recipe: TrainRecipe, catalogue: Catalogue, parts: Parts, examples: Examples, world: World, sources: Sources
+        self,
+        recipe: TrainRecipe,
+        catalogue: Catalogue,
+        parts: Parts,
+        examples: Examples,
+        world: World,
+        sources: Sources,
     ) -> None:
         self._recipe, self._parts, self._examples, self._world = recipe, parts, examples, world
         wanted = min(self.config.clips, catalogue.n_clips)
@@ -98,7 +104,7 @@ class Validation:
         unet: Any = plain(step.network)
         pipeline = Pipeline(unet, encoders.codec, encoders.image, encoders.feature_extractor)
         frame, fps = first_frame(batch).to(device), float(batch.fps[0])
-        settings = Sampling(steps=self.config.sampling_steps, fps=fps, motion=motion)
+        settings = Sampling.model_validate({"steps": self.config.sampling_steps, "fps": fps, "motion": motion})
         generator = generator_of("sample", self._recipe.seed, batch.clip_ids[0])
         with _judged(step), computing(self._recipe.precision, device):
             clip = sample_clip(pipeline, frame, batch.bucket.frames, settings, generator)
