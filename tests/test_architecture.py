@@ -24,6 +24,7 @@ LONG_FILES = {"tests/test_export.py", "tests/test_select.py"}
 LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS = {
     "curate/cli/run.py:run",
+    "curate/cli/sample.py:sample_command",
     "curate/cli/train.py:train_command",
     "tests/media/test_views.py:write_patches",
 }

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.errors import ConfigError, StorageError
 from curate.datafiles import recipe_files
+from curate.errors import ConfigError, StorageError
 from curate.recipe import build, load_recipe, parse_recipe
 from curate.storage import Place
 

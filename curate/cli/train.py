@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from curate.cli.console import EXIT_STOPPED, ending, out, plain
-from curate.cli.extras import needs_extra
+from curate.cli.sample import Device
+from curate.cli.training import training_libraries
 from curate.units import format_bytes
 
 EPILOG = (
@@ -42,7 +43,7 @@ def train_command(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key: `optimiser.lr=2e-5`.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Say what it costs, and start nothing.")] = False,
     world: Annotated[int, typer.Option(metavar="N", help="With --plan: so many devices.")] = 1,
 ) -> None:
@@ -50,7 +51,7 @@ def train_command(
 
     Example: `curate train tiny-image --data demo/corpus/shards/embedded --out train/image`
     """
-    with ending(), needs_extra("train"):
+    with ending(), training_libraries():
         from curate.train.recipe import load_train_recipe
 
         found = load_train_recipe(recipe, sets or [])

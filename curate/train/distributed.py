@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from curate.errors import ConfigError
+from curate.errors import UsageError
 
 _TIMEOUT = timedelta(minutes=30)
 """The first rank writes exports and validation clips while others wait."""
@@ -57,9 +57,9 @@ class World:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """The world that `torchrun` made, or this process alone. ConfigError for a device that is not there."""
+    """The world that `torchrun` made, or this process alone. UsageError for a device that is not there."""
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    found = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    found = torch_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1:
         distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
@@ -69,16 +69,13 @@ def joined(device: str = "auto") -> Iterator[World]:
             distributed.destroy_process_group()
 
 
-def _device(wanted: str, local: int) -> torch.device:
-    cuda = torch.cuda.is_available()
-    if wanted == "cuda" and not cuda:
-        raise ConfigError("there is no GPU that PyTorch can use", subject="--device", fix="Use --device cpu")
-    if wanted not in {"auto", "cpu", "cuda"}:
-        raise ConfigError(f"unknown device {wanted!r}", subject="--device", fix="Use auto, cpu or cuda")
-    if wanted == "cpu" or not cuda:
+def torch_device(name: str, local: int = 0) -> torch.device:
+    """``auto`` is a GPU where there is one; ``local`` says which. UsageError for a GPU that is not there."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not there):
         return torch.device("cpu")
-    if local >= torch.cuda.device_count():
-        raise ConfigError(f"there are {torch.cuda.device_count()} GPUs for process {local + 1}", subject="torchrun")
+    if local >= there:
+        raise UsageError(f"PyTorch sees {there} GPUs here", subject=f"device {name}", fix="Use `auto` or `cpu`")
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 

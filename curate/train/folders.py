@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from curate.errors import ModelFileError
+from curate.errors import ModelFileError, UsageError
 from curate.storage import storage_error
 
-__all__ = ["atomic_folder", "load_part", "reading", "resolve_model", "unfinished_of"]
+__all__ = ["MOTION", "TRAINED", "atomic_folder", "load_part", "reading", "resolve_model", "unfinished_of"]
+
+MOTION = "motion.json"
+"""File of a model folder with the motion calibration that the network was trained with."""
+TRAINED = "train.json"
+"""File of a model folder that says what it was trained on, and in which shape."""
 
 
 @contextmanager
@@ -47,18 +53,28 @@ def unfinished_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.unfinished")
 
 
-def resolve_model(name: str | Path) -> Path:
-    """The model that a folder stands for: a model's own, or that of a training run, finished or of its last checkpoint.
+def resolve_model(name: str | Path, part: str = "vae") -> Path:
+    """The model folder that a path means: itself, or that of a training run, finished or of its newest checkpoint.
 
-    ModelFileError when there is none.
+    ``part``: a file or folder that tells it. UsageError when there is none.
     """
-    folder = Path(name)
-    found = [folder, folder / "model", *sorted(folder.glob("checkpoints/step-*/model"), reverse=True)]
-    for path in found:
-        if (path / "unet").is_dir() or (path / "vae").is_dir():
-            return path
-    text = "holds no model: neither `unet` or `vae`, nor `model` or `checkpoints` of a training run"
-    raise ModelFileError(text, subject=str(folder), fix="Name a folder of diffusers, or --out of `curate train`")
+    path = Path(name)
+    checkpoints = sorted(path.glob("checkpoints/step-*/model"), key=_step, reverse=True)
+    for folder in (path, path / "model", *checkpoints):
+        if (folder / part).exists():
+            return folder
+    if not path.exists():
+        raise UsageError("there is no such folder", subject=str(path))
+    raise UsageError(
+        f"holds no such model: no {part} in it, in model/ or in checkpoints/step-*/model/",
+        subject=str(path),
+        fix="Name a folder of diffusers, or what --out of `curate train` was",
+    )
+
+
+def _step(model: Path) -> int:
+    found = re.search(r"\d+$", model.parent.name)
+    return int(found[0]) if found else -1
 
 
 def _put_in_place(unfinished: Path, path: Path, replaced: Path) -> None:

@@ -23,10 +23,12 @@ from safetensors.numpy import save
 
 from curate.errors import ConfigError, CorpusError, DecodeError, StorageError
 from curate.shards.buckets import Bucket
+from curate.shards.reader import ShardSet
 from curate.storage import Place
 from curate.tables import rows_table, write_part
 from curate.train.data.catalogue import Catalogue, ClipRef
 from curate.train.data.clip import Window, decode_window, read_clip, read_facts
+from curate.train.data.config import DataConfig
 from curate.train.data.store import MAP, Stored, frame_slot, part_place, read_map, tensors_in
 from curate.train.data.worker import Ahead, Lost, Sources, in_workers, lost_clip
 
@@ -78,6 +80,12 @@ class Precomputed:
     found: int
     without: int
     lost: tuple[Lost, ...]
+
+
+def all_clips(shards: ShardSet, config: DataConfig) -> Catalogue:
+    """Every clip that a bucket of a stage takes, those that are held out too, be there enough for a batch or not."""
+    config = config.model_copy(update={"batch": 1, "on_empty": "report", "hold_out_sources": 0})
+    return Catalogue.read(shards, config)
 
 
 def store_folder(out: Place, digest: str, dtype: Format) -> Place:

@@ -25,17 +25,15 @@ from torch import Tensor
 
 from curate.errors import ConfigError, ModelFileError
 from curate.train.encoders import Encoders
-from curate.train.folders import load_part, resolve_model
+from curate.train.folders import MOTION, TRAINED, load_part, resolve_model
 from curate.train.inflate import inflate, neutralise, widen
 from curate.train.motion import MotionCalibration
 from curate.train.network import SpatioTemporalUNet, build_unet, preset_config
 from curate.train.pipeline_folder import Pipeline
 from curate.train.recipe import Kind, TrainRecipe
 
-__all__ = ["ABOUT", "CALIBRATION", "Parts", "start"]
+__all__ = ["Parts", "network_config", "start"]
 
-ABOUT = "train.json"
-CALIBRATION = "motion.json"
 _TINY = "tiny"
 
 
@@ -59,9 +57,9 @@ class Parts:
         else:
             self.unet.plain(state).save_pretrained(folder / "unet")
             encoders.save(folder)
-        (folder / ABOUT).write_text(json.dumps(dict(about), indent=1) + "\n")
+        (folder / TRAINED).write_text(json.dumps(dict(about), indent=1) + "\n")
         if self.calibration is not None:
-            (folder / CALIBRATION).write_text(self.calibration.to_json())
+            (folder / MOTION).write_text(self.calibration.to_json())
 
 
 def start(recipe: TrainRecipe, init: str = "", encoders: str = "") -> Parts:
@@ -162,7 +160,7 @@ def _check(recipe: TrainRecipe, unet: SpatioTemporalUNet, encoders: Encoders) ->
 
 
 def _calibration(folder: Path | None) -> MotionCalibration | None:
-    path = folder / CALIBRATION if folder is not None else None
+    path = folder / MOTION if folder is not None else None
     if path is None or not path.is_file():
         return None
     return MotionCalibration.from_json(path.read_text(encoding="utf-8"), str(path))

@@ -28,6 +28,11 @@ OPTIONS = {
     "retry": {
         "CORPUS", "--run", "--stage", "--class", "--engine", "--address", "--decode-memory-gb", "--decode-s",
     },
+    "latents": {"SHARDS", "--recipe", "--set", "--encoders", "--out", "--what", "--dtype", "--device"},
+    "sample": {
+        "CHECKPOINT", "--image", "--out", "--fps", "--motion", "--motion-score", "--frames", "--width", "--height",
+        "--seed", "--steps", "--guidance", "--augmentation", "--decode-chunk", "--chain", "--device",
+    },
     "doctor": set(),
     "models": set(),
     "models list": set(),

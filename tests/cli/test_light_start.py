@@ -6,6 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "ray", "av", "cv2", "rapidocr", "onnxruntime", "scenedetect", "duckdb", "pyarrow", "numpy")
+HEAVY += ("diffusers", "transformers", "safetensors")
 PROGRAM = f"""
 import contextlib, io, sys
 from curate.cli.main import app
@@ -16,7 +17,15 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["recipes", "list"], ["models", "list"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([name, "--help"] for name in ("run", "sample", "latents")),
+        ["--help"],
+        ["recipes", "list"],
+        ["models", "list"],
+    ],
+)
 def test_commands_that_only_say_something_import_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", PROGRAM, *command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,14 +1,16 @@
 """Runs training jobs in processes that may be killed: `python forked_runs.py SCENARIOS.json RESULTS.json`.
 
 Libraries are imported once; every rank of every scenario is a fork. A scenario has ``recipe`` (YAML text), ``data``,
-``out``, ``world``, and may have ``kill_at``: the step after which every rank kills itself. Its result has one entry a rank:
-clips and losses of each step, and digests of parameters, moments and averages after the last one; None of killed ranks.
+``out``, ``world``, and may have ``kill_at``: the step after which every rank kills itself. Its result has one entry a
+rank: clips and losses of each step, and digests of parameters, moments and averages after the last one; None of killed
+ranks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -24,6 +26,8 @@ from curate.train.distributed import plain, whole
 from curate.train.recipe import parse_train_recipe
 from curate.train.run import Job, train
 from curate.train.step import Report, Step
+
+FORK = multiprocessing.get_context("fork")
 
 
 class Witness:
@@ -66,7 +70,7 @@ def _digest(tensors: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def run_rank(scenario: dict[str, Any], rank: int, port: int, result: Path) -> None:
+def run_rank(scenario: dict[str, Any], rank: int, result: Path, port: int) -> None:
     """One rank, to its end or death."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(scenario["world"]), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -84,25 +88,15 @@ def run(scenario: dict[str, Any]) -> list[Any]:
         port = free.getsockname()[1]
         free.close()
         results = [Path(folder, str(rank)) for rank in range(scenario["world"])]
-        children = [_fork(scenario, rank, port, result) for rank, result in enumerate(results)]
+        children = [FORK.Process(target=run_rank, args=(scenario, *one, port)) for one in enumerate(results)]
         for child in children:
-            _, status = os.waitpid(child, 0)
-            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-            if not (killed if "kill_at" in scenario else status == 0):
-                raise SystemExit(f"{scenario['out']}: a rank ended with {status}")
+            child.start()
+        for child in children:
+            child.join()
+        wanted = -signal.SIGKILL if "kill_at" in scenario else 0
+        if any(child.exitcode != wanted for child in children):
+            raise SystemExit(f"{scenario['out']}: ranks ended with {[child.exitcode for child in children]}")
         return [json.loads(result.read_text()) if result.is_file() else None for result in results]
-
-
-def _fork(scenario: dict[str, Any], rank: int, port: int, result: Path) -> int:
-    child = os.fork()
-    if child:
-        return child
-    try:
-        run_rank(scenario, rank, port, result)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        os._exit(1)
-    os._exit(0)
 
 
 if __name__ == "__main__":
