@@ -72,6 +72,8 @@ soak: env
 	$(BIN)/python tests/soak/leak.py --videos $(SHORT)
 	$(BIN)/python tests/soak/fuzz_long.py --n $(DAMAGED)
 
+# NETS= (empty) measures networks in their full sizes, which wants a GPU; NETS="--peak-tflops 989" says what it could do.
+NETS ?= --tiny
 bench: env
 	$(BIN)/python tests/bench/bench_overhead.py
 	$(BIN)/python tests/bench/bench_cuts.py --half report
@@ -79,6 +81,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_views.py
 	$(BIN)/python tests/bench/bench_memory.py
 	$(BIN)/python tests/bench/bench_select.py
+	$(BIN)/python tests/bench/bench_models.py $(NETS)
 
 clean:
 	rm -rf $(VENV) demo
