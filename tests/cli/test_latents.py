@@ -137,7 +137,7 @@ def test_a_clip_that_is_lost_is_named_and_the_rest_goes_on(shards, tmp_path):
         (["--set", "data.batches=2"], "data.batches"),
         (["--encoders", "nowhere"], "nowhere: has no folder 'vae'"),
         (["--set", "data.buckets.frames=[50]"], r"16x16x50 has 0; left out: bucket: shorter than 50 frames \(5\)"),
-        (["--device", "cuda"], "no GPU"),
+        (["--device", "cuda"], "sees 0 GPUs"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(shards, tmp_path, monkeypatch, args, message):
