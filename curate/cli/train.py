@@ -10,6 +10,7 @@ import typer
 
 from curate.cli.console import EXIT_STOPPED, ending, out, plain
 from curate.cli.sample import Device
+from curate.cli.tables import grid
 from curate.cli.training import training_libraries
 from curate.units import format_bytes
 
