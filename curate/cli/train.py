@@ -138,5 +138,3 @@ def _plan(recipe: TrainRecipe, init: str, encoders: str, device: str, world: int
     for name, value in found.rows():
         table.add_row(name, value)
     out.print(table)
-    for line in found.warnings():
-        out.print(f"[yellow]{plain(line)}[/]", soft_wrap=True)
