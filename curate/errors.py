@@ -181,6 +181,10 @@ class WorkerDiedError(EngineError):
     """The source was being read in two passes whose workers died."""
 
 
+class TrainingError(CurateError):
+    """Training cannot go on as it is."""
+
+
 def class_name(error: BaseException) -> str:
     """The class of an error as tables record it: that of the original, where it happened in the decoding process."""
     return error.subject if isinstance(error, UnexpectedError) else type(error).__name__

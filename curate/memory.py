@@ -1,8 +1,9 @@
-"""How much memory this process holds."""
+"""How much memory this process holds, and the machine has."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
@@ -33,3 +34,11 @@ def reset_peak_memory() -> None:
     """Count the peak from now on, where the system can (Linux)."""
     with contextlib.suppress(OSError):
         _CLEAR.write_text(_RESET_PEAK)
+
+
+def machine_memory_bytes() -> int:
+    """Main memory of this machine; 0 where the system does not tell."""
+    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+    if "SC_PHYS_PAGES" not in names:
+        return 0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -25,6 +25,7 @@ LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS = {
     "curate/cli/run.py:run",
     "curate/cli/sample.py:sample_command",
+    "curate/cli/train.py:train_command",
     "tests/media/test_views.py:write_patches",
 }
 BROAD_EXCEPTS = {"curate/stage.py:boundary"}

@@ -14,6 +14,7 @@ import typer
 
 from curate.cli.console import EXIT_ERROR, ending, out, plain
 from curate.cli.models import DEFAULT_RECIPE, here, needed_cards
+from curate.memory import machine_memory_bytes
 from curate.units import format_bytes
 from curate.weights.cards import all_cards
 from curate.weights.ledger import model_dir
@@ -58,7 +59,7 @@ def _machine() -> list[Finding]:
     return [
         Finding("python", f"{platform.python_version()} on {platform.platform()}", True),
         Finding("processors", f"{cpus}", True),
-        Finding("memory", format_bytes(_memory_bytes()) if _memory_bytes() else "unknown"),
+        Finding("memory", format_bytes(machine_memory_bytes()) if machine_memory_bytes() else "unknown"),
         Finding(
             "scratch",
             f"{scratch}, {format_bytes(free_bytes)} free",
@@ -66,13 +67,6 @@ def _machine() -> list[Finding]:
             "Free some space, or point TMPDIR at a larger disk",
         ),
     ]
-
-
-def _memory_bytes() -> int:
-    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
-    if "SC_PHYS_PAGES" not in names:
-        return 0
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _decoders() -> list[Finding]:

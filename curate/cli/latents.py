@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -53,9 +52,9 @@ def latents_command(
         from curate.shards.reader import ShardSet
         from curate.storage import Place
         from curate.train.data.worker import Ahead
+        from curate.train.distributed import torch_device
         from curate.train.latents import Work, all_clips, precompute, precompute_texts
         from curate.train.recipe import load_train_recipe
-        from curate.train.sampling_run import torch_device
 
         began_s, where = time.monotonic(), torch_device(device)
         stage = load_train_recipe(recipe, sets or [])
@@ -91,11 +90,12 @@ def _kinds(what: str, stage: TrainRecipe) -> list[str]:
 
 def _encoders(folder: str, stage: TrainRecipe) -> Encoders:
     from curate.train.encoders import Encoders
+    from curate.train.folders import resolve_model
     from curate.train.network import preset_config
 
     if folder == TINY:
         return Encoders.tiny(preset_config(stage.network)["cross_attention_dim"])
-    return Encoders.load(Path(folder))
+    return Encoders.load(resolve_model(folder))
 
 
 def _encoder(models: Encoders, kind: str, folder: str) -> Any:

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from curate import __version__
-from curate.cli import compact, corpus, doctor, failures, latents, look, models, recipes, retry, run, sample, verify
+from curate.cli import (
+    compact,
+    corpus,
+    doctor,
+    failures,
+    latents,
+    look,
+    models,
+    recipes,
+    retry,
+    run,
+    sample,
+    train,
+    verify,
+)
 from curate.cli.console import out
 
 app = typer.Typer(
@@ -47,6 +61,7 @@ app.command("show")(look.show)
 app.command("failures")(failures.failures)
 app.command("retry")(retry.retry)
 app.command("latents")(latents.latents_command)
+app.command("train", epilog=train.EPILOG)(train.train_command)
 app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")

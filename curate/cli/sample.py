@@ -61,9 +61,10 @@ def sample_command(
     began_s = time.monotonic()
     with ending(), training_libraries():
         from curate.config import parse_config
+        from curate.train.distributed import torch_device
         from curate.train.movie import rate_of, read_picture, write_movie
         from curate.train.sampler import Sampling
-        from curate.train.sampling_run import Checkpoint, draw, torch_device
+        from curate.train.sampling_run import Checkpoint, draw
 
         _check_out(movie)
         rate_of(fps)

@@ -46,6 +46,26 @@ class Encoders:
         image, processor = tiny_image_parts(width, seed)
         return cls(Codec(identity_vae()), tiny_text_encoder(width, seed), image, processor)
 
+    @property
+    def text_width(self) -> int | None:
+        """Numbers of one token's embedding."""
+        return None if self.text is None else self.text.model.config.hidden_size
+
+    @property
+    def image_width(self) -> int | None:
+        """Numbers of a picture's embedding."""
+        return None if self.image is None else self.image.model.config.projection_dim
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads."""
+        self.codec.vae.save_pretrained(folder / "vae", safe_serialization=True)
+        if self.text is not None:
+            self.text.model.save_pretrained(folder / "text_encoder", safe_serialization=True)
+            self.text.tokenizer.save_pretrained(folder / "tokenizer")
+        if self.image is not None and self.feature_extractor is not None:
+            self.image.model.save_pretrained(folder / "image_encoder", safe_serialization=True)
+            self.feature_extractor.save_pretrained(folder / "feature_extractor")
+
     def to(self, device: torch.device | str) -> Self:
         """Move all weights there."""
         for part in (self.text, self.image):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from curate.errors import ModelFileError
+from curate.errors import ModelFileError, UsageError
 from curate.storage import storage_error
 
-__all__ = ["atomic_folder", "load_part", "reading"]
+__all__ = ["MOTION", "TRAINED", "atomic_folder", "load_part", "reading", "resolve_model", "unfinished_of"]
+
+MOTION = "motion.json"
+"""File of a model folder with the motion calibration that the network was trained with."""
+TRAINED = "train.json"
+"""File of a model folder that says what it was trained on, and in which shape."""
 
 
 @contextmanager
@@ -25,7 +31,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     that died left behind goes away with the next one. StorageError when it cannot be put in place.
     """
     path = path.absolute()
-    unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
+    unfinished, replaced = unfinished_of(path), path.with_name(f".{path.name}.replaced")
     try:
         if replaced.exists() and not path.exists():
             replaced.rename(path)  # an attempt died between the two renames below
@@ -39,6 +45,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _put_in_place(unfinished, path, replaced)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unfinished_of(path: Path) -> Path:
+    """Where `atomic_folder` fills a folder: for other processes that write into it too."""
+    path = path.absolute()
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def resolve_model(name: str | Path, part: str = "vae") -> Path:
+    """The model folder that a path means: itself, or that of a training run, finished or of its newest checkpoint.
+
+    ``part``: a file or folder that tells it. UsageError when there is none.
+    """
+    path = Path(name)
+    checkpoints = sorted(path.glob("checkpoints/step-*/model"), key=_step, reverse=True)
+    for folder in (path, path / "model", *checkpoints):
+        if (folder / part).exists():
+            return folder
+    if not path.exists():
+        raise UsageError("there is no such folder", subject=str(path))
+    raise UsageError(
+        f"holds no such model: no {part} in it, in model/ or in checkpoints/step-*/model/",
+        subject=str(path),
+        fix="Name a folder of diffusers, or what --out of `curate train` was",
+    )
+
+
+def _step(model: Path) -> int:
+    found = re.search(r"\d+$", model.parent.name)
+    return int(found[0]) if found else -1
 
 
 def _put_in_place(unfinished: Path, path: Path, replaced: Path) -> None:

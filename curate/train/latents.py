@@ -15,13 +15,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from safetensors.numpy import save
 
-from curate.errors import CorpusError, DecodeError, StorageError
+from curate.errors import ConfigError, CorpusError, DecodeError, StorageError
 from curate.shards.buckets import Bucket
 from curate.shards.reader import ShardSet
 from curate.storage import Place
@@ -30,9 +30,18 @@ from curate.train.data.catalogue import Catalogue, ClipRef
 from curate.train.data.clip import Window, decode_window, read_clip, read_facts
 from curate.train.data.config import DataConfig
 from curate.train.data.store import MAP, Stored, frame_slot, part_place, read_map, tensors_in
-from curate.train.data.worker import Ahead, Lost, in_workers, lost_clip
+from curate.train.data.worker import Ahead, Lost, Sources, in_workers, lost_clip
 
 Format = Literal["float16", "float32"]
+
+
+class Digested(Protocol):
+    """An encoder, of which only its identity matters."""
+
+    @property
+    def digest(self) -> str:
+        """Stands for weights and settings."""
+        ...
 
 
 class FrameEncoder(Protocol):
@@ -98,6 +107,20 @@ class Work:
     device: str = "cpu"
     on_part: Callable[[int, int], None] | None = None
     """Told after each file how many of how many tensors are there."""
+
+
+def sources_in(out: Place, codec: Digested, image: Digested | None, text: Digested | None) -> Sources:
+    """What these encoders left below a place, in whatever number format; ConfigError where that is nothing."""
+
+    def folder_of(encoder: Digested | None) -> str:
+        folders = [store_folder(out, encoder.digest, dtype) for dtype in get_args(Format)] if encoder else []
+        return next((folder.uri for folder in folders if folder.child("maps").folders()), "")
+
+    found = Sources(latents=folder_of(codec), images=folder_of(image), texts=folder_of(text))
+    if found == Sources():
+        message = "holds nothing of this run's encoders"
+        raise ConfigError(message, subject=out.uri, fix="Run `curate latents` with the encoders of this run")
+    return found
 
 
 def precompute(catalogue: Catalogue, encoder: FrameEncoder, out: Place, work: Work | None = None) -> Precomputed:

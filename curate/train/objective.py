@@ -24,6 +24,10 @@ class Objective(Protocol):
         """Levels for ``n`` clips, on the generator's device."""
         ...
 
+    def at(self, sigma: Tensor) -> Tensor:
+        """The level that is nearest to a noise of deviation ``sigma`` (B,) on latents of unit variance."""
+        ...
+
     def noisy(self, x0: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """What the network sees."""
         ...
@@ -50,6 +54,10 @@ class EDM:
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Sigma of each clip."""
         return self.noise.sample(n, generator)
+
+    def at(self, sigma: Tensor) -> Tensor:
+        """Itself."""
+        return sigma
 
     def noisy(self, x0: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """c_in * (x0 + sigma * n), float32."""
@@ -92,6 +100,10 @@ class DiscreteV:
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Indices of levels, int64, all equally likely."""
         return torch.randint(self.num_levels, (n,), generator=generator, device=generator.device)
+
+    def at(self, sigma: Tensor) -> Tensor:
+        """The index whose log sigma is nearest."""
+        return (sigma.log()[:, None] - self.sigmas.to(sigma).log()).abs().argmin(1)
 
     def sigma(self, level: Tensor) -> Tensor:
         """The sigma of an index."""

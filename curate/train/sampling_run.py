@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,14 @@ from torch import Tensor
 
 from curate.errors import ConfigError, ModelFileError, UsageError
 from curate.storage import Place
-from curate.train.folders import reading
+from curate.train.folders import MOTION, TRAINED, reading, resolve_model
 from curate.train.motion import MotionCalibration
 from curate.train.movie import to_uint8
 from curate.train.pipeline_folder import Pipeline, sample_clip
 from curate.train.sampler import Sampling
 
-__all__ = ["MOTION", "TRAINED", "Checkpoint", "Shape", "draw", "resolve_model", "torch_device"]
+__all__ = ["Checkpoint", "Shape", "draw"]
 
-MOTION = "motion.json"
-"""File of a model folder with the motion calibration that the network was trained with."""
-TRAINED = "train.json"
-"""File of a model folder that says in which shape the network was trained."""
 _INDEX = "model_index.json"
 _PIPELINE = "StableVideoDiffusionPipeline"
 _USUAL_PX = 1024, 576
@@ -34,37 +29,6 @@ _USUAL_PX = 1024, 576
 
 OnProgress = Callable[[int, int], None]
 """Told how many of how many steps are done."""
-
-
-def resolve_model(path: Path) -> Path:
-    """The model folder that a path means: itself, or that of a training run or of its newest checkpoint.
-
-    UsageError when there is none.
-    """
-    checkpoints = sorted(path.glob("checkpoints/step-*/model"), key=_step, reverse=True)
-    for folder in (path, path / "model", *checkpoints):
-        if (folder / _INDEX).is_file():
-            return folder
-    if not path.exists():
-        raise UsageError("there is no such folder", subject=str(path))
-    raise UsageError(
-        f"is no image-to-video model: no {_INDEX} in it, in model/ or in checkpoints/step-*/model/",
-        subject=str(path),
-        fix="Give a StableVideoDiffusionPipeline folder, or the folder of an image-to-video training run",
-    )
-
-
-def _step(model: Path) -> int:
-    found = re.search(r"\d+$", model.parent.name)
-    return int(found[0]) if found else -1
-
-
-def torch_device(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one. UsageError for a GPU that is not there."""
-    there = torch.cuda.is_available()
-    if name.startswith("cuda") and not there:
-        raise UsageError("PyTorch sees no GPU here", subject=f"device {name}", fix="Use `auto` or `cpu`")
-    return torch.device("cuda" if name == "auto" and there else "cpu" if name == "auto" else name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +56,7 @@ class Checkpoint:
     @classmethod
     def read(cls, path: Path) -> Self:
         """From a model folder or a training run's folder. UsageError when it is none, or a part of it is wrong."""
-        folder = resolve_model(path)
+        folder = resolve_model(path, _INDEX)
         _check_kind(folder)
         levels, frames = _config(folder, "unet", "block_out_channels", "num_frames")
         (codec_levels,) = _config(folder, "vae", "block_out_channels")

@@ -13,11 +13,13 @@ from PIL import Image
 from train_kit import seeded, shaken
 
 from curate.errors import ConfigError, ModelFileError, UsageError
+from curate.train.distributed import torch_device
+from curate.train.folders import resolve_model
 from curate.train.motion import MotionCalibration
 from curate.train.movie import read_picture
 from curate.train.pipeline_folder import tiny_pipeline
 from curate.train.sampler import Sampling
-from curate.train.sampling_run import Checkpoint, Shape, draw, resolve_model, torch_device
+from curate.train.sampling_run import Checkpoint, Shape, draw
 
 CALIBRATION = MotionCalibration.of_scores(np.linspace(2.0, 12.0, 50), "motion_score")
 SETTINGS = Sampling(steps=2, fps=6.5, motion=200.0)
@@ -58,20 +60,20 @@ def run(model, tmp_path):
 
 def test_a_run_means_its_model_or_else_its_newest_checkpoint(run, model):
     newest = run / "checkpoints" / "step-1000"
-    assert resolve_model(model) == model
-    assert resolve_model(run) == newest / "model"  # 1000 is later than 900
-    assert resolve_model(newest) == newest / "model"
+    assert resolve_model(model, "model_index.json") == model
+    assert resolve_model(run, "model_index.json") == newest / "model"  # 1000 is later than 900
+    assert resolve_model(newest, "model_index.json") == newest / "model"
     shutil.copytree(model, run / "model")
-    assert resolve_model(run) == run / "model"
+    assert resolve_model(run, "model_index.json") == run / "model"
 
 
 def test_what_holds_no_model_is_said(tmp_path):
     with pytest.raises(UsageError, match="no such folder"):
-        resolve_model(tmp_path / "nothing")
+        resolve_model(tmp_path / "nothing", "model_index.json")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")  # as a text stage has it
-    with pytest.raises(UsageError, match="is no image-to-video model"):
-        resolve_model(tmp_path)
+    with pytest.raises(UsageError, match=r"holds no such model: no model_index\.json"):
+        resolve_model(tmp_path, "model_index.json")
 
 
 def test_shape_and_motion_are_those_of_training(run):
@@ -189,7 +191,12 @@ def test_too_little_memory_is_said(pipeline, picture, monkeypatch):
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [torch_device(name).type for name in ("auto", "cpu")] == ["cpu", "cpu"]
-    with pytest.raises(UsageError, match="no GPU"):
+    with pytest.raises(UsageError, match="sees 0 GPUs"):
         torch_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     assert [torch_device(name).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert torch_device("auto", 1).index == 1
+    with pytest.raises(UsageError, match="sees 2 GPUs"):
+        torch_device("auto", 2)

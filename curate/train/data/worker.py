@@ -84,6 +84,14 @@ class Batch:
         """The same with its tensors on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def part(self, first: int, last: int) -> Self:
+        """The clips first ... last - 1."""
+        cut = self._each(lambda tensor: tensor[first:last])
+        return replace(cut, clip_ids=self.clip_ids[first:last], captions=self.captions[first:last])
+
     def _each(self, change: Any) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: change(v) for name, v in values.items() if isinstance(v, torch.Tensor)})

@@ -1,0 +1,264 @@
+"""What a training step takes, counted without taking it: the network runs on the meta device, which has shapes alone.
+
+Counted are FLOPs (two for a multiply-add; matrix products, convolutions and attention, as is usual) and the bytes of
+every tensor that is alive, through forward and backward pass. Two things are put in place of what a GPU does by itself:
+attention that keeps no score matrix, and autocast.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from curate.train.conditioning import Conditions
+from curate.train.network import SpatioTemporalUNet, UNetNetwork
+from curate.train.recipe import Precision
+
+__all__ = ["ClipShape", "Encoding", "Held", "encoding", "forward_flops", "held", "meta_unet", "weight_bytes"]
+
+ENCODER_CHUNK = 16
+"""Frames that `Codec.encode` takes at once."""
+
+_HALF = frozenset(
+    {
+        functional.linear,
+        functional.conv1d,
+        functional.conv2d,
+        functional.conv3d,
+        torch.matmul,
+        torch.bmm,
+        torch.baddbmm,
+        functional.scaled_dot_product_attention,
+    }
+)
+_SINGLE = frozenset({functional.group_norm, functional.layer_norm, functional.softmax})
+"""What CUDA's autocast does in bfloat16 and in float32, of the functions that these networks call."""
+
+
+class ClipShape(NamedTuple):
+    """Of one clip's latents, and of the text or image that it comes with."""
+
+    frames: int
+    height: int
+    width: int
+    context_tokens: int = 1
+
+
+def meta_unet(config: Mapping[str, Any]) -> SpatioTemporalUNet:
+    """The network without its numbers; ``config`` as diffusers keeps it."""
+    with torch.device("meta"):
+        unet: Any = SpatioTemporalUNet(**{key: value for key, value in config.items() if not key.startswith("_")})
+    return unet.to("meta")  # diffusers makes the mixing factors on the CPU, wherever it is told to
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+def forward_flops(
+    unet_config: Mapping[str, Any], frames: int, height: int, width: int, context_tokens: int = 1, batch: int = 1
+) -> int:
+    """FLOPs of one pass over ``batch`` clips; ``height`` and ``width`` are those of latents.
+
+    ``context_tokens``: 1 for an image's embedding, 77 for a text. With 14 frames of 40 x 72, the paper's network needs
+    12.1 TFLOP (SVD_SPEC 2.6), and 14.8 with a text: every place projects the tokens anew in the layers over time.
+    """
+    config = {key: value for key, value in unet_config.items() if not key.startswith("_")}
+    return _counted(json.dumps(config, sort_keys=True), ClipShape(frames, height, width, context_tokens), batch)
+
+
+@lru_cache(maxsize=256)
+def _counted(config: str, clip: ClipShape, batch: int) -> int:
+    with torch.no_grad(), _LikeGpus(), FlopCounterMode(display=False) as counter:
+        _pass(meta_unet(json.loads(config)), clip, batch)
+    return counter.get_total_flops()
+
+
+def _pass(unet: SpatioTemporalUNet, clip: ClipShape, batch: int) -> Tensor:
+    config: Any = unet.config
+    channels, beside = config.out_channels, config.in_channels - config.out_channels
+    with torch.device("meta"):
+        cond = Conditions(
+            torch.zeros(batch, clip.context_tokens, config.cross_attention_dim),
+            torch.zeros(batch, 3),
+            torch.zeros(batch, clip.frames, beside, clip.height, clip.width) if beside else None,
+            torch.zeros(batch, dtype=torch.bool),
+        )
+        x = torch.zeros(batch, clip.frames, channels, clip.height, clip.width)
+        times = torch.zeros(batch)
+    return UNetNetwork(unet)(x, times, cond)
+
+
+class _LikeGpus(TorchFunctionMode):
+    """Attention by the kernel of GPUs (the meta device has only the one that holds all scores), and their autocast.
+
+    ``copied`` is told of every bfloat16 copy of a parameter; None where nothing is cast.
+    """
+
+    def __init__(self, copied: Callable[[Tensor], None] | None = None) -> None:
+        super().__init__()
+        self._copied = copied
+        self._kept: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = torch.bfloat16 if func in _HALF else torch.float32 if func in _SINGLE else None
+        if kind is not None and self._copied is not None:
+            args, kwargs = tree_map_only(Tensor, lambda tensor: self._cast(tensor, kind), (args, kwargs))
+        if func is functional.scaled_dot_product_attention and kwargs.get("attn_mask") is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3])[0]
+        return func(*args, **kwargs)
+
+    def _cast(self, tensor: Tensor, kind: torch.dtype) -> Tensor:
+        if not tensor.is_floating_point() or tensor.dtype is kind:
+            return tensor
+        found = tensor.to(kind)
+        if isinstance(tensor, nn.Parameter) and self._copied is not None:
+            self._copied(found)
+            if tensor.requires_grad:  # autocast keeps these until it is left
+                self._kept.append(found)
+        return found
+
+    def __exit__(self, *error: object) -> None:
+        self._kept.clear()
+        super().__exit__(*error)
+
+
+class _Alive(TorchDispatchMode):
+    """Adds up the storages of all tensors that operations made and that are still alive, and the operations' FLOPs.
+
+    (`FlopCounterMode` itself cannot be used here: it keeps tensors longer than they live.)
+    """
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+        self._copies: dict[int, int] = {}
+        self.flops = 0
+        self.now = self.copies_now = self.peak = self.peak_with_copies = self.copies_at_peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._see(tensor.untyped_storage())
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        weakref.finalize(storage, self._gone, key)
+        self.now += storage.nbytes()
+        self._note()
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+        self.copies_now -= self._copies.pop(key, 0)
+
+    def is_copy(self, tensor: Tensor) -> None:
+        """Count this one beside the others: a parameter in another precision."""
+        key = tensor.untyped_storage()._cdata
+        size = self._sizes[key]
+        self._sizes[key], self._copies[key] = 0, size
+        self.now -= size
+        self.copies_now += size
+        self._note()
+
+    def _note(self) -> None:
+        self.peak = max(self.peak, self.now)
+        if self.now + self.copies_now > self.peak_with_copies:
+            self.peak_with_copies, self.copies_at_peak = self.now + self.copies_now, self.copies_now
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes beside parameters, gradients and optimiser.
+
+    ``forward_bytes``: what the backward pass needs, after the forward pass. ``peak_bytes``: the most at any time of
+    both. ``copies_bytes``: bfloat16 copies of parameters that are there besides when, with them, most is held;
+    ``peak_with_copies_bytes`` is that most. ``flops``: of both passes, with what checkpointing computes again.
+    """
+
+    forward_bytes: int
+    peak_bytes: int
+    peak_with_copies_bytes: int
+    copies_bytes: int
+    flops: int
+
+
+def held(
+    unet: SpatioTemporalUNet, clip: ClipShape, batch: int, precision: Precision, *, checkpointing: bool = False
+) -> Held:
+    """What a forward and backward pass of ``batch`` clips holds; ``unet`` from `meta_unet`, trainable as it will be."""
+    learning = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.grad = torch.empty_like(parameter)
+    gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+    alive = _Alive([*unet.parameters(), *gradients])
+
+    like_gpus = _LikeGpus(alive.is_copy if precision == "bfloat16" else None)
+    if checkpointing:
+        # The backward pass leaves modes of this kind, so what it computes again must enter this one.
+        unet.enable_gradient_checkpointing(
+            partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), like_gpus))
+        )
+    else:
+        unet.disable_gradient_checkpointing()
+    with alive:
+        with like_gpus:
+            loss = _pass(unet.train(), clip, batch).float().square().mean()
+        forward_bytes = alive.now
+        loss.backward()
+    return Held(forward_bytes, alive.peak, alive.peak_with_copies, alive.copies_at_peak, flops=alive.flops)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the codec takes: FLOPs of a frame, bytes of weights (encoder and decoder), most bytes while it encodes."""
+
+    flops: int
+    weight_bytes: int
+    peak_bytes: int
+
+
+def encoding(factor: int, height_px: int, width_px: int, frames: int = ENCODER_CHUNK) -> Encoding:
+    """Of a codec with this reduction, which encodes ``frames`` at once, or `ENCODER_CHUNK` where they are more.
+
+    Codecs of factor 8 are of Stable Diffusion's size, that of factor 1 is the exact one; those between have the first
+    levels of the former.
+    """
+    levels = factor.bit_length()
+    config: dict[str, Any] = {
+        "block_out_channels": (128, 256, *[512] * levels)[:levels],
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "layers_per_block": 2 if factor > 1 else 1,
+    }
+    with torch.device("meta"):
+        vae: Any = AutoencoderKLTemporalDecoder(**config)
+    vae.to("meta")
+    pixels = torch.zeros(max(1, min(frames, ENCODER_CHUNK)), 3, height_px, width_px, device="meta")
+    alive = _Alive(list(vae.parameters()))
+    with torch.no_grad(), _LikeGpus(), FlopCounterMode(display=False) as counter, alive:
+        vae.encode(pixels)
+    return Encoding(counter.get_total_flops() // len(pixels), weight_bytes(vae), alive.peak if frames else 0)

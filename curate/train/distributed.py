@@ -1,0 +1,131 @@
+"""One process or many: what a rank is, how a network is spread over devices, what ranks tell each other.
+
+`torchrun` starts the processes and says in the environment which is which; without it there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from curate.errors import UsageError
+
+_TIMEOUT = timedelta(minutes=30)
+"""The first rank writes exports and validation clips while others wait."""
+
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one prints and writes."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks, on each of them."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total / self.size
+
+    def wait(self) -> None:
+        """For all others."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """The world that `torchrun` made, or this process alone. UsageError for a device that is not there."""
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    found = torch_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if size > 1:
+        distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield World(rank, size, found)
+    finally:
+        if size > 1:
+            distributed.destroy_process_group()
+
+
+def torch_device(name: str, local: int = 0) -> torch.device:
+    """``auto`` is a GPU where there is one; ``local`` says which. UsageError for a GPU that is not there."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not there):
+        return torch.device("cpu")
+    if local >= there:
+        raise UsageError(f"PyTorch sees {there} GPUs here", subject=f"device {name}", fix="Use `auto` or `cpu`")
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def units(unet: Any) -> Iterator[nn.Module]:
+    """The parts that are sharded and compiled one by one: every residual block and attention, over space and time."""
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        yield from block.resnets
+        yield from getattr(block, "attentions", None) or ()
+
+
+def spread(unet: nn.Module, world: World, sharding: Literal["auto", "ddp", "fsdp"], precision: str) -> nn.Module:
+    """The network on all devices: copied, or sharded in place (FSDP2). One process leaves it as it is."""
+    if world.size == 1:
+        return unet
+    if sharding == "ddp" or (sharding == "auto" and world.device.type == "cpu"):
+        where = [world.device] if world.device.type == "cuda" else None
+        return DistributedDataParallel(unet, device_ids=where, gradient_as_bucket_view=True)
+    # Inputs stay as they are: a motion bucket or a time has more digits than bfloat16.
+    half = torch.bfloat16 if precision == "bfloat16" else None
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for unit in units(unet):
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+    fully_shard(unet, mesh=mesh, mp_policy=policy)
+    return unet
+
+
+@contextmanager
+def summing(network: nn.Module, *, last: bool) -> Iterator[None]:
+    """Around a micro-batch: gradients are shared between ranks after the ``last`` one alone."""
+    if isinstance(network, DistributedDataParallel) and not last:
+        with network.no_sync():
+            yield
+        return
+    if isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(last)
+    yield
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """The network without DDP's wrapping."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's share of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, on every rank; all of them must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,279 @@
+"""A training stage from its recipe to its checkpoints: the one loop.
+
+    OUT/recipe.yaml        what is trained, complete
+    OUT/log.jsonl          numbers (and tensorboard/)
+    OUT/samples/step-N/    clips drawn from held-out first frames
+    OUT/checkpoints/       `curate.train.checkpoint`
+    OUT/model/             the finished model, as diffusers opens it
+
+The same command goes on where a run was stopped or killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curate.errors import ConfigError
+from curate.shards.reader import ShardSet
+from curate.storage import Place
+from curate.train.checkpoint import Checkpoints
+from curate.train.data.catalogue import Catalogue
+from curate.train.data.loader import Loader
+from curate.train.data.worker import Ahead, Sources
+from curate.train.distributed import World, joined, spread, units
+from curate.train.examples import Examples
+from curate.train.folders import atomic_folder
+from curate.train.latents import sources_in
+from curate.train.logs import Log, Window
+from curate.train.motion import MotionCalibration
+from curate.train.network import Parameters, set_trainable
+from curate.train.objective import EDM, Objective
+from curate.train.parts import Parts, start
+from curate.train.recipe import TrainRecipe
+from curate.train.step import Report, Step
+from curate.train.validation import Validation
+
+__all__ = ["Finished", "Job", "train"]
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for. ``data``: a shard set. ``init`` and ``encoders``: see `curate.train.parts`. ``latents``: what
+    `curate latents` wrote, or empty. ``on_row`` is told of every row of the log, with the number of steps taken;
+    ``on_step`` of every step, on all ranks."""
+
+    recipe: TrainRecipe
+    data: str
+    out: Path
+    init: str = ""
+    encoders: str = ""
+    latents: str = ""
+    device: str = "auto"
+    on_row: Callable[[int, Row], None] = lambda _step, _row: None
+    on_start: Callable[[Mapping[str, Any]], None] = lambda _facts: None
+    on_step: Callable[[int, Report, Step], None] = lambda _step, _report, _state: None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended. ``stopped``: by a signal, after a checkpoint. ``model`` is None then."""
+
+    step: int
+    stopped: bool
+    model: Path | None
+
+
+def train(job: Job) -> Finished:
+    """Run a stage to its end, or until it is asked to stop."""
+    with joined(job.device) as world, _stop_signals() as stop:
+        return _Run(job, world, stop).run()
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(self, job: Job, world: World, stop: threading.Event) -> None:
+        self._job, self._world, self._stop = job, world, stop
+        self._recipe = recipe = job.recipe
+        self._checkpoints = Checkpoints(job.out / "checkpoints", recipe.run.checkpoint.keep, world)
+        facts = self._known()
+        self._taken: int = facts["step"] if facts else 0
+        self._parts = self._start(facts)
+        shards = ShardSet.open(Place(job.data))
+        catalogue = Catalogue.read(shards, recipe.data)
+        if recipe.kind != "image" and self._parts.calibration is None:
+            calibration = MotionCalibration.of_scores(catalogue.motion_scores(), recipe.data.motion)
+            self._parts = replace(self._parts, calibration=calibration)
+        self._largest = max(catalogue.buckets, key=lambda bucket: (bucket.width_px * bucket.height_px, bucket.frames))
+        self._sources = self._precomputed()
+        self._examples = Examples(recipe, self._parts.encoders, self._parts.calibration)
+        self._step = self._made()
+        self._loader = self._reading(catalogue)
+        self._validation = self._judge(shards)
+        if facts:
+            self._checkpoints.load(self._step, self._taken)
+            self._loader.resume(facts["loader"])
+        self._about_start(catalogue)
+
+    def run(self) -> Finished:
+        """Every step that is left."""
+        recipe, world = self._recipe, self._world
+        log = Log(self._job.out, world, self._taken)
+        if world.is_first:
+            (self._job.out / "recipe.yaml").write_text(recipe.to_text())
+        if not self._taken:
+            self._validate(log)
+        window = Window(_quantile(self._examples.objective), world, self._loader.stall)
+        stopped = saved = False
+        while self._taken < recipe.steps and not stopped:
+            report = self._step(self._taken, next(self._loader))
+            self._taken += 1
+            self._job.on_step(self._taken, report, self._step)
+            window.add(report)
+            last = self._taken == recipe.steps
+            stopped = bool(world.mean(torch.tensor(float(self._stop.is_set()), device=world.device)) > 0)
+            if last or stopped or self._taken % recipe.run.log_every_steps == 0:
+                self._write(log, window.row(report))
+            if last or self._taken % recipe.run.validation.every_steps == 0:
+                self._validate(log)
+            saved = last or stopped or self._taken % recipe.run.checkpoint.every_steps == 0
+            if saved:
+                self._save()
+        self._loader.close()
+        log.close()
+        model = None if self._taken < recipe.steps else self._finish()
+        return Finished(self._taken, stopped and model is None, model)
+
+    def _known(self) -> dict[str, Any] | None:
+        """What the last checkpoint says; ConfigError when it is of another run."""
+        facts = self._checkpoints.facts()
+        if facts is None:
+            return None
+        ours = self._recipe.deciding()
+        different = sorted(key for key in ours if facts["recipe"].get(key) != ours[key])
+        if different or (self._job.init and facts["init"] != self._job.init):
+            what = ", ".join(different) or "--init"
+            text = f"holds a run of another recipe or start: {what} differ{'s' if what.count(',') == 0 else ''}"
+            raise ConfigError(text, subject=str(self._job.out), fix="Name another --out")
+        return facts
+
+    def _start(self, facts: Mapping[str, Any] | None) -> Parts:
+        if facts is None:
+            return start(self._recipe, self._job.init, self._job.encoders)
+        return start(self._recipe, str(self._checkpoints.path(facts["step"]) / "model"))
+
+    def _precomputed(self) -> Sources:
+        if not self._job.latents:
+            return Sources()
+        encoders = self._parts.encoders
+        found = sources_in(Place(self._job.latents), encoders.codec, encoders.image, encoders.text)
+        return replace(found, first=bool(found.latents) and self._recipe.kind == "image-to-video")
+
+    def _made(self) -> Step:
+        recipe, world, unet = self._recipe, self._world, self._parts.unet
+        set_trainable(unet, recipe.trainable)
+        nn.Module.to(unet, world.device)
+        unet.train()
+        self._parts.encoders.to(world.device)
+        if recipe.run.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        if recipe.run.attention == "xformers":
+            unet.enable_xformers_memory_efficient_attention()
+        if recipe.run.compile:
+            for unit in units(unet):
+                unit.compile()
+        network = spread(unet, world, recipe.run.sharding, recipe.precision)
+        return Step(recipe, network, self._examples, world)
+
+    def _reading(self, catalogue: Catalogue) -> Loader:
+        run, world = self._recipe.run, self._world
+        ahead = Ahead(run.workers, run.prefetch, pin=world.device.type == "cuda")
+        return Loader(
+            catalogue, self._recipe.data, rank=world.rank, world=world.size, ahead=ahead, sources=self._sources
+        )
+
+    def _judge(self, shards: ShardSet) -> Validation | None:
+        recipe = self._recipe
+        if not recipe.data.hold_out_sources:
+            return None
+        one = recipe.data.model_copy(update={"batch": 1, "on_empty": "report"})
+        held_out = Catalogue.read(shards, one, held_out=True)
+        return Validation(recipe, held_out, self._parts, self._examples, self._world, self._sources)
+
+    def _about_start(self, catalogue: Catalogue) -> None:
+        """Tell what begins."""
+        counts = Parameters.of(self._parts.unet)
+        facts = {
+            "resumed_at": self._taken,
+            "clips": catalogue.n_clips,
+            "buckets": catalogue.counts(),
+            "left_out": dict(catalogue.left_out),
+            "parameters": counts,
+            "world": self._world,
+        }
+        if self._world.is_first:
+            self._job.on_start(facts)
+
+    def _write(self, log: Log, found: tuple[dict[str, float], float]) -> None:
+        row, _step_s = found
+        log.write(self._taken, row)
+        if self._world.is_first:
+            self._job.on_row(self._taken, row)
+
+    def _validate(self, log: Log) -> None:
+        if self._validation is None:
+            return
+        row = self._validation.losses(self._step)
+        if self._recipe.kind == "image-to-video":
+            folder = self._job.out / "samples" / f"step-{self._taken:08d}"
+            for name, flow, frames, fps in self._validation.samples(self._step, folder):
+                row[f"sample/{name}/flow_width_s"] = flow
+                log.clip(f"sample/{name}", frames, fps, self._taken)
+        log.write(self._taken, row)
+        if self._world.is_first:
+            self._job.on_row(self._taken, row)
+
+    def _save(self) -> None:
+        facts = {
+            "step": self._taken,
+            "loader": self._loader.state(),
+            "recipe": self._recipe.deciding(),
+            "init": self._job.init,
+            "data": self._job.data,
+        }
+        self._checkpoints.save(self._step, facts, self._export)
+
+    def _export(self, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+        about = {
+            "step": self._taken,
+            **self._largest._asdict(),
+            "recipe": self._recipe.model_dump(mode="json"),
+            "data": self._job.data,
+        }
+        self._parts.save(folder, self._recipe.kind, state, about)
+
+    def _finish(self) -> Path:
+        """The last checkpoint's model under a name of its own, without a copy of its bytes."""
+        model = self._job.out / "model"
+        if self._world.is_first:
+            newest = self._checkpoints.path(self._taken) / "model"
+            with atomic_folder(model) as unfinished:
+                shutil.copytree(newest, unfinished, copy_function=os.link, dirs_exist_ok=True)
+        self._world.wait()
+        return model
+
+
+def _quantile(objective: Objective) -> Callable[[float], float] | None:
+    return objective.noise.quantile if isinstance(objective, EDM) else None
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Set by Ctrl-C and SIGTERM, so that a step is finished and kept; the second time they act as usual."""
+    asked = threading.Event()
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(number, usual[signal.Signals(number)])
+
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
