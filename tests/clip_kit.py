@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ SIGLIP_LIKE: dict[str, Any] = {
 }
 """As the SigLIP models: timm's network with attention pooling, a tokenizer in the folder, frames squeezed square."""
 
+KINDS = {"openai": OPENAI_LIKE, "siglip": SIGLIP_LIKE}
+"""By the name of the card."""
+
 
 def kit_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, real: Sequence[str]) -> ModelKit:
     """A kit whose store also has these cards of ours, fetched once into the user's own folder."""
@@ -77,6 +81,21 @@ def kit_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, real: Sequence[str
     for name in real:
         (kit.models / name).symlink_to(own / name)
     return kit
+
+
+@contextmanager
+def kit_of_kinds(folder: Path) -> Iterator[ModelKit]:
+    """A store with one small model of each kind; `upstream_folder` says where they were made."""
+    with pytest.MonkeyPatch.context() as patch:
+        kit = ModelKit(folder, patch)
+        for name, config in KINDS.items():
+            add_open_clip(kit, name, config, upstream_folder(kit, name))
+        yield kit
+
+
+def upstream_folder(kit: ModelKit, name: str) -> Path:
+    """Where the library itself reads a model of `kit_of_kinds`."""
+    return kit.cards.parent / "made" / name
 
 
 def write_open_clip(folder: Path, config: dict[str, Any], *, pickled: bool = False) -> None:

@@ -1,18 +1,35 @@
-"""Small checkpoints in the real formats, under the names that the paper's stages have as defaults."""
+"""The paper's recipe on small checkpoints in the real formats, under the names that its stages have as defaults."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from cli_kit import curate, start
 from clip_kit import OPENAI_LIKE, add_head, add_open_clip, kit_beside, mlp_head
 from model_kit import ModelKit
 from tiny_llm import tiny_llm
 from tiny_models import COCA_SETTINGS, VBLIP_SETTINGS, tiny_coca, tiny_vblip
 
+from curate.engine.pipeline import Pipeline
+from curate.recipe import build, load_recipe
+
 REAL = ("craft", "efficientnet-lite0", "pp-ocr-det", "transnetv2")
 """Cards whose files a package index carries: these are the real ones."""
 EMBEDDING = OPENAI_LIKE["model_cfg"]["embed_dim"]
+TEXT = {"much text", "text above 7 %"}
+AXES = {"little motion", "low aesthetics", "caption does not fit", *TEXT}
+"""Conditions of the recipe; the two on text are one axis of the paper."""
+CAPTIONERS = ("caption.coca", "caption.vblip")
 
 
 def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
@@ -26,3 +43,92 @@ def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
     kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip", end_gain=0.75), VBLIP_SETTINGS)
     kit.add("smollm2-135m-instruct", tiny_llm(folder / "llm"))
     return kit
+
+
+def pipeline(settings: Sequence[str]) -> Pipeline:
+    """The stages of `svd` with these settings."""
+    return build(load_recipe("svd", settings))
+
+
+def options(out: Path, engine: str, settings: Sequence[str]) -> list[object]:
+    """What `curate run BUCKET` is told."""
+    sets = itertools.chain.from_iterable(("--set", setting) for setting in settings)
+    return ["--recipe", "svd", "--out", out, "--engine", engine, "--no-export", *sets]
+
+
+def made(bucket: Path, out: Path, engine: str, settings: Sequence[str]) -> Path:
+    """A corpus of a bucket."""
+    ended = curate("run", bucket, *options(out, engine, settings))
+    assert ended.status == 0, ended.out + ended.err
+    return out
+
+
+def killed(bucket: Path, out: Path, settings: Sequence[str]) -> None:
+    """A run that dies (SIGKILL, its decoding process with it) once the second film has a fused caption."""
+    process = start("run", bucket, *options(out, "inline", settings), env=dict(os.environ), start_new_session=True)
+    while process.poll() is None and len(list(out.glob("tables/cells/caption.fused/*/*.parquet"))) < 2:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
+
+
+def manifest_of(out: Path) -> dict:
+    """Of the last run."""
+    return json.loads(max(out.glob("runs/*/manifest.json")).read_text())
+
+
+def rows_of(paths: Iterable[Path]) -> list[dict]:
+    """Of Parquet files."""
+    return [row for path in sorted(paths) for row in pq.read_table(path).to_pylist()]
+
+
+def written(out: Path, stage: str) -> list[dict]:
+    """Every row that any run wrote for a stage."""
+    return rows_of(out.glob(f"tables/cells/{stage}/*/*.parquet"))
+
+
+def cells_of(out: Path, stage: str) -> dict[str, dict]:
+    """Cells with values, by clip."""
+    return {row["key"]: row for row in written(out, stage) if row["outcome"] == "ok"}
+
+
+def cells_by_stage(out: Path, settings: Sequence[str]) -> dict[str, int]:
+    """Number of clips that have a cell, by clip stage."""
+    return {step.stage.name: len(cells_of(out, step.stage.name)) for step in pipeline(settings).steps}
+
+
+def computed_twice(out: Path, settings: Sequence[str]) -> Counter[str]:
+    """Cells that more than one run wrote, by the digest of their film."""
+    film = {row["clip_id"]: row["source_digest"] for row in rows_of(out.glob("tables/clips/*/*.parquet"))}
+    times = Counter(
+        (step.stage.name, row["key"]) for step in pipeline(settings).steps for row in written(out, step.stage.name)
+    )
+    return Counter(film[key] for (_, key), n in times.items() if n > 1)
+
+
+def unfit_captions(out: Path) -> list[str]:
+    """Clips whose chosen caption is not the single one that fits best, in the place of a fusion that invents."""
+    rows = {stage: cells_of(out, stage) for stage in CAPTIONERS}
+    scores = cells_of(out, "clip.similarity")
+    wrong = []
+    for clip, chosen in cells_of(out, "caption.chosen").items():
+        mean = {name: sum(scores[clip][name.rpartition(".")[2]]) for name in CAPTIONERS}
+        name = max(mean, key=mean.__getitem__)
+        best = (name, rows[name][clip]["caption"], rows[name][clip]["frames"], True)
+        if (f"caption.{chosen['source']}", chosen["caption"], chosen["frames"], chosen["replaced"]) != best:
+            wrong.append(clip)
+    return wrong
+
+
+def funnel_of(out: Path) -> dict:
+    """What the selection wrote about itself."""
+    return json.loads((out / "selections/svd/funnel.json").read_text())
+
+
+def kept_and_expected(out: Path) -> tuple[float, float]:
+    """Share of the clips that pass every axis, and the product of the shares that pass each, from the selection."""
+    rows = rows_of([out / "selections/svd/selection.parquet"])
+    axes = [{axis} for axis in sorted(AXES - TEXT)] + [TEXT]
+    passing = [sum(not set(row["failing"]) & axis for row in rows) / len(rows) for axis in axes]
+    return sum(not AXES & set(row["failing"]) for row in rows) / len(rows), math.prod(passing)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.cli.console import EXIT_STOPPED, ending, out, plain
 from curate.cli.sample import Device
+from curate.cli.tables import grid
 from curate.cli.training import training_libraries
 from curate.units import format_bytes
+
+if TYPE_CHECKING:
+    from curate.train.recipe import TrainRecipe
 
 EPILOG = (
     "The stages of the paper, in their order: `image-time`, `image`, `video-256x384`, `video-320x576`, "
@@ -57,12 +61,12 @@ def train_command(
         found = load_train_recipe(recipe, sets or [])
         folder = out_folder or Path("train") / found.name
         if plan:
-            _plan(found, init, encoders, device, world)
+            _plan(found, init, encoders, device, world, latents=bool(latents))
             return
         _train(found, data, folder, init, encoders, latents, device)
 
 
-def _train(recipe: Any, data: str, folder: Path, init: str, encoders: str, latents: str, device: str) -> None:
+def _train(recipe: TrainRecipe, data: str, folder: Path, init: str, encoders: str, latents: str, device: str) -> None:
     from curate.errors import UsageError
     from curate.train.run import Job, train
 
@@ -114,5 +118,25 @@ def _in_words(row: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _plan(recipe: Any, init: str, encoders: str, device: str, world: int) -> None:
-    raise NotImplementedError
+def _plan(recipe: TrainRecipe, init: str, encoders: str, device: str, world: int, *, latents: bool) -> None:
+    from curate.train.devices import device_facts
+    from curate.train.distributed import torch_device
+    from curate.train.parts import codec_factor, network_config
+    from curate.train.plan import make_plan
+
+    sharded = recipe.run.sharding == "fsdp" or (recipe.run.sharding == "auto" and device != "cpu")
+    found = make_plan(
+        recipe,
+        network_config(recipe, init),
+        codec_factor(recipe, init, encoders),
+        world=world,
+        sharded=sharded,
+        device=device_facts(torch_device(device), recipe.precision),
+        latents=latents,
+    )
+    table = grid("", "")
+    for name, value in found.rows():
+        table.add_row(name, value)
+    out.print(table)
+    for line in found.warnings():
+        out.print(f"[yellow]{plain(line)}[/]", soft_wrap=True)

@@ -25,14 +25,14 @@ from torch import Tensor
 
 from curate.errors import ConfigError, ModelFileError
 from curate.train.encoders import Encoders
-from curate.train.folders import MOTION, TRAINED, load_part, resolve_model
+from curate.train.folders import MOTION, TRAINED, load_part, reading, resolve_model
 from curate.train.inflate import inflate, neutralise, widen
 from curate.train.motion import MotionCalibration
 from curate.train.network import SpatioTemporalUNet, build_unet, preset_config
 from curate.train.pipeline_folder import Pipeline
 from curate.train.recipe import Kind, TrainRecipe
 
-__all__ = ["Parts", "network_config", "start"]
+__all__ = ["Parts", "codec_factor", "network_config", "start"]
 
 _TINY = "tiny"
 
@@ -86,6 +86,15 @@ def network_config(recipe: TrainRecipe, init: str = "") -> dict[str, Any]:
     return {**config, "in_channels": 2 * config["out_channels"]} if _wide(recipe) else config
 
 
+def codec_factor(recipe: TrainRecipe, init: str = "", encoders: str = "") -> int:
+    """Pixels along one side of a latent, by the autoencoder that `start` would take, without loading it; that of
+    Stable Diffusion where none is named."""
+    if encoders == _TINY or not (init or encoders):
+        return 1 if _TINY in {encoders, recipe.network} else 8
+    config = _config(resolve_model(encoders or init), "vae")
+    return 2 ** (len(config["block_out_channels"]) - 1)
+
+
 def _wide(recipe: TrainRecipe) -> bool:
     return recipe.kind == "image-to-video"
 
@@ -111,11 +120,9 @@ def _network(recipe: TrainRecipe, folder: Path | None) -> SpatioTemporalUNet:
     return unet if given == wanted else widen(unet, wanted)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"has no network in its folder `unet`: {error}", subject=str(folder)) from error
+def _config(folder: Path, part: str = "unet") -> dict[str, Any]:
+    with reading(folder, part) as found:
+        return json.loads((found / "config.json").read_text(encoding="utf-8"))
 
 
 def _encoders(recipe: TrainRecipe, folder: Path | None, named: str, width: int) -> Encoders:

@@ -31,6 +31,7 @@ from curate.train.checkpoint import Checkpoints
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.worker import Ahead, Sources
+from curate.train.devices import device_facts, mfu
 from curate.train.distributed import World, joined, spread, units
 from curate.train.examples import Examples
 from curate.train.folders import atomic_folder
@@ -40,6 +41,7 @@ from curate.train.motion import MotionCalibration
 from curate.train.network import Parameters, set_trainable
 from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, start
+from curate.train.plan import step_flops
 from curate.train.recipe import TrainRecipe
 from curate.train.step import Report, Step
 from curate.train.validation import Validation
@@ -98,6 +100,9 @@ class _Run:
             calibration = MotionCalibration.of_scores(catalogue.motion_scores(), recipe.data.motion)
             self._parts = replace(self._parts, calibration=calibration)
         self._largest = max(catalogue.buckets, key=lambda bucket: (bucket.width_px * bucket.height_px, bucket.frames))
+        self._peak = device_facts(world.device, recipe.precision).peak_flops
+        codec, counts = self._parts.encoders.codec, catalogue.counts()
+        self._flops = step_flops(recipe, self._parts.unet.config, codec.factor, counts) if self._peak else 0
         self._sources = self._precomputed()
         self._examples = Examples(recipe, self._parts.encoders, self._parts.calibration)
         self._step = self._made()
@@ -208,7 +213,9 @@ class _Run:
             self._job.on_start(facts)
 
     def _write(self, log: Log, found: tuple[dict[str, float], float]) -> None:
-        row, _step_s = found
+        row, step_s = found
+        if self._peak is not None:
+            row["mfu"] = mfu(self._flops, step_s, self._world.size, self._peak)
         log.write(self._taken, row)
         if self._world.is_first:
             self._job.on_row(self._taken, row)

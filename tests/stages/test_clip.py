@@ -11,8 +11,16 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from clip_kit import OPENAI_LIKE, SIGLIP_LIKE, add_open_clip, frames_of, write_open_clip
-from model_kit import ModelKit
+from clip_kit import (
+    KINDS,
+    OPENAI_LIKE,
+    SIGLIP_LIKE,
+    add_open_clip,
+    frames_of,
+    kit_of_kinds,
+    upstream_folder,
+    write_open_clip,
+)
 from PIL import Image
 
 from curate.errors import ConfigError, MissingModelError, ModelFileError
@@ -21,22 +29,11 @@ from curate.stages.clip import Clip, ClipConfig
 from curate.stages.clip.card import FRAMES
 from curate.view import View
 
-KINDS = {"openai": OPENAI_LIKE, "siglip": SIGLIP_LIKE}
-
 
 @pytest.fixture(scope="module")
-def monkeymodule():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def kit(tmp_path_factory, monkeymodule):
-    folder = tmp_path_factory.mktemp("models")
-    made = ModelKit(folder, monkeymodule)
-    for name, config in KINDS.items():
-        add_open_clip(made, name, config, folder / "made" / name)
-    return made
+def kit(tmp_path_factory):
+    with kit_of_kinds(tmp_path_factory.mktemp("models")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -54,7 +51,7 @@ def frames_for(stage, seed, n=3):
 
 def upstream(kit, name, frames):
     """What open_clip gives when called as its documentation says."""
-    folder = kit.cards.parent / "made" / name
+    folder = upstream_folder(kit, name)
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", pretrained_text=False)
     batch = torch.stack([preprocess(Image.fromarray(frame)) for frame in frames])
     with torch.no_grad():
@@ -146,7 +143,7 @@ def test_only_the_image_half_stays(stage):
 
 
 def test_the_card_says_what_the_stage_must_know(kit, tmp_path):
-    files = kit.cards.parent / "made" / "openai"
+    files = upstream_folder(kit, "openai")
     kit.add("bare", files, {"image_px": 32})
     with pytest.raises(ConfigError, match=r"'bare\.yaml: settings\.embedding' is missing"):
         Clip(ClipConfig(model="bare")).setup()

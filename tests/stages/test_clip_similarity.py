@@ -6,8 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from clip_kit import OPENAI_LIKE, SIGLIP_LIKE, add_open_clip
-from model_kit import ModelKit
+from clip_kit import KINDS, SIGLIP_LIKE, add_open_clip, kit_of_kinds, upstream_folder
 
 from curate.engine.pipeline import build_pipeline
 from curate.errors import ConfigError, ModelFileError
@@ -17,24 +16,14 @@ from curate.stages.clip import Clip, ClipConfig, ClipSimilarity, SimilarityConfi
 from curate.stages.registry import stage_class
 from curate.tables import cell_schema, cells_table
 
-KINDS = {"openai": OPENAI_LIKE, "siglip": SIGLIP_LIKE}
 CAPTIONS = ("caption.coca", "caption.vblip", "caption.fused")
 TEXTS = ("a dog runs on grass .", "A brown dog is running.", "a horse jumps over a fence")
 
 
 @pytest.fixture(scope="module")
-def monkeymodule():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def kit(tmp_path_factory, monkeymodule):
-    folder = tmp_path_factory.mktemp("models")
-    made = ModelKit(folder, monkeymodule)
-    for name, config in KINDS.items():
-        add_open_clip(made, name, config, folder / "made" / name)
-    return made
+def kit(tmp_path_factory):
+    with kit_of_kinds(tmp_path_factory.mktemp("models")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -45,7 +34,7 @@ def stage(request, kit):
 
 
 def upstream(kit, name, texts):
-    folder = kit.cards.parent / "made" / name
+    folder = upstream_folder(kit, name)
     model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False).eval()
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(texts))
     with torch.no_grad():
