@@ -21,13 +21,15 @@ def training_libraries() -> Iterator[None]:
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
-    before = [(of, of.get_verbosity()) for of in (of_diffusers, of_transformers)]
-    for of, _ in before:
+    libraries = (of_diffusers, of_transformers)
+    before = [(of.get_verbosity(), of.is_progress_bar_enabled()) for of in libraries]
+    for of in libraries:
         of.set_verbosity_error()
         of.disable_progress_bar()
     try:
         yield
     finally:
-        for of, verbosity in before:
+        for of, (verbosity, bars) in zip(libraries, before, strict=True):
             of.set_verbosity(verbosity)
-            of.enable_progress_bar()
+            if bars:
+                of.enable_progress_bar()

@@ -109,8 +109,8 @@ def reading(folder: Path, part: str) -> Iterator[Path]:
         raise ModelFileError(f"has no folder {part!r}", subject=str(folder))
     try:
         yield folder / part
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        message = " ".join(str(error).split())
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        message = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ModelFileError(f"{part!r} cannot be read: {message}", subject=str(folder)) from error
 
 

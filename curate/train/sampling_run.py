@@ -23,6 +23,7 @@ from curate.train.sampler import Sampling
 __all__ = ["Checkpoint", "Shape", "draw"]
 
 _INDEX = "model_index.json"
+_PIPELINE = "StableVideoDiffusionPipeline"
 _USUAL_PX = 1024, 576
 """What the released models were trained in; folders of plain diffusers do not say it."""
 
@@ -56,6 +57,7 @@ class Checkpoint:
     def read(cls, path: Path) -> Self:
         """From a model folder or a training run's folder. UsageError when it is none, or a part of it is wrong."""
         folder = resolve_model(path, _INDEX)
+        _check_kind(folder)
         levels, frames = _config(folder, "unet", "block_out_channels", "num_frames")
         (codec_levels,) = _config(folder, "vae", "block_out_channels")
         shape = Shape(*_USUAL_PX, frames)
@@ -89,6 +91,16 @@ class Checkpoint:
             message = f"has no {MOTION}, so nothing says which bucket a motion score is"
             raise UsageError(message, subject=str(self.folder), fix="Give the bucket, 0 to 255")
         return float(self.calibration.bucket(score))
+
+
+def _check_kind(folder: Path) -> None:
+    index = folder / _INDEX
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError("does not say which pipeline it is of", subject=str(index)) from error
+    if found != _PIPELINE:
+        raise ModelFileError(f"holds a {found}; clips are drawn by a {_PIPELINE}", subject=str(folder))
 
 
 def _config(folder: Path, part: str, *keys: str) -> list[Any]:

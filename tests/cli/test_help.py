@@ -19,6 +19,9 @@ OPTIONS = {
     },
     "select": {"CORPUS", "--recipe", "--set", "--name", "--like", "--run"},
     "export": {"CORPUS", "--selection", "--recipe", "--set", "--engine", "--address"},
+    "train": {
+        "RECIPE", "--data", "--out", "--init", "--encoders", "--latents", "--set", "--device", "--plan", "--world",
+    },
     "compact": {"CORPUS", "--dry-run"},
     "verify": {"CORPUS", "SHARDS", "--deep", "--clean"},
     "forget": {"CORPUS", "URI", "--reason"},

@@ -135,7 +135,7 @@ def test_a_clip_that_is_lost_is_named_and_the_rest_goes_on(shards, tmp_path):
         (["--recipe", "tiny-vido"], "tiny-vido"),
         (["--recipe", "tiny-image-to-video", "--what", "text"], "data.captions: the stage is told no captions"),
         (["--set", "data.batches=2"], "data.batches"),
-        (["--encoders", "nowhere"], "nowhere: has no folder 'vae'"),
+        (["--encoders", "nowhere"], "nowhere: there is no such folder"),
         (["--set", "data.buckets.frames=[50]"], r"16x16x50 has 0; left out: bucket: shorter than 50 frames \(5\)"),
         (["--device", "cuda"], "sees 0 GPUs"),
     ],

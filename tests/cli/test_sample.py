@@ -148,7 +148,7 @@ def test_what_is_no_checkpoint_is_said_in_one_line(model, image, tmp_path, case)
     ended = curate("sample", folder, "--image", image, "--out", tmp_path / "a.mp4", *more)
     words = {"nothing": "no such folder", "no calibration": "has no motion.json", "lacks a part": "feature_extractor"}
     assert ended.status == 2
-    assert re.fullmatch(rf"Error .*{words.get(case, 'no model_index.json in it')}.*\n", ended.err)
+    assert re.fullmatch(rf"Error .*{words.get(case, 'holds no such model: no model_index.json')}.*\n", ended.err)
     assert not (tmp_path / "a.mp4").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from curate.errors import ModelFileError, StorageError
+from curate.train.codecs import Codec
 from curate.train.encoders import Encoders
 from curate.train.folders import atomic_folder
 from curate.train.pipeline_folder import Pipeline, tiny_pipeline, tiny_text_encoder
@@ -100,8 +102,6 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def copy(model, tmp_path):
-    import shutil
-
     return shutil.copytree(model, tmp_path / "model")
 
 
@@ -151,8 +151,6 @@ def test_a_digest_knows_what_pictures_and_texts_are_read_by(copy):
 
 
 def test_encoders_may_be_left_out(copy):
-    import shutil
-
     for part in ("text_encoder", "tokenizer", "image_encoder", "feature_extractor"):
         shutil.rmtree(copy / part)
     found = Encoders.load(copy)
@@ -161,8 +159,6 @@ def test_encoders_may_be_left_out(copy):
 
 @pytest.mark.parametrize("part", ["vae", "tokenizer", "text_encoder", "image_encoder", "feature_extractor"])
 def test_a_missing_part_is_named(copy, part):
-    import shutil
-
     shutil.rmtree(copy / part)
     with pytest.raises(ModelFileError, match=part) as caught:
         Encoders.load(copy)
@@ -173,7 +169,7 @@ WEIGHTS = {"vae": "diffusion_pytorch_model", "text_encoder": "model", "image_enc
 
 
 @pytest.mark.parametrize("part", WEIGHTS)
-@pytest.mark.parametrize("harm", ["cut", "gone", "lacking", "config"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "lacking", "shape", "config"])
 def test_a_damaged_part_is_named_and_never_filled_up_with_random_weights(copy, part, harm):
     path = copy / part / f"{WEIGHTS[part]}.safetensors"
     if harm == "cut":
@@ -184,10 +180,29 @@ def test_a_damaged_part_is_named_and_never_filled_up_with_random_weights(copy, p
         (copy / part / "config.json").write_text("{")
     else:
         tensors = load_file(path)
-        tensors.pop(sorted(tensors)[0])
+        name = sorted(tensors)[0]
+        whole = tensors.pop(name)
+        tensors |= {name: whole[:-1].clone()} if harm == "shape" else {}
         save_file(tensors, path, {"format": "pt"})
     with pytest.raises(ModelFileError, match=f"{part}.*weights" if harm == "lacking" else part):
         Encoders.load(copy)
+
+
+def test_an_autoencoder_of_stable_diffusion_is_read_by_its_old_names(tmp_path):
+    """The attention of its published files has the names of older versions of diffusers."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(block_out_channels=(32,))
+    vae.save_pretrained(tmp_path / "vae")
+    path = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        old = next((name.replace(new, old) for new, old in names.items() if new in name), name)
+        tensors[old] = tensor
+    assert len(set(tensors) - set(load_file(path))) == 16
+    save_file(tensors, path, {"format": "pt"})
+    assert Encoders.load(tmp_path).codec.digest == Codec(vae).digest
 
 
 def test_a_network_without_all_its_weights_is_refused(copy):

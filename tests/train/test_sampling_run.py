@@ -113,8 +113,10 @@ def test_a_size_that_does_not_fit_gets_the_nearest(model, tmp_path):
         ("train.json", "{}", "train.json: does not say"),
         ("train.json", "[1]", "train.json: does not say"),
         ("motion.json", "{}", "motion.json: has format None"),
+        ("model_index.json", '{"_class_name": "StableDiffusionPipeline"}', "holds a StableDiffusionPipeline; clips"),
+        ("model_index.json", "{}", "does not say which pipeline"),
         ("unet/config.json", "{", "'unet' cannot be read"),
-        ("unet/config.json", "{}", "'unet' cannot be read"),
+        ("unet/config.json", "{}", "'unet' cannot be read: it lacks 'block_out_channels'"),
         ("vae/config.json", "{}", "vae"),
     ],
 )
