@@ -167,8 +167,16 @@ def test_time_and_rows():
     assert "warning" not in rows
     memory = plan.memory
     assert memory.total == memory.state + memory.gradients + memory.copies + memory.activations
-    read = make_plan(recipe(), SVD, 8, world=64, sharded=True, device=device, latents=True)
-    assert read.largest.encoding_flops == frame  # the noisy first frame
+
+
+def test_latents_that_are_read_are_not_encoded():
+    made, read = (
+        make_plan(tiny(), TINY, 1, world=1, sharded=False, device=CPU, latents=is_read) for is_read in (False, True)
+    )
+    assert made.largest.encoding_flops == 7 * read.largest.encoding_flops > 0  # what is left is the noisy first frame
+    texts = make_plan(recipe("tiny-video"), TINY, 1, world=1, sharded=False, device=CPU, latents=True)
+    assert (texts.largest.encoding_flops, texts.memory.encoding) == (0, 0)
+    assert "encoding" not in dict(texts.rows())
 
 
 def test_where_the_peak_is_not_known_no_time_is_named():
@@ -189,6 +197,9 @@ def test_warnings():
     uneven = make_plan(tiny("run.micro_batch=3"), TINY, 1, world=1, sharded=False, device=CPU)
     assert uneven.warnings() == ["run.micro_batch 3 does not divide the 8 clips of a device: the last has fewer"]
     assert uneven.micro_batches == 3
+    few = make_plan(tiny(), TINY, 1, world=4, sharded=True, device=CPU)
+    assert (few.warnings(), few.micro_batches) == ([], 1)
+    assert dict(few.rows())["batch"] == "8 clips on 4 x CPU, 1 x 2 on each"
 
 
 def test_flops_of_a_step_follow_the_clips_of_the_buckets():
