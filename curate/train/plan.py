@@ -137,7 +137,7 @@ class Plan:
         share = batch // self.spread.world
         if batch % self.spread.world:
             found.append(f"a batch of {batch} clips does not divide among {self.spread.world} devices")
-        elif share % micro:
+        elif share > micro and share % micro:
             found.append(f"run.micro_batch {micro} does not divide the {share} clips of a device: the last has fewer")
         if 0 < self.device.memory_bytes < self.memory.total:
             have, need = format_bytes(self.device.memory_bytes), format_bytes(self.memory.total)
@@ -166,7 +166,7 @@ class Plan:
     def _size_rows(self) -> list[tuple[str, str]]:
         of, recipe = self.parameters, self.recipe
         batch = f"{recipe.data.batch} clips on {self.spread.world} x {self.device.name}"
-        batch += f", {self.micro_batches} x {recipe.run.micro_batch} on each"
+        batch += f", {self.micro_batches} x {_micro_batch(recipe, self.spread.world)} on each"
         parts = (("spatial", of.spatial), ("temporal", of.temporal), ("vector", of.vector))
         return [
             ("parameters", f"{_millions(of.total)}: {', '.join(f'{_millions(n)} {part}' for part, n in parts)}"),
@@ -227,7 +227,7 @@ def make_plan(
     MFU to reckon with.
     """
     clips = _clips(recipe, codec_factor, latents=latents)
-    micro = min(recipe.run.micro_batch, -(-recipe.data.batch // world))
+    micro = _micro_batch(recipe, world)
     codecs = [encoding(codec_factor, c.bucket.height_px, c.bucket.width_px, c.n_encoded * micro) for c in clips]
     costs = tuple(
         BucketCost(clip.bucket, forward_flops(unet_config, *clip.shape), clip.n_encoded * codec.flops)
@@ -252,6 +252,11 @@ def step_flops(
     weights = [counts.get(clip.bucket.name, 0) if counts else 1 for clip in clips]
     passes = sum(n * forward_flops(unet_config, *clip.shape) for clip, n in zip(clips, weights, strict=True) if n)
     return MODEL_PASSES * recipe.data.batch * passes // sum(weights)
+
+
+def _micro_batch(recipe: TrainRecipe, world: int) -> int:
+    """Clips that a device computes at once: no more than its share of the batch."""
+    return min(recipe.run.micro_batch, -(-recipe.data.batch // world))
 
 
 class _Clip(NamedTuple):
