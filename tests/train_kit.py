@@ -68,3 +68,36 @@ def conditions(n: int, frames: int, seed: int = 2, *, image_only: Tensor | None 
 
 def named(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def small_recipe(kind: str = "image-to-video", steps: int = 2, **more: Any) -> dict[str, Any]:
+    """A stage that trains in seconds, as its YAML has it; ``run`` in ``more`` changes single keys of it."""
+    frames, text = 1 if kind == "image" else 2, kind != "image-to-video"
+    run = {
+        "micro_batch": 2,
+        "gradient_checkpointing": False,
+        "workers": 0,
+        "log_every_steps": 1,
+        "checkpoint": {"every_steps": 2, "keep": 2},
+        "validation": {"every_steps": 2, "sigmas": [1.0], "clips": 2, "samples": 0},
+    }
+    return {
+        "name": "test",
+        "kind": kind,
+        "network": "tiny",
+        "data": {
+            "buckets": {"short_sides_px": [16], "multiple_px": 16, "aspects": ["1:1"], "frames": [frames]},
+            "batch": 4,
+            "hold_out_sources": 1,
+            **({"captions": {"caption.coca.caption": 1.0}} if text else {}),
+            **({"motion": ""} if kind == "image" else {}),
+        },
+        "objective": {"p_mean": 0.7, "p_std": 1.6},
+        "trainable": "spatial" if kind == "image" else "all",
+        "optimiser": {"lr": 1.0e-3, "warmup_steps": 2},
+        "ema": 0.9,
+        "precision": "float32",
+        "steps": steps,
+        **more,
+        "run": {**run, **more.get("run", {})},
+    }

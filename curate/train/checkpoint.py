@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class Checkpoints:
         """Write the checkpoint of ``facts["step"]`` steps taken; all ranks must."""
         state = averaged_state(step, first=self.world.is_first)
         with _together(self.path(facts["step"]), self.world) as unfinished:
-            save(_state(step), checkpoint_id=unfinished / "state", no_dist=self.world.size == 1)
+            with _alone_is_fine():
+                save(_state(step), checkpoint_id=unfinished / "state", no_dist=self.world.size == 1)
             if self.world.is_first:
                 export(unfinished / "model", state)
                 (unfinished / _FACTS).write_text(json.dumps(dict(facts), indent=1) + "\n")
@@ -83,13 +85,22 @@ class Checkpoints:
     def load(self, step: Step, number: int) -> None:
         """Put the state of a checkpoint into a step that was built as the one that saved it."""
         state = _state(step)
-        load(state, checkpoint_id=self.path(number) / "state", no_dist=self.world.size == 1)
+        with _alone_is_fine():
+            load(state, checkpoint_id=self.path(number) / "state", no_dist=self.world.size == 1)
         set_state_dict(
             plain(step.network), step.optimiser, model_state_dict=state["network"], optim_state_dict=state["optimiser"]
         )
         if step.average is not None:
             for name, tensor in state["average"].items():
                 step.average.tensors[name].copy_(tensor)
+
+
+@contextmanager
+def _alone_is_fine() -> Iterator[None]:
+    """PyTorch warns of a single process, also where it is told that there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
 
 
 @contextmanager

@@ -65,6 +65,8 @@ class Parts:
 def start(recipe: TrainRecipe, init: str = "", encoders: str = "") -> Parts:
     """The parts that a stage begins with. ConfigError or ModelFileError when something is missing or does not fit."""
     folder = resolve_model(init) if init else None
+    if not (init or encoders or recipe.network == _TINY):
+        raise ConfigError("a network that starts at random needs encoders", subject="--encoders", fix="Name a folder")
     unet = _network(recipe, folder)
     unet.register_to_config(num_frames=recipe.data.buckets.frames[-1])
     found = _encoders(recipe, folder, encoders, unet.config["cross_attention_dim"])
@@ -128,8 +130,6 @@ def _config(folder: Path, part: str = "unet") -> dict[str, Any]:
 def _encoders(recipe: TrainRecipe, folder: Path | None, named: str, width: int) -> Encoders:
     if named == _TINY or (not named and folder is None and recipe.network == _TINY):
         return Encoders.tiny(width)
-    if not named and folder is None:
-        raise ConfigError("a network that starts at random needs encoders", subject="--encoders", fix="Name a folder")
     own = Encoders.load(folder) if folder is not None and (folder / "vae").is_dir() else None
     if not named:
         if own is None:

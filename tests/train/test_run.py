@@ -12,36 +12,14 @@ import numpy as np
 import pytest
 import yaml
 from clips_kit import make_set, usual
+from train_kit import small_recipe
 
 STEPS, KILLED_AT, EVERY = 4, 3, 2
-RECIPE: dict[str, Any] = {
-    "name": "test",
-    "kind": "image-to-video",
-    "network": "tiny",
-    "data": {
-        "buckets": {"short_sides_px": [16], "multiple_px": 16, "aspects": ["1:1"], "frames": [2]},
-        "batch": 4,
-        "hold_out_sources": 1,
-    },
-    "objective": {"p_mean": 0.7, "p_std": 1.6},
-    "optimiser": {"lr": 1.0e-3, "warmup_steps": 2},
-    "ema": 0.9,
-    "precision": "float32",
-    "steps": STEPS,
-    "run": {
-        "micro_batch": 2,
-        "gradient_checkpointing": False,
-        "workers": 0,
-        "log_every_steps": 1,
-        "checkpoint": {"every_steps": EVERY, "keep": 2},
-        "validation": {"every_steps": 3, "sigmas": [1.0], "clips": 2, "samples": 0},
-    },
-}
 
 
 def changed(**keys: Any) -> str:
-    """The recipe with keys of ``run`` changed, as YAML."""
-    return yaml.safe_dump({**RECIPE, "run": {**RECIPE["run"], **keys}})
+    """A recipe with keys of ``run`` changed, as YAML."""
+    return yaml.safe_dump(small_recipe(steps=STEPS, run={"checkpoint": {"every_steps": EVERY, "keep": 2}, **keys}))
 
 
 @pytest.fixture(scope="module")
