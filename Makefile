@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint types floors tests test-real soak bench clean
+.PHONY: help env demo demo-train test lint types floors tests test-real soak bench clean
 
 help:
 	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
+	@echo "make demo-train  train a tiny model on that, on a CPU, and draw a clip"
 	@echo "make test    lint, types, import floors and all tests"
 	@echo "make test-real FOOTAGE=folder WEIGHTS=folder   tests on films and aesthetic heads that you have (docs/reliability.md)"
 	@echo "make soak    the long forms: kills, a failing object store, damaged files (hours; docs/reliability.md)"
@@ -37,6 +38,24 @@ demo: env
 	@echo "  $(BIN)/curate select demo/corpus --name strict --set text.area_max.max=0.02"
 	@echo "  $(BIN)/curate export demo/corpus --selection strict"
 	@echo "  $(BIN)/curate verify demo/corpus --deep"
+
+# The three stages of the paper in a size for a CPU, on the shards of `make demo`.
+SHARDS ?= demo/corpus/shards/embedded
+TRAIN := demo/train
+demo-train: env
+	test -f $(SHARDS)/index.json || $(MAKE) demo
+	$(BIN)/curate latents $(SHARDS) --recipe tiny-image-to-video --encoders tiny --out $(TRAIN)/latents
+	$(BIN)/curate latents $(SHARDS) --recipe tiny-video --encoders tiny --out $(TRAIN)/latents --what text
+	$(BIN)/curate train tiny-image --data $(SHARDS) --latents $(TRAIN)/latents --out $(TRAIN)/image
+	$(BIN)/curate train tiny-video --data $(SHARDS) --latents $(TRAIN)/latents --init $(TRAIN)/image --out $(TRAIN)/video
+	$(BIN)/curate train tiny-image-to-video --data $(SHARDS) --latents $(TRAIN)/latents --init $(TRAIN)/video \
+		--out $(TRAIN)/image-to-video
+	$(BIN)/python -m curate.testing.motion_check $(TRAIN)/image-to-video $(SHARDS) --picture $(TRAIN)/first.png
+	$(BIN)/curate sample $(TRAIN)/image-to-video --image $(TRAIN)/first.png --motion 230 --fps 6 --guidance 1 \
+		--out $(TRAIN)/sample.mp4
+	@echo
+	@echo "The model is in $(TRAIN)/image-to-video/model, a clip of it in $(TRAIN)/sample.mp4."
+	@echo "Curves: $(BIN)/tensorboard --logdir $(TRAIN)"
 
 test: lint types floors tests
 

@@ -21,7 +21,7 @@ from curate.train.data.worker import Batch, Sources
 from curate.train.distributed import World, plain
 from curate.train.examples import Examples, first_frame, generator_of
 from curate.train.flow import flow_width_s
-from curate.train.movie import beside, write_movie
+from curate.train.movie import beside, to_uint8, write_movie
 from curate.train.network import UNetNetwork
 from curate.train.parts import Parts
 from curate.train.pipeline_folder import Pipeline, sample_clip
@@ -108,12 +108,7 @@ class Validation:
         generator = generator_of("sample", self._recipe.seed, batch.clip_ids[0])
         with _judged(step), computing(self._recipe.precision, device):
             clip = sample_clip(pipeline, frame, batch.bucket.frames, settings, generator)
-        return _bytes(clip[0]), _bytes(frame)[0], fps
-
-
-def _bytes(frames: torch.Tensor) -> np.ndarray:
-    """uint8 (..., H, W, 3) of frames (..., 3, H, W) in [-1, 1]."""
-    return frames.movedim(-3, -1).add(1).mul(127.5).round().clamp(0, 255).byte().cpu().numpy()
+        return to_uint8(clip[0]), to_uint8(frame)[0], fps
 
 
 @contextmanager
