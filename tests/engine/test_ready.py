@@ -12,8 +12,9 @@ import pytest
 from engine_kit import Luma, LumaConfig, pipeline
 from job_kit import do
 
+from curate.engine.pack import pack
 from curate.engine.ready import check_gpus, check_packages, check_ready
-from curate.errors import ConfigError, MissingModelError
+from curate.errors import ClusterError, ConfigError, MissingModelError
 from curate.packages import Package, needed
 from curate.recipe import Recipe, build, load_recipe, parse_recipe
 from curate.stage import Resources
@@ -166,6 +167,13 @@ def test_a_gpu_that_is_asked_for_at_any_price_and_is_not_there(monkeypatch, pipe
         check_gpus(pipe())
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     check_gpus(pipe())
+
+
+def test_a_cluster_without_gpus_says_the_same_once_it_is_joined():
+    with pytest.raises(
+        ClusterError, match=r"stage 'clip' needs 0\.25 GPU, there are 0\. Set clip\.device=auto, run on a"
+    ):
+        pack(build(recipe("clip: {device: cuda}")), [{"CPU": 8.0}], 1, single=False)
 
 
 @pytest.mark.parametrize("stage", ["clip", "clip: {device: cpu}", "text: {craft: {device: cuda}}"])
