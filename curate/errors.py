@@ -3,7 +3,7 @@
 CurateError
 ├── UsageError              what was asked for cannot be done; the command ends with exit status 2
 │   ├── ConfigError         a recipe, card or option is wrong; says where and what would be right
-│   ├── MissingModelError   weights are not here; says the command that fetches them
+│   ├── MissingModelError   weights or packages are not here; says the command that fetches them
 │   └── ModelFileError      weights are here, but hold something else or would run code
 ├── InputError              one input is at fault; recorded, its neighbours go on
 │   ├── EmptyFileError      zero bytes
@@ -76,7 +76,7 @@ class ConfigError(UsageError):
 
 
 class MissingModelError(UsageError):
-    """Weights are not on this machine: no fault of the clip, which is scored once they are."""
+    """Weights or packages are not on this machine: no fault of the clip, which is scored once they are."""
 
     transient = True
 

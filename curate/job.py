@@ -15,8 +15,9 @@ from curate.engine.fuse import MaxFailures
 from curate.engine.inline import InlineEngine
 from curate.engine.on_demand import RayOnDemand
 from curate.engine.pipeline import Pipeline
+from curate.engine.ready import check_ready
 from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
-from curate.errors import ConfigError, MissingModelError, UsageError
+from curate.errors import ConfigError, UsageError
 from curate.export import ExportConfig, ExportReport, export
 from curate.export.rows import ACTIVE
 from curate.ingest.listing import list_inputs
@@ -30,7 +31,6 @@ from curate.shards.buckets import bucket_of
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.units import format_bytes
-from curate.weights.store import FileStatus, status_of
 
 MAX_VIEW_BYTES = 256 << 20
 """Views of the longest clip that a worker may have to hold (DESIGN section 2)."""
@@ -79,7 +79,7 @@ class JobResult:
 def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listener: JobListener) -> JobResult:
     """List, score, select, export. Everything that can be refused is refused before a video is read."""
     pipeline = build(recipe, options.only_stages)
-    check_models(pipeline)
+    check_ready(pipeline, here=options.address is None)
     check_memory(pipeline)
     corpus = Corpus(options.out)
     refs = _inputs(corpus, sources, options)
@@ -172,22 +172,6 @@ def open_engine(
     text = "Starting Ray" if address is None else f"Joining Ray at {address}"
     engine = RayOnDemand(address, lambda: say(text), limits)
     return engine, engine.map
-
-
-def check_models(pipeline: Pipeline) -> None:
-    """MissingModelError, with the one command that fixes it, when weights of any stage that is to run are not here."""
-    lacking: dict[str, set[str]] = {}
-    for entry, stages in pipeline.models().items():
-        card, _, file = entry.partition("/")
-        status = status_of(card, file)
-        if status is not FileStatus.OK:
-            said = {"damaged"} if status is FileStatus.WRONG else set()
-            lacking.setdefault(card, set()).update(said, (f"stage {stage}" for stage in stages))
-    if lacking:
-        needs = ", ".join(f"{card} ({', '.join(sorted(lacking[card]))})" for card in sorted(lacking))
-        raise MissingModelError(
-            f"weights are not on this machine: {needs}", fix=f"Run `curate models fetch {' '.join(sorted(lacking))}`"
-        )
 
 
 def check_columns(recipe: Recipe, pipeline: Pipeline, user_keys: Iterable[str], *, exports: bool = True) -> None:

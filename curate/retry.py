@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curate.engine.again import Again
+from curate.engine.ready import check_ready
 from curate.engine.run import RunRequest, RunResult, execute
 from curate.errors import CurateError
 from curate.failures import INPUT, FailureGroup, failures
@@ -17,7 +18,6 @@ from curate.job import (
     JobListener,
     about_limits,
     check_memory,
-    check_models,
     inputs_of_run,
     kept_clips,
     open_engine,
@@ -64,7 +64,7 @@ def retry_job(
     before = _count(failures(corpus, run_id, stage=again.stage), again, tried)
     if not before:
         return RetryResult(None, 0, 0)
-    check_models(pipeline)
+    check_ready(pipeline, here=address is None)
     check_memory(pipeline)
     limit = manifest.get("limit") or {}
     only = kept_clips(corpus, limit["where"]) if limit.get("where") else None

@@ -27,6 +27,7 @@ import pyarrow as pa
 from curate.config import Config
 from curate.errors import CurateError, DependencyError, StageError, class_name
 from curate.memory import peak_memory_bytes
+from curate.packages import Package
 from curate.records import Cell, Clip, Failure, Outcome, SourceFacts, Span
 from curate.redaction import redacted
 from curate.view import THUMB_WIDTH_PX, View, ViewSpec
@@ -86,6 +87,8 @@ class Stage(ABC, Generic[ConfigT]):
     config_type: ClassVar[type[Config]] = Config
     columns: ClassVar[tuple[Column, ...]]
     resources: Resources = Resources()
+    packages: tuple[Package, ...] = ()
+    """What it imports beyond what every installation has; a run does not begin without them."""
     reads_pixels: ClassVar[bool] = True
     stand_in: ClassVar[str] = ""
     """Said in the terminal, the manifest and the statistics where a stage only stands in for a real model."""
@@ -110,6 +113,9 @@ class Stage(ABC, Generic[ConfigT]):
     def model_digests(self) -> Mapping[str, str]:
         """sha256 by model file; part of the fingerprint."""
         return {}
+
+    def check_environment(self) -> None:
+        """ConfigError where this machine lacks what else ``setup`` needs, such as a key in the environment."""
 
     def identity(self) -> dict[str, Any]:
         """All that decides this stage's values, apart from the cells it reads."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from curate.bulk import inline_map
@@ -15,16 +17,17 @@ from curate.config import Config
 from curate.engine.inline import InlineEngine
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.engine.run import Engine, RunRequest, RunResult, execute
+from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import SourceWork, Summary
 from curate.errors import EngineError, StageError
 from curate.ingest.listing import list_inputs
 from curate.query import cells_sql, clips_sql, connect
-from curate.records import CutKind, SourceFacts, Span
+from curate.records import Cell, Clip, CutKind, SourceFacts, Span
 from curate.stage import ClipItem, ClipStage, Column, CutStage, Resources, Thumb
 from curate.stages.probe import Probe
 from curate.tables import BOOKKEEPING, Corpus, cell_schema
 from curate.units import exact, s_to_pts_ceil
-from curate.view import ViewSpec
+from curate.view import View, ViewSpec
 
 
 class StrideConfig(Config):
@@ -184,6 +187,37 @@ def all_cells(out: Path, pipe: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
         found[stage.name] = sorted(con.sql(f"select {columns} from ({sql})").fetchall(), key=repr)
     clips = clips_sql(con, corpus, "cut", pipe.cut_fingerprint, cell_schema(pipe.cut))
     found["clips"] = sorted(con.sql(f"select * from ({clips})").fetchall())
+    return found
+
+
+BASE = Fraction(1, 25)
+FACTS = SourceFacts.from_cell(dict.fromkeys(SourceFacts.__dataclass_fields__, 0) | {"time_base": "1/25"})
+
+
+def open_clips(pipe: Pipeline, n: int = 4, missing: frozenset[str] | None = None) -> list[OpenClip]:
+    """Clips with a grey picture each, brighter from clip to clip."""
+    keys = ViewKeys(pipe.steps)
+    clips = [Clip.of_span("d" * 64, 0, BASE, Span(25 * i, 25 * i + 25)) for i in range(n)]
+    return [
+        OpenClip(clip, FACTS, {key: grey(10 * i) for key in keys.specs}, missing or pipe.requested)
+        for i, clip in enumerate(clips)
+    ]
+
+
+def grey(level: int) -> View:
+    return View(np.full((1, 18, 32), level, np.uint8), np.zeros(1, np.int64), BASE, np.zeros(1, np.int64))
+
+
+def scored(pipe: Pipeline, clips: list[OpenClip], attempts=None, scorer=None) -> dict[str, dict[str, Cell]]:
+    """Cells by stage and clip, in the order in which they came."""
+    found: dict[str, dict[str, Cell]] = {}
+
+    def emit(step, cell):
+        assert cell.key not in found.setdefault(step.stage.name, {})
+        found[step.stage.name][cell.key] = cell
+
+    scorer = scorer or Scorer(pipe.group(0), ViewKeys(pipe.steps))
+    scorer.score(clips, attempts or {}, emit)
     return found
 
 

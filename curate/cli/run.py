@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.console import EXIT_FAILURES, ending, out, plain
+from curate.cli.console import EXIT_FAILURES, ending, err, out, plain
 from curate.cli.corpus import print_export
 from curate.cli.tables import print_failures, print_funnel, print_stand_ins
 from curate.units import format_duration
@@ -26,7 +26,7 @@ EPILOG = """
 - Look first: `curate run videos/ --out corpus --sample 0.01 --engine inline`
 
 **Exit status**: 0 complete (failures are printed), 1 could not be completed, 2 wrong usage, 3 something failed and
-`--strict` was given, 4 stopped (the same command goes on from there).
+`--strict` was given, or everything failed, 4 stopped (the same command goes on from there).
 """
 
 FailureLimit = Annotated[
@@ -93,8 +93,26 @@ def run(
         with Progress(out) as progress:
             result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
         failed = _print_result(result, corpus)
-    if strict and failed:
+    fruitless = _nothing_came_of(result)
+    if fruitless:
+        err.print(f"[bold red]Error[/] {fruitless}. See why with `curate failures {_quoted(corpus)}`", soft_wrap=True)
+    if fruitless or (strict and failed):
         raise typer.Exit(EXIT_FAILURES)
+
+
+def _nothing_came_of(result: JobResult) -> str:
+    """What failed, where that is all there was; empty where anything could be read and measured, kept or not."""
+    inputs = result.run.counts["inputs"]
+    if inputs.get("failed") and not inputs.get("ok"):
+        return f"nothing could be read: every input failed ({inputs['failed']})"
+    clips = result.funnel.clips if result.funnel else None
+    if clips and clips.failed and clips.failed == clips.found:
+        return f"nothing could be judged: every clip failed ({clips.found})"
+    return ""
+
+
+def _quoted(corpus: str) -> str:
+    return plain(shlex.quote(corpus))
 
 
 def _print_result(result: JobResult, corpus: str) -> int:
@@ -122,4 +140,4 @@ def _print_next(corpus: str, *, failed: bool, exported: bool) -> None:
     hints |= {"verify": "check every shard"} if exported else {"export": "write the kept clips as shards"}
     out.print("[bold]Look next[/]")
     for command, what in hints.items():
-        out.print(f"  curate {command:<9} {plain(shlex.quote(corpus))}   {what}", soft_wrap=True)
+        out.print(f"  curate {command:<9} {_quoted(corpus)}   {what}", soft_wrap=True)

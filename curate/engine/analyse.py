@@ -26,6 +26,7 @@ from curate.ingest.spool import changed, check_listed, check_unchanged, spooled
 from curate.isolation import Limits
 from curate.records import Cell, Clip, Outcome, SourceFacts
 from curate.stage import ClipItem, SourceFile, boundary, failed_cell
+from curate.weights.store import check_planned
 
 FORWARD_BYTES = 64 << 20
 """Views that wait for the next group are sent on in bundles of about this size."""
@@ -156,6 +157,7 @@ class Analyser:
         assert facts is not None
         clock, clips = _Clock(), list[Clip]()
         with boundary() as caught:
+            check_planned(self._pipeline.cut_digests)
             values: dict[str, Any] = {}
             stages = SourceStages(self._pipeline.probe, cut, self._specs(source.work))
             for found in self._reader.cut(file, facts, stages):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from curate.engine.pipeline import Pipeline
+from curate.engine.pipeline import Pipeline, gpu_key
 from curate.errors import ClusterError
-from curate.stage import Resources
+from curate.stage import Stage
 
 WRITER_CPUS = 0.2
 DECODER_CPUS = 0.9
@@ -79,7 +80,7 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
     """A worker for each group with workers of its own, more of those on GPUs as long as there is room."""
     names = {number: pipeline.group(number)[0].stage for number in range(1, pipeline.n_groups)}
     for stage in names.values():
-        _check_stage(stage.name, stage.resources, nodes)
+        _check_stage(stage, nodes)
     pools = [Pool(1, stage.resources.cpus, stage.resources.gpus) for stage in names.values()]
     smallest = Pool(1, SMALL_DECODER_CPUS[-1])
     if not _all_fit(nodes, [smallest, *pools, writers]):
@@ -102,11 +103,13 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
     return pools
 
 
-def _check_stage(name: str, needs: Resources, nodes: Nodes) -> None:
+def _check_stage(stage: Stage[Any], nodes: Nodes) -> None:
+    name, needs, key = stage.name, stage.resources, gpu_key(stage)
     if needs.gpus > _sum(nodes, "GPU"):
         raise ClusterError(
             f"stage {name!r} needs {needs.gpus:g} GPU, there are {_sum(nodes, 'GPU'):g}",
-            fix="Run on a cluster with GPUs, or leave the stage out with `--stages`",
+            fix=f"{f'Set {key}=auto, run' if key else 'Run'} on a cluster with GPUs, "
+            "or leave the stage out with `--stages`",
         )
     if not _all_fit(nodes, [Pool(1, needs.cpus, needs.gpus)]):
         raise ClusterError(

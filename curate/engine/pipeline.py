@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from curate.config import nearest
+from curate.config import Config, nearest
 from curate.errors import ConfigError
 from curate.stage import ClipStage, CutStage, ProbeStage, Stage
 
@@ -56,12 +56,16 @@ class Gate:
 
 @dataclass(frozen=True)
 class Step:
-    """A clip stage at its place: its fingerprint, the gates above it, the group of workers it belongs to."""
+    """A clip stage at its place: its fingerprint, the gates above it, the group of workers it belongs to.
+
+    ``digests``: of the model files that the fingerprint counts with, for the workers to compare with their own.
+    """
 
     stage: ClipStage[Any]
     fingerprint: str
     gates: tuple[Gate, ...]
     group: int
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Pipeline:
     cut_fingerprint: str
     steps: tuple[Step, ...]
     requested: frozenset[str]
+    cut_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_groups(self) -> int:
@@ -131,6 +136,13 @@ class Pipeline:
         return reads | {gate.stage for step in self.steps for gate in step.gates}
 
 
+def gpu_key(stage: Stage[Any]) -> str:
+    """The key of the recipe that asks for a GPU at any price; empty where the stage is made so."""
+    configs = [("", stage.config), *((f"{name}.", value) for name, value in stage.config if isinstance(value, Config))]
+    keys = [f"{stage.name}.{at}device" for at, config in configs if getattr(config, "device", "") == "cuda"]
+    return keys[0] if keys else ""
+
+
 def build_pipeline(items: Sequence[Stage[Any] | Gate], only: Sequence[str] = ()) -> Pipeline:
     """Stages and gates in recipe order -> pipeline. ConfigError when the order or a reference is wrong.
 
@@ -144,7 +156,7 @@ def build_pipeline(items: Sequence[Stage[Any] | Gate], only: Sequence[str] = ())
     probe_fp = probe.fingerprint({})
     cut_fp = cut.fingerprint({probe.name: probe_fp})
     steps = _steps(items)
-    return Pipeline(probe, probe_fp, cut, cut_fp, steps, _requested(steps, only))
+    return Pipeline(probe, probe_fp, cut, cut_fp, steps, _requested(steps, only), dict(cut.model_digests()))
 
 
 def _requested(steps: Sequence[Step], only: Sequence[str]) -> frozenset[str]:
@@ -173,7 +185,7 @@ def _steps(items: Sequence[Stage[Any] | Gate]) -> tuple[Step, ...]:
         elif isinstance(item, ClipStage):
             _check_stage(item, known)
             reads = {name: known[name].fingerprint for name in item.reads}
-            steps.append(Step(item, item.fingerprint(reads), gates, 0))
+            steps.append(Step(item, item.fingerprint(reads), gates, 0, dict(item.model_digests())))
     if items and isinstance(items[-1], Gate):
         raise ConfigError(
             f"the gate on {items[-1].stage}.{items[-1].column} has no stage below it",

@@ -12,6 +12,7 @@ from curate.engine.work import ClipWork, Use
 from curate.records import Cell, Clip, Outcome, SourceFacts
 from curate.stage import ClipItem, ClipStage, boundary, failed_cell, missing_dependency
 from curate.view import View, ViewSpec
+from curate.weights.store import check_planned
 
 
 @dataclass
@@ -96,6 +97,7 @@ class Scorer:
         name = step.stage.name
         if name not in self._ready:
             with boundary() as caught:
+                check_planned(step.digests)
                 step.stage.setup()
             self._ready[name] = caught.error
         if (broken := self._ready[name]) is not None:

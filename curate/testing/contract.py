@@ -53,11 +53,11 @@ def check_stage(
 ) -> None:
     """Check a stage that was not set up yet; StageError lists every rule it broke.
 
-    Any stage: configuration and identity survive JSON and pickling, every number and switch of the configuration is
-    part of the fingerprint. Clip stages, on ``items`` or else on `sample_items` with ``cells`` (values by the name of
-    each stage it reads): exactly the declared columns in their types, the same twice, whatever the batch and its
-    order; nothing touched that is not declared; pixels left alone; a bad item fails alone. Cut stages: spans in order,
-    apart and inside the source. Probe stages: facts equal to those of the file.
+    Any stage: configuration and identity survive JSON and pickling; every number and switch of the configuration that
+    it calls deciding is part of the fingerprint, and no other. Clip stages, on ``items`` or else on `sample_items` with
+    ``cells`` (values by the name of each stage it reads): exactly the declared columns in their types, the same twice,
+    whatever the batch and its order; nothing touched that is not declared; pixels left alone; a bad item fails alone.
+    Cut stages: spans in order, apart and inside the source. Probe stages: facts equal to those of the file.
     """
     broken = Broken(stage.name)
     _check_identity(stage, broken)
@@ -136,7 +136,7 @@ def _check_identity(stage: Stage[Any], broken: Broken) -> None:
     broken.expect(stage.fingerprint({"other": "0"}) != own, "the fingerprint leaves out the cells it reads")
     for name, value in _altered(config):
         clone.config = config.model_copy(update={name: value})
-        decides = name not in config.placement
+        decides = name in config.deciding()
         rule = f"the fingerprint {'leaves out' if decides else 'follows'} config key {name!r}"
         broken.expect((clone.fingerprint({}) != own) is decides, rule)
     for column in stage.columns:

@@ -14,11 +14,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from curate.errors import MissingModelError, ModelFileError
+from curate.errors import ModelFileError
+from curate.packages import needed, of_extra
 from curate.stage import boundary
 from curate.storage import storage_error
 from curate.weights.cards import load_card
 from curate.weights.store import derived, folder_of
+
+PACKAGES = of_extra("llm", "transformers", "gguf")
 
 _WAY = "1"
 """Part of the digest: raise it when the conversion gives other files."""
@@ -57,23 +60,17 @@ def _install(folder: Path, name: str, target: Path) -> None:
 
 
 def _convert(folder: Path, name: str, target: Path) -> None:
-    try:
-        import gguf  # noqa: F401 - what transformers reads them with
-        from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
-    except ImportError as error:
-        raise MissingModelError(
-            "transformers and gguf are not installed", subject=name, fix="Run `pip install 'curate-video[llm]'`"
-        ) from error
-    from transformers import AutoConfig, AutoTokenizer
+    transformers, _ = (needed(package) for package in PACKAGES)  # the former reads such files with the latter
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     model = tokenizer = None
     absent: set[str] = set()
     with boundary() as caught:  # for a file of another kind its readers raise anything
-        config = AutoConfig.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
         model = _empty(config)
         state = load_gguf_checkpoint(str(folder / name), return_tensors=True, model_to_load=model)["tensors"]
         absent = set(model.load_state_dict(state, strict=False, assign=True).missing_keys)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
     if isinstance(caught.error, MemoryError):
         raise caught.error
     if caught.error or model is None or tokenizer is None:

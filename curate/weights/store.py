@@ -13,12 +13,12 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from curate.errors import CurateError, MissingModelError, StorageError
+from curate.errors import ConfigError, CurateError, MissingModelError, StorageError
 from curate.redaction import redacted
 from curate.storage import storage_error
 from curate.weights.cards import Card, ModelFile, load_card
@@ -27,6 +27,11 @@ from curate.weights.ledger import Found, is_checked, learn, mark_checked, model_
 from curate.weights.sources import Source, open_mirror, open_source
 
 Say = Callable[[str], None]
+
+_SHARE = (
+    "Let CURATE_MODELS and CURATE_CARDS name the same folders on every machine, or ones that `curate models bundle` "
+    "made where the run was started"
+)
 
 
 class FileStatus(StrEnum):
@@ -84,6 +89,29 @@ def path_of(card_name: str, file_name: str) -> str:
     return str(path)
 
 
+def check_planned(digests: Mapping[str, str]) -> None:
+    """For workers, before they load: MissingModelError when a file here is another than the run was planned with.
+
+    ``digests``: sha256 by ``card/file``, as the fingerprint has them. Whole files are read only where that was not done
+    since they were last written to.
+    """
+    for entry, planned in digests.items():
+        card_name, _, name = entry.partition("/")
+        try:
+            path = Path(path_of(card_name, name))
+        except ConfigError as error:
+            raise MissingModelError(
+                f"the run was planned with it: {error.message}", subject=entry, fix=_SHARE
+            ) from error
+        here = known if (known := _verified(card_name, name)) else sha256_of(path)
+        if here != planned:
+            raise MissingModelError(
+                f"on this machine {name!r} has sha256 {here}, the run was planned with {planned}",
+                subject=card_name,
+                fix=_SHARE,
+            )
+
+
 def folder_of(card_name: str) -> str:
     """A folder in which all files of a card lie under their own names, as libraries want them.
 
@@ -112,6 +140,13 @@ def location(card: Card, file: ModelFile) -> Path | None:
     """Where a file of a card lies or would lie; None while nobody knows its digest."""
     sha256 = card.known(file).sha256
     return model_dir() / card.name / sha256[:16] / file.name if sha256 else None
+
+
+def _verified(card_name: str, name: str) -> str | None:
+    """The digest of a file here that is right by its own card."""
+    card = load_card(card_name)
+    file = card.file(name)
+    return card.known(file).sha256 if _status(card, file) is FileStatus.OK else None
 
 
 def _link(link: Path, path: Path) -> None:

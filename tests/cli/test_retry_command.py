@@ -118,7 +118,7 @@ def test_a_condition_says_what_a_failure_means_for_a_clip(folder, tmp_path, monk
     recipe, out = write_recipe(tmp_path), tmp_path / "c"
     broken(Quality, monkeypatch, breaks=True)
     ended = curate("run", folder, *run_args(recipe, out), "--no-export", "--set", "select.conditions.contrast.min=0.1")
-    assert ended.status == 0
+    assert ended.status == 3
     curate("select", out, "--set", f"contrast.on_failed={policy}")
     (row,) = pq.read_table(out / "selections/small/selection.parquet").to_pylist()
     assert row["verdict"] == verdict

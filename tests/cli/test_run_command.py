@@ -7,7 +7,7 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import RECIPE, curate, files_below, run_args, tables, verdicts, write_recipe
+from cli_kit import RECIPE, curate, files_below, good_video, run_args, tables, verdicts, write_recipe
 
 MOTION = RECIPE.replace("quality]", "quality, motion]")
 
@@ -164,3 +164,42 @@ def test_stages_that_need_no_weights_run_without_them(bucket, tmp_path, monkeypa
     args = ["--out", tmp_path / "c", "--engine", "inline", "--stages", "quality", "--no-export"]
     ended = curate("run", bucket / "a.mp4", *args, "--set", "select.conditions=[]", "--set", "select.dedup.method=none")
     assert ended.status == 0
+
+
+def test_a_run_of_which_nothing_came_is_no_success(bucket, recipe, tmp_path):
+    """With or without --strict, and again where nothing is left to do."""
+    (tmp_path / "bad").mkdir()
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / "bad" / name).write_text(f"{name} is no video" * 99)
+    (tmp_path / "bad" / "notes.txt").touch()
+    out = tmp_path / "c"
+    for more in ([], [], ["--strict"]):
+        ended = curate("run", tmp_path / "bad", *run_args(recipe, out), *more)
+        assert ended.status == 3
+        assert (
+            ended.err == f"Error nothing could be read: every input failed (2). See why with `curate failures {out}`\n"
+        )
+    ended = curate("run", tmp_path / "bad", bucket / "a.mp4", *run_args(recipe, out))
+    assert (ended.status, ended.err) == (0, "")
+
+
+def test_clips_that_could_not_be_judged_are_no_success_either(tmp_path, recipe):
+    """Each is a single frame long, too short for `motion`."""
+    (tmp_path / "short").mkdir()
+    good_video(tmp_path / "short" / "a.mp4", frames=4)
+    text = MOTION.replace("min_len_s: 0.5", "min_len_s: 0.01").replace(
+        "conditions: [", "conditions: [{column: motion.freeze_ratio, max: 1}, "
+    )
+    mine, out = write_recipe(tmp_path, text), tmp_path / "c"
+    ended = curate("run", tmp_path / "short", *run_args(mine, out), "--no-export")
+    assert ended.err == f"Error nothing could be judged: every clip failed (1). See why with `curate failures {out}`\n"
+    assert ended.status == 3
+    kept = text.replace("max: 1}", "max: 1, on_failed: keep}")
+    ended = curate("run", tmp_path / "short", *run_args(write_recipe(tmp_path, kept), out), "--no-export")
+    assert (ended.status, ended.err) == (0, "")
+
+
+def test_a_run_in_which_all_was_dropped_is_one(tmp_path, bucket, recipe):
+    args = [*run_args(recipe, tmp_path / "c"), "--set", "select.conditions.contrast.min=2", "--no-export"]
+    ended = curate("run", bucket / "a.mp4", *args)
+    assert (ended.status, ended.err) == (0, "")

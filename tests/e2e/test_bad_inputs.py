@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from bad_inputs_kit import FILES, KEPT, ROWS, check_input, check_refused, every_row, row
+from bad_inputs_kit import FILES, KEPT, ROWS, check_input, check_refused, every_row, matches, row
 from cli_kit import curate, good_video, run_args, tables, verdicts, write_recipe
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -335,6 +335,8 @@ def test_every_input_fails(tmp_path, recipe, corpus):
         (folder / f"{name}.mp4").touch()
     ended = curate("run", folder, *run_args(recipe, corpus))
     assert ended.status == row("Every input fails").status
+    said = row("Every input fails").sees.split("says last: ")[1].strip("`")
+    assert matches(said, ended.err.removesuffix("\n"), CORPUS=corpus)
     reason = ("failed", row("Every input fails").said)
     assert verdicts(corpus) == {"a.mp4": reason, "b.mp4": reason}
     assert curate("verify", corpus).status == 0
@@ -355,6 +357,10 @@ def test_every_row_of_the_tables_has_its_test():
         "A source or mirror with " + "another file under a model's name",
         "Weights that are " + "damaged",
         "No room for a " + "model",
+        "Packages that are " + "not installed",
+        "No GPU where a stage " + "insists on one",
+        "A key that is " + "not set",
+        "Another model on a " + "worker",
     }
     assert {name for name in ROWS if name not in FILES.values() and f'"{name}"' not in source} == elsewhere
     assert len(ROWS) > 50

@@ -26,7 +26,11 @@ from svd_kit import (
     unfit_captions,
 )
 
+from curate.shards.reader import ShardSet
+from curate.storage import Place
 from curate.testing.footage import moving_texture, text_card, write_video
+from curate.train.data.catalogue import Catalogue
+from curate.train.data.config import SVD_CAPTIONS, DataConfig
 
 pytestmark = pytest.mark.ray
 
@@ -97,6 +101,23 @@ def test_the_funnel_has_the_papers_axes_and_what_independent_ones_would_keep(don
     told = curate("select", done)
     assert "expected if they were independent" in told.out
     assert told.status == 0
+
+
+def test_a_trainer_finds_the_papers_three_captions_in_the_shards(done):
+    """A column of the weights that no shard has would never be drawn, and nobody would notice."""
+    assert curate("select", done, "--name", "all", "--set", "select.conditions=[]").status == 0
+    small = "{short_sides_px: [64], multiple_px: 32, frames: [8]}"
+    args = ["--selection", "all", "--set", f"export.buckets={small}", "--set", "export.preset=ultrafast"]
+    ended = curate("export", done, *args)
+    assert ended.status == 0, ended.err
+    shards = ShardSet.open(Place(str(done / "shards" / "all")))
+    buckets = {"short_sides_px": (64,), "multiple_px": 32, "frames": (8,)}
+    config = DataConfig.model_validate({"buckets": buckets, "batch": 1, "captions": SVD_CAPTIONS, "on_empty": "report"})
+    assert Catalogue.read(shards, config).n_clips == shards.index.n_clips > 10
+    cells = {column: cells_of(done, column.removesuffix(".caption")) for column in SVD_CAPTIONS}
+    for sample in shards.samples():
+        for column, rows in cells.items():
+            assert sample.facts[column] == rows[sample.clip_id]["caption"] != ""
 
 
 def test_ray_gives_the_same_cells(done, bucket, tmp_path):

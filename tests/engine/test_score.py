@@ -6,23 +6,31 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from engine_kit import Double, Luma, LumaConfig, Picky, PickyConfig, all_cells, gate, pipeline, run
+from engine_kit import (
+    Double,
+    Luma,
+    LumaConfig,
+    Picky,
+    PickyConfig,
+    all_cells,
+    gate,
+    grey,
+    open_clips,
+    pipeline,
+    run,
+    scored,
+)
 
 from curate.config import Config
-from curate.engine.pipeline import Pipeline
-from curate.engine.score import OpenClip, Scorer, ViewKeys
+from curate.engine.score import Scorer, ViewKeys
 from curate.errors import MissingModelError
-from curate.records import Cell, Clip, Outcome, SourceFacts, Span
+from curate.records import Outcome
 from curate.stage import ClipItem, ClipStage, Column, Resources
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
-from curate.view import View, ViewSpec
-
-BASE = Fraction(1, 25)
-FACTS = SourceFacts.from_cell(dict.fromkeys(SourceFacts.__dataclass_fields__, 0) | {"time_base": "1/25"})
+from curate.view import ViewSpec
 
 
 class Unready(ClipStage[Config]):
@@ -61,33 +69,6 @@ class Counting(Luma):
     def score_batch(self, items):
         self.batches.append(len(items))
         return super().score_batch(items)
-
-
-def open_clips(pipe: Pipeline, n: int = 4, missing: frozenset[str] | None = None) -> list[OpenClip]:
-    """Clips with a grey picture each, brighter from clip to clip."""
-    keys = ViewKeys(pipe.steps)
-    clips = [Clip.of_span("d" * 64, 0, BASE, Span(25 * i, 25 * i + 25)) for i in range(n)]
-    return [
-        OpenClip(clip, FACTS, {key: grey(10 * i) for key in keys.specs}, missing or pipe.requested)
-        for i, clip in enumerate(clips)
-    ]
-
-
-def grey(level: int) -> View:
-    return View(np.full((1, 18, 32), level, np.uint8), np.zeros(1, np.int64), BASE, np.zeros(1, np.int64))
-
-
-def scored(pipe: Pipeline, clips: list[OpenClip], attempts=None, scorer=None) -> dict[str, dict[str, Cell]]:
-    """Cells by stage and clip, in the order in which they came."""
-    found: dict[str, dict[str, Cell]] = {}
-
-    def emit(step, cell):
-        assert cell.key not in found.setdefault(step.stage.name, {})
-        found[step.stage.name][cell.key] = cell
-
-    scorer = scorer or Scorer(pipe.group(0), ViewKeys(pipe.steps))
-    scorer.score(clips, attempts or {}, emit)
-    return found
 
 
 def luma() -> Luma:

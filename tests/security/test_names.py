@@ -243,7 +243,7 @@ def test_a_file_that_failed_and_is_a_link_by_now_is_not_read_by_retry(tmp_path):
     bucket, out = tmp_path / "bucket", tmp_path / "corpus"
     bucket.mkdir()
     (bucket / "a.mp4").write_bytes(b"no video" * 99)
-    assert curate("run", bucket, *run_args(write_recipe(tmp_path), out)).status == 0
+    assert curate("run", bucket, *run_args(write_recipe(tmp_path), out)).status == 3
     make_link(bucket / "a.mp4")
     ended = curate("retry", out, "--engine", "inline")
     assert "failed again" in ended.out

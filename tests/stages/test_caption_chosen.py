@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from curate.engine.pipeline import build_pipeline
 from curate.errors import ConfigError
+from curate.recipe import build, parse_recipe
 from curate.records import Outcome
 from curate.stage import ClipStage, Column
 from curate.stages.caption.base import CaptionStage
@@ -111,7 +112,7 @@ class Similarity(ClipStage):
         return {name: [0.1] * 3 for name in ("coca", "vblip", "fused")}
 
 
-def captioners(fused=None, **chosen):
+def captioners(fused=None, /, **chosen):
     first = [Probe(Probe.config_type()), Cut(CutConfig()), Coca(Coca.config_type()), Vblip(Coca.config_type())]
     fused_stage = FusedCaption(FusedConfig(**fused or {}))
     return [*first, fused_stage, Similarity(Similarity.config_type()), ChosenCaption(ChosenConfig(**chosen))]
@@ -140,3 +141,59 @@ def test_another_caption_that_is_read_gives_another_fingerprint():
 def test_a_caption_that_stands_nowhere_above_is_named():
     with pytest.raises(ConfigError, match=r"caption\.nobody"):
         build_pipeline(captioners({"captions": ("caption.nobody",)}))
+
+
+class Mute(CaptionStage):
+    """Writes words, but not which frames they are of."""
+
+    name = "mute"
+    version = 1
+    columns = CaptionStage.columns[:1]
+    reads_pixels = False
+
+    def score(self, item):
+        return {"caption": "a dog"}
+
+
+@pytest.mark.parametrize(
+    ("fused", "chosen", "words"),
+    [
+        (
+            {"captions": ("mute",)},
+            {},
+            r"caption\.fused\.captions: 'mute' writes no 'frames'\. Name stages that caption",
+        ),
+        ({}, {"fused": "caption.coca"}, r"caption\.chosen\.fused: 'caption\.coca' writes no 'marked'\. Name"),
+        ({}, {"captions": ("mute",)}, r"caption\.chosen\.captions: 'mute' writes no 'frames'\. Name stages that"),
+        (
+            {},
+            {"captions": ("caption.vblip", "caption.other")},
+            r"caption\.chosen\.similarity: 'clip\.similarity' says nothing of caption\.other\. "
+            r"Add caption\.other to clip\.similarity\.captions, or set caption\.chosen\.similarity=null",
+        ),
+        ({}, {"similarity": "caption.coca"}, r"'caption\.coca' says nothing of caption\.coca, caption\.vblip"),
+    ],
+)
+def test_stages_that_write_something_else_are_refused_with_the_key_to_change(fused, chosen, words):
+    class Other(Coca):
+        name = "caption.other"
+        version = 1
+
+    first = captioners(fused, **chosen)
+    with pytest.raises(ConfigError, match=words):
+        build_pipeline([*first[:2], Mute(Mute.config_type()), Other(Coca.config_type()), *first[2:]])
+
+
+def test_a_caption_without_similarity_may_be_chosen_where_none_is_asked_for():
+    stages = captioners(captions=("caption.vblip",), similarity=None)
+    assert build_pipeline(stages).requested >= {"caption.chosen"}
+
+
+def test_captions_of_a_stage_that_measures_movement_are_refused():
+    text = """
+    name: x
+    stages: [probe, cut, motion, caption.fused: {captions: [motion]}]
+    select: {name: x, dedup: {method: none}}
+    """
+    with pytest.raises(ConfigError, match=r"caption\.fused\.captions: 'motion' writes no 'caption' and no 'frames'"):
+        build(parse_recipe(text, "test"))

@@ -16,11 +16,12 @@ from PIL import Image
 from tiny_models import COCA_END, COCA_SETTINGS, tiny_coca
 
 from curate.config import parse_config
-from curate.errors import ConfigError, ModelFileError, StageError
+from curate.errors import ConfigError, MissingModelError, ModelFileError, StageError
 from curate.records import Clip, Outcome, Span
 from curate.stages.caption.base import frames_digest
 from curate.stages.caption.beams import Limits, search
-from curate.stages.caption.coca import CocaCaption, CocaConfig
+from curate.stages.caption.coca import CocaCaption, CocaConfig, CocaSettings
+from curate.weights.cards import card_settings
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "coca_vectors.json").read_text())["cases"]
 MODEL = "coca-vit-l-14"
@@ -224,10 +225,24 @@ def test_the_middle_frame_at_the_models_size():
 
 
 def test_more_words_than_the_model_reads():
-    with pytest.raises(ConfigError, match="reads 40 at most"):
+    with pytest.raises(
+        ConfigError,
+        match=r"caption\.coca\.max_tokens: is 41, .* reads 40 tokens at most. Set caption\.coca\.max_tokens=40 or less",
+    ):
         made(max_tokens=41)
     with pytest.raises(ConfigError, match="min_tokens must be below max_tokens"):
         parse_config(CocaConfig, {"max_tokens": 5}, "stages.caption.coca")
+
+
+def test_more_words_than_its_card_says_are_refused_before_the_model_is_there(kit, folder):
+    kit.add("said", folder / f"seed-{SEEDS[0]}", {**COCA_SETTINGS, "context_tokens": 20})
+    with pytest.raises(ConfigError, match=r"Set caption\.coca\.max_tokens=20 or less"):
+        CocaCaption(CocaConfig(model="said"))
+    CocaCaption(CocaConfig(model="said", max_tokens=20))
+    assert {card_settings(name, CocaSettings).context_tokens for name in ("coca-vit-b-32", "coca-vit-l-14")} == {
+        None,
+        76,
+    }
 
 
 def test_both_forms_of_weights_say_the_same(kit, folder, stage, items):
@@ -259,15 +274,33 @@ def broken(folder, how):
         config["model_cfg"]["vision_cfg"]["layers"] = 3
     elif how == "no captioner":
         del config["model_cfg"]["multimodal_cfg"]
+    elif how == "texts on a hub":
+        config["model_cfg"]["text_cfg"]["hf_model_name"] = "some/one"
+    elif how == "pictures on a hub":
+        config["model_cfg"]["vision_cfg"]["timm_model_name"] = "hf-hub:some/one"
+    elif how == "other tokens":
+        config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "some/one"
     (made / "open_clip_config.json").write_text(json.dumps(config))
     return made
 
 
-@pytest.mark.parametrize("how", ["code", "no weights", "cut off", "other weights", "no captioner"])
+BROKEN = {
+    "code": "tensors alone",
+    "no weights": "holds none of",
+    "cut off": "cannot make a model",
+    "other weights": "cannot make a model",
+    "no captioner": "cannot make a model",
+    "texts on a hub": "lies on a hub",
+    "pictures on a hub": "lies on a hub",
+    "other tokens": "no tokenizer that can be read",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
 def test_folders_of_something_else(kit, folder, how):
     name = how.replace(" ", "-")
     kit.add(name, broken(folder, how), COCA_SETTINGS)
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError, match=BROKEN[how]):
         made(model=name)
     assert not (folder / "canary").exists()
 
@@ -280,7 +313,7 @@ def test_a_card_without_the_size(kit, folder):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(ConfigError, match=r"pip install 'curate-video\[captions\]'"):
+    with pytest.raises(MissingModelError, match=r"open_clip .*pip install 'curate-video\[clip\]'"):
         made()
 
 

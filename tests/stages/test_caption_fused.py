@@ -268,6 +268,18 @@ def test_what_the_model_is_told_decides_the_fingerprint(tiny):
     endpoint = {"url": "http://127.0.0.1/v1", "model": "m"}
     assert fingerprint(endpoint=endpoint) == fingerprint(endpoint={**endpoint, "api_key_env": "K", "retries": 1})
     assert fingerprint(endpoint=endpoint) != fingerprint(endpoint={**endpoint, "model": "n"})
+    assert fingerprint(endpoint=endpoint) != fingerprint(endpoint={**endpoint, "max_tokens": 9})
+
+
+def test_what_would_run_on_the_worker_decides_nothing_where_an_endpoint_answers(tiny):
+    def fingerprint(**config):
+        return FusedCaption(FusedConfig.model_validate(config)).fingerprint({})
+
+    endpoint = {"endpoint": {"url": "http://127.0.0.1/v1", "model": "m"}}
+    changed = ({"max_tokens": 9}, {"dtype": "bfloat16"}, {"device": "cuda"}, {"gpus": 0.5}, {"batch_size": 2})
+    assert {fingerprint(**endpoint, **config) for config in changed} == {fingerprint(**endpoint)}
+    assert fingerprint(model="tiny", max_tokens=9) != fingerprint(model="tiny")
+    assert fingerprint(model="tiny", dtype="bfloat16") != fingerprint(model="tiny")
 
 
 def test_weights_that_are_not_here_are_named(monkeypatch, tmp_path):

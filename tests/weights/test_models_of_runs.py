@@ -10,8 +10,8 @@ from cli_kit import curate
 from job_kit import do
 from model_kit import ModelKit
 
+from curate.engine.ready import check_models
 from curate.errors import MissingModelError
-from curate.job import check_models
 from curate.recipe import Recipe, build, parse_recipe
 from curate.stages import registry
 from curate.tables import Corpus

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from curate.stage import ClipStage, Column, ConfigT
+from curate.errors import ConfigError
+from curate.stage import ClipStage, Column, ConfigT, Stage
 from curate.view import View
 
 CAPTION = Column("caption", pa.string(), "", "one English sentence or two")
 FRAMES = Column("frames", pa.string(), "", "digest of the frames that the captioner saw, 32 hex digits")
+
+_CAPTIONERS = "Name stages that caption clips, such as `caption.coca`"
 
 
 class CaptionStage(ClipStage[ConfigT]):
     """A stage whose cell holds ``caption`` and ``frames``. Its name is ``caption.`` and the captioner's own."""
 
     columns: ClassVar[tuple[Column, ...]] = (CAPTION, FRAMES)
+
+
+def check_captions(
+    above: Mapping[str, Stage[Any]], names: Sequence[str], key: str, *more: str, fix: str = _CAPTIONERS
+) -> None:
+    """ConfigError, naming the ``key`` of the recipe, unless each stage writes `caption`, `frames` and ``more``."""
+    for name in names:
+        lacks = sorted({CAPTION.name, FRAMES.name, *more} - {column.name for column in above[name].columns})
+        if lacks:
+            raise ConfigError(f"{name!r} writes no {' and no '.join(map(repr, lacks))}", subject=key, fix=fix)
 
 
 def frames_digest(view: View) -> str:

@@ -13,10 +13,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Config
-from curate.errors import StageError
-from curate.stage import ClipItem, Column, Resources
-from curate.stages.caption.base import CaptionStage
+from curate.errors import ConfigError, StageError
+from curate.stage import ClipItem, Column, Resources, Stage
+from curate.stages.caption.base import CaptionStage, check_captions
 from curate.stages.caption.fused import CAPTIONERS
+
+_FUSERS = "Name the stage that makes one sentence of several, such as `caption.fused`"
 
 
 class ChosenConfig(Config):
@@ -48,6 +50,22 @@ class ChosenCaption(CaptionStage[ChosenConfig]):
     def __init__(self, config: ChosenConfig) -> None:
         super().__init__(config)
         self.reads = (config.fused, *config.captions, *([config.similarity] if config.similarity else []))
+
+    def check_reads(self, above: Mapping[str, Stage[Any]]) -> None:
+        """ConfigError unless the fused sentence can be marked, and the single captions have similarities to go by."""
+        config = self.config
+        check_captions(above, [config.fused], f"{self.name}.fused", "marked", fix=_FUSERS)
+        check_captions(above, config.captions, f"{self.name}.captions")
+        if config.similarity is None:
+            return
+        compared = {column.name for column in above[config.similarity].columns}
+        absent = [name for name in config.captions if own_name(name) not in compared]
+        if absent:
+            raise ConfigError(
+                f"{config.similarity!r} says nothing of {', '.join(absent)}",
+                subject=f"{self.name}.similarity",
+                fix=f"Add {', '.join(absent)} to {config.similarity}.captions, or set {self.name}.similarity=null",
+            )
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """The caption that is taken; StageError when the sentence is marked and every single caption is empty."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 
 from curate.config import Config
 from curate.errors import ConfigError, ModelFileError
 from curate.stages.caption.beams import Limits, search
-from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.stages.caption.local import LocalCaptioner, LocalConfig
+from curate.stages.openclip import PACKAGES, load_model, load_tokenizer, load_transform
 from curate.view import ViewSpec
 from curate.weights.cards import card_settings
 from curate.weights.store import folder_of
@@ -21,14 +20,13 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, SafetensorError)
-"""What open_clip raises for folders that hold something else; with ``weights_only`` no pickle runs anything."""
-
 
 class CocaSettings(Config):
-    """What the card says. ``image_px``: side of the square that the network sees."""
+    """What the card says. ``image_px``: side of the square that the network sees; ``context_tokens``: the longest text
+    that it reads, left out only where a text that is too long may be found out on the worker."""
 
     image_px: Annotated[int, Field(ge=8)]
+    context_tokens: Annotated[int, Field(ge=4)] | None = None
 
 
 class CocaConfig(LocalConfig):
@@ -55,6 +53,11 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
     name = "caption.coca"
     version = 1
     config_type = CocaConfig
+    packages = PACKAGES
+
+    def __init__(self, config: CocaConfig) -> None:
+        super().__init__(config)
+        self._check_length(card_settings(config.model, CocaSettings).context_tokens)
 
     def views(self) -> Mapping[str, ViewSpec]:
         """The middle frame, its short side as the model takes it."""
@@ -67,20 +70,27 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
 
         ModelFileError where the folder holds another model, ConfigError where ``max_tokens`` is beyond it.
         """
-        open_clip = extra_module("open_clip", self.name)
         folder = folder_of(self.config.model)
         self._device, self._dtype = device, dtype
-        self._model = _loaded(open_clip, folder, device, str(dtype).removeprefix("torch."))
-        if self.config.max_tokens > self._model.context_length:
-            raise ConfigError(
-                f"max_tokens is {self.config.max_tokens}, the model reads {self._model.context_length} at most",
-                subject=f"stages.{self.name}",
-            )
-        preprocess = open_clip.transform.PreprocessCfg(**self._model.visual.preprocess_cfg)
-        self._transform = open_clip.transform.image_transform_v2(preprocess, is_train=False)
-        self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        self._model = load_model(folder, device, dtype, pure=True)
+        import open_clip
+
+        if not isinstance(self._model, open_clip.CoCa):
+            raise ModelFileError("is no CoCa", subject=self.config.model)
+        self._check_length(self._model.context_length)
+        self._transform = load_transform(self._model.visual)
+        self._tokenizer = load_tokenizer(folder)
         if not isinstance(self._tokenizer, open_clip.SimpleTokenizer):
             raise ModelFileError("asks for another tokenizer than open_clip's own", subject=self.config.model)
+
+    def _check_length(self, context_tokens: int | None) -> None:
+        """ConfigError where the model cannot read as many tokens as it may write."""
+        if context_tokens is not None and self.config.max_tokens > context_tokens:
+            raise ConfigError(
+                f"is {self.config.max_tokens}, {self.config.model!r} reads {context_tokens} tokens at most",
+                subject=f"{self.name}.max_tokens",
+                fix=f"Set {self.name}.max_tokens={context_tokens} or less",
+            )
 
     def pixels(self, clips: Sequence[np.ndarray]) -> torch.Tensor:
         """(clips, 3, image_px, image_px) of middle frames, uint8 (1, height, width, 3) each."""
@@ -116,17 +126,3 @@ class CocaCaption(LocalCaptioner[CocaConfig]):
                 return model(None, ids.to(self._device), output_labels=False, **seen)["logits"][:, -1]
 
             return search(logits_of, len(pixels_b3hw), limits)
-
-
-def _loaded(open_clip: Any, folder: str, device: torch.device, dtype: str) -> Any:
-    """The CoCa of a folder, ready to run."""
-    precision = {"float32": "fp32", "bfloat16": "pure_bf16", "float16": "pure_fp16"}[dtype]
-    try:
-        model = open_clip.create_model(
-            f"local-dir:{folder}", precision=precision, device=device, require_pretrained=True, weights_only=True
-        )
-    except _BROKEN as error:
-        raise ModelFileError(f"cannot be loaded by open_clip: {error}", subject=folder) from error
-    if not isinstance(model, open_clip.CoCa):
-        raise ModelFileError("is no CoCa", subject=folder)
-    return model.eval()

@@ -20,9 +20,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from curate.config import Config
-from curate.errors import ConfigError, CurateError, EndpointError, EndpointUnavailableError, MissingModelError
+from curate.errors import ConfigError, CurateError, EndpointError, EndpointUnavailableError
+from curate.packages import needed, of_extra
 from curate.redaction import redacted
 from curate.stages.caption.chat import Answer, Chat
+
+PACKAGES = of_extra("endpoint", "openai")
+(_OPENAI,) = PACKAGES
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -91,6 +95,15 @@ class EndpointConfig(Config):
             )
         return found
 
+    def check_key(self, stage: str) -> None:
+        """ConfigError where the variable of the key is not set here; for machines whose workers run on them too."""
+        if self.api_key_env and not os.environ.get(self.api_key_env):
+            raise ConfigError(
+                f"the environment variable {self.api_key_env} is not set",
+                subject=f"{stage}.endpoint.api_key_env",
+                fix="Set it to the endpoint's key, or leave `api_key_env` out where the endpoint wants none",
+            )
+
 
 class _Message(BaseModel):
     content: Annotated[str, Field(pattern=r"\S")]
@@ -126,7 +139,7 @@ class Endpoint:
     """A client of one endpoint, made on the worker. Its network runs in a thread of its own."""
 
     def __init__(self, config: EndpointConfig) -> None:
-        openai = _openai()
+        openai = needed(_OPENAI)
         self._config = config
         self._key = config.key()
         # Without these the client would send what it finds in variables meant for another service.
@@ -185,7 +198,7 @@ class Endpoint:
         )
 
     async def _attempt(self, chat: Chat) -> Answer:
-        openai = _openai()
+        openai = needed(_OPENAI)
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 raw = await self._client.chat.completions.with_raw_response.create(
@@ -251,13 +264,3 @@ def _retry_after_s(value: str) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return 0.0
-
-
-def _openai() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingModelError(
-            "the client of chat endpoints is not installed", fix="Run `pip install 'curate-video[endpoint]'`"
-        ) from error
-    return openai

@@ -16,14 +16,16 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
-from curate.stage import ClipItem, Column, Resources, only
-from curate.stages.caption.base import CaptionStage, tidy
+from curate.stage import ClipItem, Column, Resources, Stage, only
+from curate.stages.caption.base import CaptionStage, check_captions, tidy
 from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
+from curate.stages.caption.endpoint import PACKAGES as CLIENT
 from curate.stages.caption.endpoint import Endpoint, EndpointConfig
 from curate.stages.caption.llm import LocalModel
 from curate.stages.caption.words import invented
 from curate.stages.nets import NetConfig, net_resources
 from curate.weights.cards import load_card
+from curate.weights.gguf import PACKAGES
 
 CAPTIONERS = ("caption.coca", "caption.vblip")
 """The paper's two, in its order: CoCa came out first in its comparison (E.2.2)."""
@@ -72,6 +74,11 @@ class FusedConfig(NetConfig):
     max_caption_chars: Annotated[int, Field(ge=20, le=10_000)] = 400
     max_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
 
+    def deciding(self) -> dict[str, Any]:
+        """As for any network; where an endpoint answers, nothing of what would run on the worker."""
+        unused = {"device", "dtype", "max_tokens"} if self.endpoint else set[str]()
+        return {key: value for key, value in super().deciding().items() if key not in unused}
+
     @field_validator("captions")
     @classmethod
     def _each_once(cls, captions: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,9 +115,20 @@ class FusedCaption(CaptionStage[FusedConfig]):
         super().__init__(config)
         self.reads = config.captions
         if config.endpoint:
+            self.packages = CLIENT
             self.resources = Resources(cpus=0.3, batch_size=4 * config.endpoint.concurrency, pool=True)
         else:
+            self.packages = PACKAGES
             self.resources = net_resources(config, [config.model or _MODEL])
+
+    def check_reads(self, above: Mapping[str, Stage[Any]]) -> None:
+        """ConfigError unless every stage that it reads writes a caption tied to its frames."""
+        check_captions(above, self.config.captions, f"{self.name}.captions")
+
+    def check_environment(self) -> None:
+        """ConfigError when the variable that is to hold the endpoint's key is not set."""
+        if self.config.endpoint:
+            self.config.endpoint.check_key(self.name)
 
     def model_digests(self) -> Mapping[str, str]:
         """The language model's files, where it runs on the worker."""

@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from curate.errors import CurateError, MissingModelError, ModelFileError, StageError
+from curate.errors import CurateError, ModelFileError, StageError
+from curate.packages import needed
 from curate.stages.caption.chat import Answer, Chat
 from curate.stages.nets import NetConfig, place
-from curate.weights.gguf import transformers_folder
+from curate.weights.gguf import PACKAGES, transformers_folder
 
 _STEP_TOKENS = 64
 
@@ -102,12 +103,10 @@ def _parts(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _loaded(card: str, dtype: Any) -> tuple[Any, Any]:
-    try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise MissingModelError(
-            "transformers is not installed", subject=card, fix="Run `pip install 'curate-video[llm]'`"
-        ) from error
+    for package in PACKAGES:
+        needed(package)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     folder = transformers_folder(card)
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from curate.errors import ConfigError, CurateError, StageError
+from curate.errors import CurateError, StageError
 from curate.stage import ClipItem, Column
 from curate.stages.caption.base import CaptionStage, frames_digest, tidy
 from curate.stages.nets import NetConfig, NetStage, net_resources
@@ -89,15 +88,3 @@ def _said(text: str, frames: str, item: ClipItem) -> Mapping[str, Any] | CurateE
     if not text:
         return StageError("the captioner said nothing", subject=item.clip.clip_id)
     return {"caption": text, "frames": frames}
-
-
-def extra_module(module: str, stage: str) -> Any:
-    """A package of the extra ``captions``; ConfigError with the command that installs it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"the package {module!r} cannot be imported: {error}",
-            subject=f"stages.{stage}",
-            fix="Run `pip install 'curate-video[captions]'`",
-        ) from error

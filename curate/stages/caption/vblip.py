@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from curate.config import Config
-from curate.stages.caption.local import LocalCaptioner, LocalConfig, extra_module
+from curate.packages import needed, of_extra
+from curate.stages.caption.local import LocalCaptioner, LocalConfig
 from curate.view import ViewSpec
 from curate.weights.cards import card_settings
 from curate.weights.store import folder_of
@@ -16,6 +17,9 @@ from curate.weights.store import folder_of
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+
+(_TRANSFORMERS,) = of_extra("captions", "transformers")
 
 
 class VblipSettings(Config):
@@ -48,6 +52,7 @@ class VblipCaption(LocalCaptioner[VblipConfig]):
     name = "caption.vblip"
     version = 1
     config_type = VblipConfig
+    packages = (_TRANSFORMERS,)
 
     def views(self) -> Mapping[str, ViewSpec]:
         """Frames spread evenly over the clip, both ends included, as in training."""
@@ -58,7 +63,7 @@ class VblipCaption(LocalCaptioner[VblipConfig]):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Model, tokenizer and preprocessing from a folder of `transformers`."""
-        extra_module("transformers", self.name)
+        needed(_TRANSFORMERS)
         from curate.stages.caption import video_blip
 
         self._device, self._dtype = device, dtype

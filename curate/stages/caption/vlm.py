@@ -15,7 +15,7 @@ from curate.errors import CurateError, StageError
 from curate.stage import ClipItem, Column, Resources, only
 from curate.stages.caption.base import CaptionStage, frames_digest
 from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
-from curate.stages.caption.endpoint import Endpoint, EndpointConfig
+from curate.stages.caption.endpoint import PACKAGES, Endpoint, EndpointConfig
 from curate.view import MASTER_SHORT_SIDE_PX, View, ViewSpec
 
 _PROMPT = (
@@ -42,6 +42,7 @@ class VlmCaption(CaptionStage[VlmConfig]):
     name = "caption.vlm"
     version = 1
     config_type = VlmConfig
+    packages = PACKAGES
     columns: ClassVar[tuple[Column, ...]] = (*CaptionStage.columns, *ANSWER_COLUMNS)
 
     def __init__(self, config: VlmConfig) -> None:
@@ -52,6 +53,10 @@ class VlmCaption(CaptionStage[VlmConfig]):
         """The frames that are shown."""
         points = tuple((number + 0.5) / self.config.frames for number in range(self.config.frames))
         return {"shown": ViewSpec(points=points, short_side_px=self.config.short_side_px)}
+
+    def check_environment(self) -> None:
+        """ConfigError when the variable that is to hold the key is not set."""
+        self.config.endpoint.check_key(self.name)
 
     def setup(self) -> None:
         """Connect; EndpointUnavailableError when the key is not set, MissingModelError without the client."""
@@ -76,10 +81,7 @@ class VlmCaption(CaptionStage[VlmConfig]):
         return {"caption": caption, "frames": frames_digest(item.views["shown"]), **answer.values()}
 
     def _chat(self, item: ClipItem) -> Chat | CurateError:
-        try:
-            view = item.views["shown"]
-        except StageError as error:
-            return error
+        view = item.views["shown"]
         if not len(view.frames):
             return StageError("the clip gave no frame", subject=item.clip.clip_id)
         pictures = [{"type": "image_url", "image_url": {"url": url}} for url in self._pictures(view)]

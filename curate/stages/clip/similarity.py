@@ -18,6 +18,7 @@ from curate.errors import ConfigError, ModelFileError, StageError
 from curate.stage import ClipItem, Column, Stage
 from curate.stages.clip.card import FRAMES, clip_settings
 from curate.stages.nets import NetConfig, NetStage, net_resources
+from curate.stages.openclip import PACKAGES
 from curate.weights.cards import load_card
 from curate.weights.store import folder_of
 
@@ -60,6 +61,7 @@ class ClipSimilarity(NetStage[SimilarityConfig]):
     name = "clip.similarity"
     version = 1
     config_type = SimilarityConfig
+    packages = PACKAGES
     reads_pixels = False
     reads = (_CLIP, *SimilarityConfig().captions)
     columns = _columns(SimilarityConfig().captions)

@@ -12,6 +12,7 @@ from curate.errors import ModelFileError, StageError
 from curate.stage import ClipItem, Column
 from curate.stages.clip.card import FRAMES, POINTS, clip_settings
 from curate.stages.nets import NetConfig, NetStage, net_resources
+from curate.stages.openclip import PACKAGES
 from curate.view import ViewSpec
 from curate.weights.cards import load_card
 from curate.weights.store import folder_of
@@ -32,6 +33,7 @@ class Clip(NetStage[ClipConfig]):
     name = "clip"
     version = 1
     config_type = ClipConfig
+    packages = PACKAGES
     columns: ClassVar[tuple[Column, ...]] = tuple(
         Column(frame, pa.list_(pa.float16()), "", f"embedding of the {frame} frame, of length 1") for frame in FRAMES
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from curate.errors import MissingModelError
+from curate.packages import needed, of_extra
 from curate.stages.nets import NetConfig, place
 from curate.weights.loading import load_state
 from curate.weights.store import path_of
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 CARD = "craft"
+PACKAGES = of_extra("craft", "easyocr")
+(_EASYOCR,) = PACKAGES
 _FILE = "craft_mlt_25k.pth"
 _LINES = (0.1, 0.5, 0.5, 0.5, 0.1)
 """How words are joined to lines (slope, differences in middle and height, gap, margin): the defaults of
@@ -61,15 +63,10 @@ class Craft:
         """Load the network; MissingModelError without the package or the weights."""
         import torch
 
-        try:
-            from easyocr.craft import CRAFT
-            from easyocr.detection import copyStateDict
-        except ModuleNotFoundError as error:
-            raise MissingModelError(
-                f"CRAFT needs the package {error.name!r}, which is not installed",
-                subject="text",
-                fix="Run `pip install 'curate-video[craft]'`",
-            ) from error
+        needed(_EASYOCR)
+        from easyocr.craft import CRAFT
+        from easyocr.detection import copyStateDict
+
         self._device, self._dtype = place(self.config)
         self._size = _FRAMES_A_CLIP * self.config.batch_size if self._device.type == "cuda" else self.cpu_frames
         with torch.device("meta"):  # its constructor would fill 138 million numbers that nobody reads

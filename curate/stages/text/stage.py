@@ -25,6 +25,7 @@ from curate.view import ViewSpec
 from curate.weights.cards import load_card
 
 _ENDS = (0.0, 0.5, 1.0)
+_PPOCR_KEYS = {"min_probability", "core_probability", "unclip_ratio"}
 _CARDS = {"ppocr": ppocr.CARD, "craft": craft.CARD}
 
 
@@ -43,6 +44,11 @@ class TextConfig(Config):
     core_probability: Annotated[float, Field(gt=0, lt=1)] = 0.3
     unclip_ratio: Annotated[float, Field(gt=0)] = 1.6
     craft: CraftConfig = CraftConfig()
+
+    def deciding(self) -> dict[str, Any]:
+        """The keys of the detector that is used; of PP-OCR's results, which were there first, its name is no part."""
+        unused = _PPOCR_KEYS if self.detector == "craft" else {"detector", "craft"}
+        return {key: value for key, value in super().deciding().items() if key not in unused}
 
 
 class Detector(Protocol):
@@ -74,6 +80,7 @@ class Text(ClipStage[TextConfig]):
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config)
         if config.detector == "craft":
+            self.packages = craft.PACKAGES
             self.resources = net_resources(config.craft, [craft.CARD])
 
     def views(self) -> Mapping[str, ViewSpec]:
@@ -83,13 +90,6 @@ class Text(ClipStage[TextConfig]):
     def model_digests(self) -> Mapping[str, str]:
         """The detector's weights."""
         return load_card(_CARDS[self.config.detector]).digests()
-
-    def identity(self) -> dict[str, Any]:
-        """As for any stage; PP-OCR's results, which were there first, do not depend on the other detector's keys."""
-        whole = super().identity()
-        if self.config.detector == "ppocr":
-            whole["config"] = {key: value for key, value in whole["config"].items() if key not in {"detector", "craft"}}
-        return whole
 
     def setup(self) -> None:
         """Load the detector, one thread."""
