@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from curate.train.conditioning import Conditions
 from curate.train.network import SpatioTemporalUNet, UNetNetwork
 from curate.train.recipe import Precision
+from curate.train.recompute import recompute_units
 
 __all__ = ["ClipShape", "Encoding", "Held", "encoding", "forward_flops", "held", "meta_unet", "weight_bytes"]
 
@@ -210,21 +211,19 @@ class Held:
 def held(
     unet: SpatioTemporalUNet, clip: ClipShape, batch: int, precision: Precision, *, checkpointing: bool = False
 ) -> Held:
-    """What a forward and backward pass of ``batch`` clips holds; ``unet`` from `meta_unet`, trainable as it will be."""
+    """What a forward and backward pass of ``batch`` clips holds; ``unet`` from `meta_unet`, trainable as it will be.
+
+    ``checkpointing`` changes the network as `recompute_units` does.
+    """
     learning = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.grad = torch.empty_like(parameter)
     gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
     alive = _Alive([*unet.parameters(), *gradients])
-
     like_gpus = _LikeGpus(alive.is_copy if precision == "bfloat16" else None)
     if checkpointing:
         # The backward pass leaves modes of this kind, so what it computes again must enter this one.
-        unet.enable_gradient_checkpointing(
-            partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), like_gpus))
-        )
-    else:
-        unet.disable_gradient_checkpointing()
+        recompute_units(unet, partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), like_gpus)))
     with alive:
         with like_gpus:
             loss = _pass(unet.train(), clip, batch).float().square().mean()

@@ -116,6 +116,12 @@ def summing(network: nn.Module, *, last: bool) -> Iterator[None]:
     yield
 
 
+def forget_gathered(network: nn.Module) -> None:
+    """Let go of what FSDP gathered for a forward pass: without a backward pass it would be used again."""
+    if isinstance(network, FSDPModule):
+        network.reshard()
+
+
 def plain(network: nn.Module) -> nn.Module:
     """The network without DDP's wrapping."""
     return network.module if isinstance(network, DistributedDataParallel) else network

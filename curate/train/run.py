@@ -43,6 +43,7 @@ from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, start
 from curate.train.plan import step_flops
 from curate.train.recipe import TrainRecipe
+from curate.train.recompute import recompute_units
 from curate.train.step import Report, Step
 from curate.train.validation import Validation
 
@@ -174,7 +175,7 @@ class _Run:
         unet.train()
         self._parts.encoders.to(world.device)
         if recipe.run.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
+            recompute_units(unet)
         if recipe.run.attention == "xformers":
             unet.enable_xformers_memory_efficient_attention()
         if recipe.run.compile:

@@ -18,7 +18,7 @@ from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.order import Position
 from curate.train.data.worker import Batch, Sources
-from curate.train.distributed import World, plain
+from curate.train.distributed import World, forget_gathered, plain
 from curate.train.examples import Examples, first_frame, generator_of
 from curate.train.flow import flow_width_s
 from curate.train.movie import beside, to_uint8, write_movie
@@ -52,7 +52,7 @@ class Validation:
         self._recipe, self._parts, self._examples, self._world = recipe, parts, examples, world
         wanted = min(self.config.clips, catalogue.n_clips)
         share = max(1, wanted // world.size)
-        first = world.rank * share if wanted >= world.size else 0
+        self._first = first = world.rank * share if wanted >= world.size else 0
         one = recipe.data.model_copy(update={"batch": 1, "on_empty": "report"})
         loader = Loader(catalogue, one, sources=sources)
         loader.seek(Position(recipe.data.seed, 0, first))
@@ -68,7 +68,7 @@ class Validation:
         """Held-out loss at every noise level, and their mean; all ranks must ask."""
         sums = torch.zeros(len(self.config.sigmas), device=self._world.device)
         with _judged(step):
-            for number, batch in enumerate(self._batches):
+            for number, batch in enumerate(self._batches, self._first):
                 sums += self._one(step, number, batch)
         means = self._world.mean(sums / len(self._batches)).tolist()
         found = {loss_name(sigma): value for sigma, value in zip(self.config.sigmas, means, strict=True)}
@@ -120,3 +120,4 @@ def _judged(step: Step) -> Iterator[None]:
             yield
         finally:
             step.network.train()
+            forget_gathered(step.network)  # the averages of what FSDP gathered: training would go on with them

@@ -23,6 +23,7 @@ import torch
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from curate.train.distributed import plain, whole
+from curate.train.logs import LOG, read_lines
 from curate.train.recipe import parse_train_recipe
 from curate.train.run import Job, train
 from curate.train.step import Report, Step
@@ -78,7 +79,7 @@ def run_rank(scenario: dict[str, Any], rank: int, result: Path, port: int) -> No
     recipe = parse_train_recipe(scenario["recipe"], "recipe")
     witness = Witness(recipe.steps, scenario.get("kill_at"))
     train(Job(recipe, scenario["data"], Path(scenario["out"]), scenario.get("init", ""), on_step=witness, device="cpu"))
-    result.write_text(json.dumps(witness.seen))
+    result.write_text(json.dumps({**witness.seen, "log": read_lines(Path(scenario["out"], LOG))}))
 
 
 def run(scenario: dict[str, Any]) -> list[Any]:

@@ -80,8 +80,20 @@ def test_ranks_share_a_batch_and_agree_on_its_loss(results):
     first, second = results["two"]
     together = [{*mine, *others} for mine, others in zip(first["clips"], second["clips"], strict=True)]
     assert together == [set(clips) for clips in results["alone"][0]["clips"]]
-    assert first["losses"] == second["losses"] == pytest.approx(results["alone"][0]["losses"], rel=1e-3)
+    assert first["losses"] == second["losses"]
     assert first["digests"] == second["digests"]
+
+
+@pytest.mark.parametrize("other", ["two", "sharded", "whole batch"])
+def test_training_goes_the_same_way_however_a_batch_is_divided(results, other):
+    """Also after validation, which computes with averaged weights: a sharded network must not go on with those."""
+    assert results[other][0]["losses"] == pytest.approx(results["alone"][0]["losses"], rel=1e-3)
+    held_out = [
+        [row["held_out/mean"] for row in one["log"] if "held_out/mean" in row]
+        for one in (results["alone"][0], results[other][0])
+    ]
+    assert len(held_out[0]) == 3
+    assert held_out[0] == pytest.approx(held_out[1], rel=1e-3)
 
 
 def test_the_average_is_not_the_network(results):
