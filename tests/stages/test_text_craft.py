@@ -100,8 +100,9 @@ def test_boxes_are_those_of_easyocr(detector, frames, found):
 
 
 def test_boxes_do_not_depend_on_batch_or_order(frames, found, weights):
-    other = Craft(CraftConfig(), cpu_frames=4)
+    other = Craft(CraftConfig())
     other.setup()
+    other.rows = 4
     backwards = other.detect(frames[::-1])[::-1]
     for boxes, expected in zip(backwards, found, strict=True):
         np.testing.assert_array_equal(boxes, expected)
