@@ -80,10 +80,10 @@ class Analyser:
 
     def _due(self, *, rows: bool = False, clips: bool = False) -> Iterator[Bundle]:
         """What is to go out now; all ``rows`` and all ``clips`` where asked."""
-        if (bundle := self._forward.take() if clips else self._forward.due()) is not None:
-            yield bundle
         if rows or self._rows.is_due():
             yield _taken(self._rows, self._scorer)
+        if (bundle := self._forward.take() if clips else self._forward.due()) is not None:
+            yield bundle
 
     def _source(self, work: SourceWork) -> Iterator[None]:
         began = time.perf_counter()
