@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from endpoint_kit import Script, served, texts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +79,23 @@ def test_rows_change_nothing_on_this_machine(tiny, model):
     wide = LocalModel("tiny", NET, 12)
     wide.rows = 4
     assert wide.ask(CHATS) == model.ask(CHATS)
+
+
+def test_questions_that_do_not_fit_together_are_asked_in_smaller_batches(tiny, model):
+    class Tight(LocalModel):
+        def infer(self, items, prepared):
+            if len(items) > 2:
+                raise torch.OutOfMemoryError("injected")
+            return super().infer(items, prepared)
+
+    tight = Tight("tiny", NET, 12)
+    tight.rows = 8
+    assert tight.ask(CHATS) == model.ask(CHATS)
+    assert tight.rows == 2
+
+
+def test_attention_is_the_fused_one(model):
+    assert model._model.config._attn_implementation == "sdpa"
 
 
 def test_an_answer_ends_where_the_model_says_so(tiny, model):
