@@ -25,12 +25,17 @@ CurateError
 ├── CorpusError             the corpus folder does not hold what its tables say
 └── EngineError             the engine gave up (workers died)
     ├── ClusterError        the cluster cannot hold the workers that the recipe needs
+    ├── DeviceError         a GPU gives no more results to this process
+    │   ├── DeviceLostError     after an error from which only a new process recovers
+    │   └── DeviceMemoryError   because a model does not fit
     ├── TooManyFailuresError    more sources failed than the user allowed
     └── WorkerDiedError     the source was in flight in two dead passes
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import ClassVar
 
 _TRAVELLING = frozenset({"__notes__", "peak_memory_bytes"})
@@ -171,6 +176,37 @@ class EngineError(CurateError):
 
 class ClusterError(EngineError):
     """The cluster cannot hold the workers that the recipe needs; another pass would not change that."""
+
+
+class DeviceError(EngineError):
+    """A GPU gives no more results to this process: no fault of a clip, and never recorded as one."""
+
+
+class DeviceLostError(DeviceError):
+    """The process lost its GPU: every further call fails, a new process may go on."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A GPU has no room for a model, or with it for a single clip; another attempt would not change that."""
+
+
+_OUT_OF_MEMORY = 2
+"""Of the errors of a GPU's driver the one that leaves the process as it was (``cudaErrorMemoryAllocation``)."""
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether PyTorch says that the driver failed: whatever runs on the GPU of this process fails from then on."""
+    torch = sys.modules.get("torch")  # if it is not loaded it has not raised; this floor must not load it
+    lost = getattr(torch, "AcceleratorError", ())
+    return any(isinstance(each, lost) and getattr(each, "error_code", None) != _OUT_OF_MEMORY for each in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was raised from."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__
 
 
 class TooManyFailuresError(EngineError):

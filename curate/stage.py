@@ -25,7 +25,15 @@ import numpy as np
 import pyarrow as pa
 
 from curate.config import Config
-from curate.errors import CurateError, DependencyError, StageError, class_name
+from curate.errors import (
+    CurateError,
+    DependencyError,
+    DeviceError,
+    DeviceLostError,
+    StageError,
+    class_name,
+    is_device_lost,
+)
 from curate.memory import peak_memory_bytes
 from curate.packages import Package
 from curate.records import Cell, Clip, Failure, Outcome, SourceFacts, Span
@@ -42,6 +50,9 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 Values = Mapping[str, Any]
 """Values of a cell by column."""
+
+Scored = Values | Exception
+"""Values of a clip's columns, or why it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +243,8 @@ class ClipStage(Stage[ConfigT]):
 
     reads: tuple[str, ...] = ()
     """Names of the clip stages whose cells ``score`` sees in ``item.cells``."""
+    waited_s: float = 0.0
+    """Seconds that `process_batches` has waited for the stage's own preparation of its input, all calls together."""
 
     def views(self) -> Mapping[str, ViewSpec]:
         """Views ``score`` sees in ``item.views``."""
@@ -249,7 +262,7 @@ class ClipStage(Stage[ConfigT]):
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Values of the declared columns for one clip. Raise CurateError where it cannot be measured."""
 
-    def score_batch(self, items: Sequence[ClipItem]) -> Sequence[Mapping[str, Any] | CurateError]:
+    def score_batch(self, items: Sequence[ClipItem]) -> Sequence[Scored]:
         """Override where a batch is cheaper; an item's result must not depend on its batch-mates.
 
         An item that cannot be measured may be answered with its error: it alone fails, and no other is scored again.
@@ -260,14 +273,12 @@ class ClipStage(Stage[ConfigT]):
         """Score items; one that fails becomes a failed cell and takes nothing else with it."""
         return self.cells_of(items, lambda: self.score_batch(items))
 
-    def cells_of(
-        self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Mapping[str, Any] | CurateError]]
-    ) -> list[Cell]:
+    def cells_of(self, items: Sequence[ClipItem], scored: Callable[[], Sequence[Scored]]) -> list[Cell]:
         """The cells of a batch from what ``scored`` gives; where that fails each item is scored again by itself."""
         began = time.perf_counter()
-        values: list[Values | CurateError] = []
+        values: list[Scored] = []
         with boundary() as caught:
-            values = [v if isinstance(v, CurateError) else self._checked(v) for v in scored()]
+            values = [self._judged(value) for value in scored()]
             if len(values) != len(items):
                 raise StageError(f"gave {len(values)} results for {len(items)} clips", subject=self.name)
         seconds = (time.perf_counter() - began) / len(items)
@@ -281,6 +292,13 @@ class ClipStage(Stage[ConfigT]):
         """`process` for each batch. Override to get the next batch ready while one is being scored."""
         return map(self.process, batches)
 
+    def _judged(self, value: Scored) -> Scored:
+        """The value, or in its place what is wrong with it: it fails alone."""
+        try:
+            return value if isinstance(value, Exception) else self._checked(value)
+        except StageError as error:
+            return error
+
     def _checked(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         declared = {column.name for column in self.columns}
         if set(values) != declared:
@@ -293,10 +311,10 @@ class ClipStage(Stage[ConfigT]):
         return values
 
 
-def only(found: Sequence[Values | CurateError]) -> Values:
+def only(found: Sequence[Scored]) -> Values:
     """The values of a batch of one; raises its error where it has none."""
     (one,) = found
-    if isinstance(one, CurateError):
+    if isinstance(one, Exception):
         raise one
     return one
 
@@ -335,16 +353,26 @@ class Caught:
 
 @contextmanager
 def boundary() -> Iterator[Caught]:
-    """The one place that stops an unforeseen error: the caller records what failed inside, and the run goes on."""
+    """The one place that stops an unforeseen error: the caller records what failed inside, and the run goes on.
+
+    A DeviceError alone passes: it would fail every clip to come. DeviceLostError is raised for PyTorch's own error.
+    """
     caught = Caught()
     try:
         yield caught
-    except Exception as error:  # noqa: BLE001 - files from strangers and plug-in code raise anything
+    except DeviceError:
+        raise
+    except Exception as error:
+        if is_device_lost(error):
+            raise DeviceLostError(
+                f"the GPU failed: {error}",
+                fix="Look at the driver's log; the same command goes on with what is missing",
+            ) from error
         caught.error = error
 
 
-def _cell(key: str, value: Mapping[str, Any] | CurateError, seconds: float) -> Cell:
-    if isinstance(value, CurateError):
+def _cell(key: str, value: Scored, seconds: float) -> Cell:
+    if isinstance(value, Exception):
         return failed_cell(key, value, seconds)
     return Cell(key, Outcome.OK, value, seconds)
 

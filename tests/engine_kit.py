@@ -19,7 +19,7 @@ from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.engine.run import Engine, RunRequest, RunResult, execute
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import SourceWork, Summary
-from curate.errors import EngineError, StageError
+from curate.errors import DeviceMemoryError, EngineError, StageError
 from curate.ingest.listing import list_inputs
 from curate.query import cells_sql, clips_sql, connect
 from curate.records import Cell, Clip, CutKind, SourceFacts, Span
@@ -269,3 +269,34 @@ class Bulky(ClipStage[Config]):
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         return {"mean": float(item.views["all"].frames.mean())}
+
+
+class FaultConfig(Config):
+    marker: str = ""
+    always: bool = False
+
+
+class LosesGpu(Double):
+    """Meets a failing GPU as PyTorch tells of it, while the file ``marker`` is not there, which it makes; or always."""
+
+    name = "loses"
+    config_type = FaultConfig
+    resources = Resources(cpus=0.5, pool=True, batch_size=2)
+
+    def score(self, item: ClipItem) -> Mapping[str, Any]:
+        import torch
+
+        if self.config.always or not Path(self.config.marker).exists():
+            if self.config.marker:
+                Path(self.config.marker).touch()
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return super().score(item)
+
+
+class TooLarge(LosesGpu):
+    """A model for which the GPU has no room."""
+
+    name = "too_large"
+
+    def setup(self) -> None:
+        raise DeviceMemoryError("the GPU has no room for its network", fix="Raise `gpus`")

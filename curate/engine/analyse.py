@@ -8,14 +8,15 @@ this process:      spans, views -> clips -> stages -> cells
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from curate.engine.decoding import Pixels
+from curate.engine.forward import BUNDLE_BYTES, Forward
 from curate.engine.pipeline import Pipeline, Step
 from curate.engine.reading import Restart, SourceReader, SourceStages
 from curate.engine.rows import RowBuffer
@@ -25,35 +26,8 @@ from curate.errors import StageError
 from curate.ingest.spool import changed, check_listed, check_unchanged, spooled
 from curate.isolation import Limits
 from curate.records import Cell, Clip, Outcome, SourceFacts
-from curate.stage import ClipItem, SourceFile, boundary, failed_cell
+from curate.stage import SourceFile, boundary, failed_cell
 from curate.weights.store import check_planned
-
-FORWARD_BYTES = 64 << 20
-"""Views that wait for the next group are sent on in bundles of about this size."""
-
-
-@dataclass
-class _Forward:
-    """Clips that wait to be sent to the next group, with the views that later groups ask for."""
-
-    keys: frozenset[str]
-    items: list[tuple[ClipItem, ClipWork]] = field(default_factory=list)
-    attempts: dict[tuple[str, str], int] = field(default_factory=dict)
-    held_bytes: int = 0
-
-    def add(self, clip: OpenClip, attempts: Mapping[tuple[str, str], int]) -> None:
-        wanted = [(key, view) for key, view in clip.pixels.items() if key in self.keys]
-        # Copies: the views of a clip share the memory that they came in, which would stay as long as any of them.
-        views = {k: replace(v, frames=v.frames.copy(), pts=v.pts.copy(), groups=v.groups.copy()) for k, v in wanted}
-        self.items.append((ClipItem(clip.clip, clip.facts, views), clip.to_work()))
-        cells = ((stage, clip.clip.clip_id) for stage in clip.missing)
-        self.attempts.update({cell: attempts[cell] for cell in cells if cell in attempts})
-        self.held_bytes += sum(view.frames.nbytes for view in views.values())
-
-    def take(self) -> ClipBundle:
-        bundle = ClipBundle(tuple(self.items), self.attempts)
-        self.items, self.attempts, self.held_bytes = [], {}, 0
-        return bundle
 
 
 class Analyser:
@@ -71,6 +45,7 @@ class Analyser:
         run_id: str,
         on_source: Callable[[str, str], None] | None = None,
         limits: Limits | None = None,
+        bundle_bytes: int = BUNDLE_BYTES,
     ) -> None:
         self._reader = SourceReader(limits)
         self._pipeline = pipeline
@@ -81,31 +56,35 @@ class Analyser:
         self._all = pipeline.requested
         self._on_source = on_source or (lambda _event, _uri: None)
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
-        self._forward = _Forward(frozenset(self._keys.wanted_by(self._later)))
+        self._forward = Forward.beyond(pipeline, 0, bundle_bytes, shared=True)
         cv2.setNumThreads(1)  # one worker per core is cheaper than threads inside a worker (DESIGN section 6)
 
     def close(self) -> None:
         """End the decoding process."""
         self._reader.close()
 
-    def analyse(self, works: Sequence[SourceWork]) -> Iterator[Bundle]:
-        """Work through sources; bundles come out as they fill, the rest at the end."""
+    def analyse(self, works: Sequence[SourceWork], *, last: bool = True) -> Iterator[Bundle]:
+        """Work through sources; bundles come out as they fill, the rest at the end.
+
+        ``last``: no call follows, so clips wait no longer for others to go with.
+        """
         for work in works:
             self._on_source("start", work.ref.uri)
             for _ in self._source(work):
                 yield from self._due()
             self._on_source("done", work.ref.uri)
-        yield from self._due(everything=True)
+        yield from self._due(rows=True, clips=last)
 
     def leftovers(self) -> Iterator[Bundle]:
         """What is finished but not given out yet, for a run that is being stopped."""
-        yield from self._due(everything=True)
+        yield from self._due(rows=True, clips=True)
 
-    def _due(self, *, everything: bool = False) -> Iterator[Bundle]:
-        if self._forward.items and (everything or self._forward.held_bytes >= FORWARD_BYTES):
-            yield self._forward.take()
-        if everything or self._rows.is_due():
+    def _due(self, *, rows: bool = False, clips: bool = False) -> Iterator[Bundle]:
+        """What is to go out now; all ``rows`` and all ``clips`` where asked."""
+        if rows or self._rows.is_due():
             yield _taken(self._rows, self._scorer)
+        if (bundle := self._forward.take() if clips else self._forward.due()) is not None:
+            yield bundle
 
     def _source(self, work: SourceWork) -> Iterator[None]:
         began = time.perf_counter()
@@ -260,22 +239,21 @@ class GroupScorer:
     """A worker of a later group: scores bundles of clips and sends on what further groups need."""
 
     def __init__(self, pipeline: Pipeline, group: int, *, host: str, run_id: str) -> None:
-        keys = ViewKeys(pipeline.steps)
-        self._scorer = Scorer(pipeline.group(group), keys)
+        self._pipeline, self._number = pipeline, group
+        self._scorer = Scorer(pipeline.group(group), ViewKeys(pipeline.steps))
         self._later = frozenset(step.stage.name for step in pipeline.steps if step.group > group)
-        self._later_keys = frozenset(keys.wanted_by(self._later))
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
 
     def process(self, bundle: ClipBundle) -> Iterator[Bundle]:
-        """Score one bundle."""
+        """Score one bundle; those of its clips that go on stay together."""
         clips = [OpenClip.of_work(work, item.facts, item.views) for item, work in bundle.items]
         self._scorer.score(clips, bundle.attempts, self._emit)
-        forward = _Forward(self._later_keys)
+        forward = Forward.beyond(self._pipeline, self._number)
         for clip in clips:
             if clip.missing & self._later:
                 forward.add(clip, bundle.attempts)
-        if forward.items:
-            yield forward.take()
+        if (onward := forward.take()) is not None:
+            yield onward
         yield _taken(self._rows, self._scorer)
 
     def _emit(self, step: Step, cell: Cell) -> None:

@@ -31,14 +31,16 @@ class InlineEngine:
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written. ``single`` changes nothing here: sources never share a block."""
+        if any(step.stage.resources.gpu_optional for step in pipeline.steps) and not _has_gpu():
+            pipeline = pipeline.without_gpus()
         host = socket.gethostname()
         analyser = Analyser(
             pipeline, self._scratch, host=host, run_id=run_id, on_source=self._on_source, limits=self._limits
         )
         later = [GroupScorer(pipeline, n, host=host, run_id=run_id) for n in range(1, pipeline.n_groups)]
         try:
-            for work in works:
-                for bundle in analyser.analyse([work]):
+            for number, work in enumerate(works, 1):
+                for bundle in analyser.analyse([work], last=number == len(works)):
                     yield from self._write(corpus, bundle, later)
         except KeyboardInterrupt:
             for bundle in analyser.leftovers():
@@ -64,3 +66,9 @@ class InlineEngine:
         elif isinstance(bundle, ClipBundle) and later:
             for following in later[0].process(bundle):
                 yield from self._write(corpus, following, later[1:])
+
+
+def _has_gpu() -> bool:
+    import torch  # not before a stage wants one: it takes seconds
+
+    return torch.cuda.is_available()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from curate.engine.forward import BUNDLE_BYTES, BUNDLE_COPIES, LEAST_BUNDLE_BYTES, largest_batch
 from curate.engine.pipeline import Pipeline, gpu_key
 from curate.errors import ClusterError
 from curate.stage import Stage
@@ -23,10 +24,16 @@ SMALL_DECODER_CPUS = (0.8, 0.7, 0.6, 0.5)
 DECODERS_PER_WRITER = 16
 DECODER_BYTES = 1 << 30
 """What a decoder takes without models: its own process, the decoding process and the views of open clips."""
+POOL_WORKER_BYTES = 1 << 30
+"""What a worker of a later group takes without models: its process, with PyTorch and the GPU's driver in it."""
+BUNDLES_PER_DECODER = 4
+"""Bundles of a decoder that are in the object store at once: given out, on their way to a group, and in work there."""
 BLOCKS_PER_DECODER = 8
 MAX_SOURCES_PER_BLOCK = 16
+MAX_SOURCES_FOR_A_BATCH = 64
+"""Blocks may be as large where a batch of a later group needs the clips of as many short sources."""
 POOL_SHARE = 0.5
-"""Most of the cluster's CPUs that further workers of GPU stages may take: the rest decodes for them."""
+"""Most of the cluster's CPUs and memory that further workers of GPU stages may take: the rest decodes for them."""
 
 Nodes = Sequence[Mapping[str, float]]
 
@@ -38,11 +45,12 @@ class Pool:
     workers: int
     cpus: float
     gpus: float = 0.0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Workers of each operator, and how many sources travel in one block."""
+    """Workers of each operator, how many sources travel in one block, and how many pixels in a bundle of clips."""
 
     decoders: int
     decoder_cpus: float
@@ -50,6 +58,7 @@ class Packing:
     writers: int
     writer_cpus: float
     sources_per_block: int
+    bundle_bytes: int
 
 
 def pack(pipeline: Pipeline, nodes: Nodes, n_sources: int, *, single: bool) -> Packing:
@@ -59,29 +68,64 @@ def pack(pipeline: Pipeline, nodes: Nodes, n_sources: int, *, single: bool) -> P
     """
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     writers = Pool(max(1, math.ceil(cpus / DECODERS_PER_WRITER)), WRITER_CPUS)
-    pools = _pools(pipeline, nodes, writers)
+    bundle_bytes = _bundle_bytes(pipeline, nodes)
+    pools = _pools(pipeline, nodes, writers, bundle_bytes)
     pool_cpus = sum(pool.workers * pool.cpus for pool in pools)
     most = max(1, sum(int(node.get("CPU", 0.0)) for node in nodes) - math.ceil(pool_cpus))
-    most = min(most, _held_in_memory(pipeline, nodes))
-    per_block = 1 if single else _sources_per_block(n_sources, most)
+    most = min(most, _held_in_memory(pipeline, nodes, pools, bundle_bytes))
+    per_block = 1 if single else _sources_per_block(n_sources, most, largest_batch(pipeline))
     wanted = max(1, min(most, math.ceil(n_sources / per_block)))
     decoders = _decoders(nodes, pools, writers, wanted)
-    return Packing(decoders.workers, decoders.cpus, tuple(pools), writers.workers, writers.cpus, per_block)
+    return Packing(
+        decoders.workers, decoders.cpus, tuple(pools), writers.workers, writers.cpus, per_block, bundle_bytes
+    )
 
 
-def _held_in_memory(pipeline: Pipeline, nodes: Nodes) -> int:
-    """How many decoders the nodes' memory holds, each with all the models that run beside it; at least one."""
-    each_bytes = DECODER_BYTES + sum(step.stage.resources.memory_bytes for step in pipeline.group(0))
+def _bundle_bytes(pipeline: Pipeline, nodes: Nodes) -> int:
+    """Pixels of a bundle: what each node has room for in its object store and in its decoders, one a core."""
+    room = [float(BUNDLE_BYTES)]
+    for node in nodes:
+        cores = max(1, int(node.get("CPU", 0.0)))
+        if "object_store_memory" in node:
+            room.append(node["object_store_memory"] / cores / BUNDLES_PER_DECODER)
+        if "memory" in node:
+            room.append((node["memory"] / cores - _decoder_bytes(pipeline)) / BUNDLE_COPIES)
+    return max(LEAST_BUNDLE_BYTES, int(min(room)))
+
+
+def _decoder_bytes(pipeline: Pipeline) -> int:
+    """What a decoder takes with all the models that run beside it."""
+    return DECODER_BYTES + _model_bytes(pipeline, 0)
+
+
+def _model_bytes(pipeline: Pipeline, group: int) -> int:
+    return sum(step.stage.resources.memory_bytes for step in pipeline.group(group))
+
+
+def _held_in_memory(pipeline: Pipeline, nodes: Nodes, pools: Sequence[Pool], bundle_bytes: int) -> int:
+    """How many decoders the nodes' memory holds beside the pools, each with the clips that it collects for them; at
+    least one."""
+    collected_bytes = BUNDLE_COPIES * bundle_bytes if pools else 0
+    each_bytes = _decoder_bytes(pipeline) + collected_bytes
     held = [node["memory"] // each_bytes if "memory" in node else math.inf for node in nodes]
-    return int(max(1, min(sum(held), 1 << 20)))
+    taken = math.ceil(_pool_bytes(pools) / each_bytes)
+    return int(max(1, min(sum(held) - taken, 1 << 20)))
 
 
-def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
+def _pool_bytes(pools: Sequence[Pool]) -> int:
+    return sum(pool.workers * pool.memory_bytes for pool in pools)
+
+
+def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool, bundle_bytes: int) -> list[Pool]:
     """A worker for each group with workers of its own, more of those on GPUs as long as there is room."""
     names = {number: pipeline.group(number)[0].stage for number in range(1, pipeline.n_groups)}
     for stage in names.values():
         _check_stage(stage, nodes)
-    pools = [Pool(1, stage.resources.cpus, stage.resources.gpus) for stage in names.values()]
+    besides_bytes = POOL_WORKER_BYTES + BUNDLE_COPIES * bundle_bytes
+    pools = [
+        Pool(1, stage.resources.cpus, stage.resources.gpus, besides_bytes + _model_bytes(pipeline, number))
+        for number, stage in names.items()
+    ]
     smallest = Pool(1, SMALL_DECODER_CPUS[-1])
     if not _all_fit(nodes, [smallest, *pools, writers]):
         raise ClusterError(
@@ -90,12 +134,14 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool) -> list[Pool]:
             fix="Add nodes, or take stages with a pool of their own out of the recipe",
         )
     room_cpus = POOL_SHARE * _sum(nodes, "CPU")
+    room_bytes = POOL_SHARE * sum(node.get("memory", math.inf) for node in nodes)
     growing = [index for index, pool in enumerate(pools) if pool.gpus]
     while growing:
         index = min(growing, key=lambda index: pools[index].workers)
         larger = [*pools]
         larger[index] = replace(pools[index], workers=pools[index].workers + 1)
         affordable = sum(pool.workers * pool.cpus for pool in larger) <= room_cpus
+        affordable = affordable and _pool_bytes(larger) <= room_bytes
         if affordable and _all_fit(nodes, [smallest, *larger, writers]):
             pools = larger
         else:
@@ -184,5 +230,7 @@ def _sum(nodes: Nodes, resource: str) -> float:
     return sum(node.get(resource, 0.0) for node in nodes)
 
 
-def _sources_per_block(n_sources: int, decoders: int) -> int:
-    return max(1, min(MAX_SOURCES_PER_BLOCK, n_sources // (BLOCKS_PER_DECODER * decoders)))
+def _sources_per_block(n_sources: int, decoders: int, batch: int) -> int:
+    """Few enough that every decoder has work to the end; clips of one block alone go into a batch together."""
+    most = max(MAX_SOURCES_PER_BLOCK, min(batch, MAX_SOURCES_FOR_A_BATCH))
+    return max(1, min(most, n_sources // (BLOCKS_PER_DECODER * decoders)))

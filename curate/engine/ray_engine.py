@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.ray_start import RayOptions, first_line, start_ray
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
-from curate.errors import EngineError, StorageError, TransientStorageError
+from curate.errors import DeviceLostError, DeviceMemoryError, EngineError, StorageError, TransientStorageError
 from curate.isolation import Limits
 from curate.tables import Corpus
 
@@ -53,6 +54,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._in_flight: dict[str, str] = {}
+        self._last_words = ""
         self._workers: dict[str, tuple[Any, str]] = {}
 
     def on_source(self, event: str, uri: str, worker: str) -> None:
@@ -65,6 +67,14 @@ class Registry:
     def on_worker(self, worker: str, handle: Any, node: str) -> None:
         """A worker is there, for the first time or again after a restart."""
         self._workers[worker] = (handle, node)
+
+    def on_death(self, words: str) -> None:
+        """A worker ends itself, and says why."""
+        self._last_words = words
+
+    def last_words(self) -> str:
+        """Of the last worker that ended itself; empty where none did."""
+        return self._last_words
 
     def in_flight(self) -> list[str]:
         """URIs being read."""
@@ -93,10 +103,22 @@ def _rows(bundles: Iterator[Bundle]) -> Iterator[Batch]:
         yield {"kind": np.array([kind]), "payload": np.array([pickle.dumps(bundle, protocol=5)], dtype=object)}
 
 
+@contextmanager
+def _ends_without_its_gpu(registry: Any) -> Iterator[None]:
+    """A worker that lost its GPU ends, for Ray to start it anew and repeat what it was at."""
+    try:
+        yield
+    except DeviceLostError as error:
+        ray.get(registry.on_death.remote(str(error)))
+        os._exit(1)  # nothing gentler makes Ray start it again
+
+
 class DecodeOperator:
     """Group 0 as a Ray Data actor."""
 
-    def __init__(self, pipeline: Pipeline, limits: Limits | None, run_id: str, registry: Any) -> None:
+    def __init__(
+        self, pipeline: Pipeline, limits: Limits | None, run_id: str, registry: Any, bundle_bytes: int
+    ) -> None:
         _hide_gpus()
         worker = _register(registry)
         self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
@@ -107,6 +129,7 @@ class DecodeOperator:
             run_id=run_id,
             on_source=lambda event, uri: ray.get(registry.on_source.remote(event, uri, worker)),
             limits=limits,
+            bundle_bytes=bundle_bytes,
         )
 
     def __call__(self, batch: Batch) -> Iterator[Batch]:
@@ -122,6 +145,7 @@ class GroupOperator:
         if not ray.get_gpu_ids():
             _hide_gpus()
         _register(registry)
+        self._registry = registry
         self._group = GroupScorer(pipeline, group, host=socket.gethostname(), run_id=run_id)
 
     def __call__(self, batch: Batch) -> Iterator[Batch]:
@@ -130,7 +154,8 @@ class GroupOperator:
             if kind == "tables":
                 yield {"kind": np.array([kind]), "payload": np.array([payload], dtype=object)}
             else:
-                yield from _rows(self._group.process(pickle.loads(payload)))
+                with _ends_without_its_gpu(self._registry):
+                    yield from _rows(self._group.process(pickle.loads(payload)))
 
 
 class WriterOperator:
@@ -182,7 +207,7 @@ class RayEngine:
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
         except (RayError, ExecutionTimeoutError, SystemException) as error:
-            reason, ours = first_line(error), _storage_error(error)
+            reason, ours = ray.get(self._registry.last_words.remote()) or first_line(error), _own_error(error)
         finally:
             watch.stop()
             dataset = None
@@ -190,7 +215,7 @@ class RayEngine:
             # Raised here and not above: a chained traceback would keep the dead pass's actors, and so its CPUs.
             self._end_workers()
             if ours is not None and not ours.transient:
-                raise ours
+                raise ours  # another pass would meet it again
             if ours is not None:
                 self._registry = None  # a table that could not be written is no fault of the sources in flight
                 raise EngineError(f"a pass died: {ours.message}", subject=ours.subject, fix=ours.fix)
@@ -219,7 +244,7 @@ class RayEngine:
         common: dict[str, Any] = {"batch_size": None, "ray_remote_args_fn": _bounded_retries}
         dataset = dataset.map_batches(
             DecodeOperator,
-            fn_constructor_args=(pipeline, self._limits, run_id, self._registry),
+            fn_constructor_args=(pipeline, self._limits, run_id, self._registry, packing.bundle_bytes),
             compute=ActorPoolStrategy(size=packing.decoders, max_tasks_in_flight_per_actor=1),
             num_cpus=packing.decoder_cpus,
             **common,
@@ -300,15 +325,15 @@ def _on_node(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _storage_error(error: BaseException) -> StorageError | None:
-    """The reason when a table could not be written."""
+def _own_error(error: BaseException) -> StorageError | DeviceMemoryError | None:
+    """The reason when a table could not be written, or a model did not fit."""
     seen: BaseException | None = error
     while seen is not None:
         cause = getattr(seen, "cause", None)
         for found in (seen, cause):
-            if isinstance(found, StorageError):
-                kind = TransientStorageError if found.transient else StorageError
-                return kind(found.message, subject=found.subject, fix=found.fix)
+            for kind in (DeviceMemoryError, TransientStorageError, StorageError):
+                if isinstance(found, kind):
+                    return kind(found.message, subject=found.subject, fix=found.fix)
         seen = seen.__cause__ or cause
     return None
 

@@ -31,6 +31,7 @@ from curate.engine.writer import write_bundle
 from curate.errors import (
     ClusterError,
     CorpusError,
+    DeviceError,
     EngineError,
     TooManyFailuresError,
     WorkerDiedError,
@@ -158,7 +159,7 @@ def _passes(
                     total.add(summary)
                     listener.wrote(summary)
                     fuse.heard(summary)
-        except (ClusterError, TooManyFailuresError):
+        except (ClusterError, DeviceError, TooManyFailuresError):
             raise
         except EngineError as error:
             death = error

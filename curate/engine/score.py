@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from curate.engine.pipeline import Step
 from curate.engine.work import ClipWork, Use
+from curate.errors import DeviceError
 from curate.records import Cell, Clip, Outcome, SourceFacts
 from curate.stage import ClipItem, ClipStage, boundary, failed_cell, missing_dependency
 from curate.view import View, ViewSpec
@@ -72,7 +74,10 @@ class Scorer:
     def score(
         self, clips: Sequence[OpenClip], attempts: Mapping[tuple[str, str], int], emit: Callable[[Step, Cell], None]
     ) -> None:
-        """Run every step over these clips; each new cell goes to ``emit`` and into the clip's own record."""
+        """Run every step over these clips; each new cell goes to ``emit`` and into the clip's own record.
+
+        DeviceError, naming the stage, where the GPU gives no more cells to this process.
+        """
         for step in self._steps:
             todo = [clip for clip in clips if self._is_due(step, clip)]
             ready = [clip for clip in todo if not self._broken_reads(step, clip)]
@@ -82,9 +87,10 @@ class Scorer:
                         step, clip, missing_dependency(clip.clip.clip_id, step.stage.name, needs), attempts, emit
                     )
             batches = _batches(ready, step.stage.resources.batch_size)
-            for batch, cells in zip(batches, self._process(step, batches), strict=True):
-                for clip, cell in zip(batch, cells, strict=True):
-                    self._record(step, clip, cell, attempts, emit)
+            with _naming(step.stage.name):
+                for batch, cells in zip(batches, self._process(step, batches), strict=True):
+                    for clip, cell in zip(batch, cells, strict=True):
+                        self._record(step, clip, cell, attempts, emit)
 
     def take_use(self) -> dict[str, Use]:
         """What each stage did since this was last asked."""
@@ -103,12 +109,13 @@ class Scorer:
         if (broken := self._ready[name]) is not None:
             yield from ([failed_cell(clip.clip.clip_id, broken, 0.0) for clip in batch] for batch in batches)
             return
-        use, began = self._use.setdefault(name, Use()), time.perf_counter()
+        use, began, unready_s = self._use.setdefault(name, Use()), time.perf_counter(), step.stage.waited_s
         use.waited_s += began - self._ended.get(name, began)
         items = ([self._item(step, clip) for clip in batch] for batch in batches)
         for cells in step.stage.process_batches(items):
             ended = time.perf_counter()
-            use.items, use.busy_s = use.items + len(cells), use.busy_s + ended - began
+            waited_s, unready_s = step.stage.waited_s - unready_s, step.stage.waited_s
+            use.add(Use(len(cells), ended - began - waited_s, waited_s))
             self._ended[name] = ended
             yield cells
             began = time.perf_counter()
@@ -139,6 +146,15 @@ class Scorer:
         else:
             clip.failed.add(name)
         emit(step, replace(cell, attempt=attempts.get((name, cell.key), 0) + 1))
+
+
+@contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    """An error of the device says which stage met it."""
+    try:
+        yield
+    except DeviceError as error:
+        raise type(error)(error.message, subject=f"stage {stage}", fix=error.fix) from error
 
 
 def _batches(clips: Sequence[OpenClip], size: int) -> list[Sequence[OpenClip]]:

@@ -39,7 +39,10 @@ class SourceWork:
 
 @dataclass
 class Use:
-    """What the workers of a stage did: clips, seconds at work, seconds between two batches without any."""
+    """What the workers of a stage did: clips, seconds at work, seconds without any.
+
+    A stage waits between two batches, of one bundle or of two, and for what it prepares of its own input.
+    """
 
     items: int = 0
     busy_s: float = 0.0

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 from pydantic import Field
 
 from curate.config import Config
-from curate.errors import CurateError
-from curate.records import Cell
-from curate.stage import ClipItem, ClipStage, Resources, only
+from curate.records import Cell, Clip, SourceFacts, Span
+from curate.stage import ClipItem, ClipStage, Resources, Scored, Values, only
+from curate.stages.batches import Batched
+from curate.view import View, ViewSpec
 from curate.weights.cards import load_card
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ class NetConfig(Config):
     """How a stage runs its network.
 
     ``device``: ``auto`` takes a GPU where the worker has one. ``dtype``: ``auto`` is bfloat16 on a GPU and float32 on
-    a CPU. ``gpus``: share of a GPU that one worker takes where there are GPUs, so that several models fit on one.
-    ``batch_size``: clips in one batch on a GPU, fewer where they do not fit; on a CPU it is one clip, which costs
-    nothing there. Of these ``dtype`` alone decides values beyond rounding, and ``device`` where it chooses that.
+    a CPU. ``gpus``: share of a GPU, and of its memory, that one worker takes where there are GPUs, so that several
+    models fit on one. ``batch_size``: clips in one batch on a GPU at most, as far as that memory holds them; on a CPU
+    it is one clip, which costs nothing there. Of these ``dtype`` alone decides values beyond rounding, and ``device``
+    where it chooses that.
     """
 
     placement: ClassVar[frozenset[str]] = frozenset({"device", "gpus", "batch_size"})
@@ -41,9 +43,6 @@ class NetConfig(Config):
         """As for any configuration, with ``device`` where that decides the number format."""
         return {**super().deciding(), **({"device": self.device} if self.dtype == "auto" else {})}
 
-
-Scored = Mapping[str, Any] | CurateError
-"""Values of a clip's columns, or why it has none."""
 
 NetConfigT = TypeVar("NetConfigT", bound=NetConfig)
 
@@ -68,98 +67,56 @@ def place(config: NetConfig) -> tuple[torch.device, torch.dtype]:
     return device, getattr(torch, config.dtype)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Items with their tensors; ``padded`` repeats the last item up to the shape at which the network runs."""
+class NetStage(Batched[ClipItem, Values], ClipStage[NetConfigT]):
+    """A clip stage whose work is a network's: see `Batched` for how it is fed. Authors write ``load`` as well."""
 
-    items: Sequence[ClipItem]
-    padded: Sequence[ClipItem]
-    tensors: Any
-
-
-class NetStage(ClipStage[NetConfigT]):
-    """A clip stage whose work is a network's: ``prepare`` on the CPU, then ``infer`` where the network is.
-
-    While one batch is inferred the next one is prepared in a thread. Every batch has the configured number of clips,
-    the last one padded, so that a clip's values do not depend on how many came with it (DESIGN section 4); on a CPU
-    that number is one. Where a GPU lacks memory for a batch its size is halved, for good; a clip that does not fit
-    alone fails.
-    """
-
-    rows = 1
-    """Clips that the network sees at a time, once it is set up."""
-    _on_gpu = False
+    def setup(self) -> None:
+        """Load the network, once per worker, and find out how many clips fit beside it."""
+        config = self.config
+        self.bring(self.load, place(config), share=config.gpus, most=config.batch_size)
 
     @abstractmethod
-    def prepare(self, items: Sequence[ClipItem]) -> Any:
-        """Tensors for the network, on the CPU. Called in another thread: may not touch the network."""
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Make the network on the CPU and bring it to the device; so it takes no more there than it must."""
 
-    @abstractmethod
-    def infer(self, items: Sequence[ClipItem], prepared: Any) -> Sequence[Scored]:
-        """Values of the columns for each item, from what ``prepare`` gave for these items."""
+    def sample(self) -> ClipItem | None:
+        """A clip with black frames, 16:9, in its views; None where a view's frames cannot be counted beforehand."""
+        return black_clip(self.views())
 
-    def settle(self) -> tuple[torch.device, torch.dtype]:
-        """For ``setup``: where to put the network, and in which numbers."""
-        device, dtype = place(self.config)
-        self._on_gpu = device.type == "cuda"
-        self.rows = self.config.batch_size if self._on_gpu else 1
-        return device, dtype
-
-    def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor in memory from which a GPU takes it without a copy; itself where there is none."""
-        return tensor.pin_memory() if self._on_gpu else tensor
-
-    def score(self, item: ClipItem) -> Mapping[str, Any]:
+    def score(self, item: ClipItem) -> Values:
         """Values for one clip."""
         return only(self.score_batch([item]))
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
+    def score_batch(self, items: Sequence[ClipItem]) -> Sequence[Scored]:
         """Values for several clips, in batches that the device takes."""
-        return self._infer_all(self._prepare_all(items))
+        return self.results(items)
 
     def process_batches(self, batches: Iterable[Sequence[ClipItem]]) -> Iterator[list[Cell]]:
         """As for any stage; the next batch is prepared meanwhile."""
-        with ThreadPoolExecutor(1) as thread:
-            waiting: tuple[Sequence[ClipItem], Future[list[_Batch]]] | None = None
-            for items in batches:
-                ready, waiting = waiting, (items, thread.submit(self._prepare_all, items))
-                if ready is not None:
-                    yield self._finished(*ready)
-            if waiting is not None:
-                yield self._finished(*waiting)
-
-    def _finished(self, items: Sequence[ClipItem], prepared: Future[list[_Batch]]) -> list[Cell]:
-        return self.cells_of(items, lambda: self._infer_all(prepared.result()))
-
-    def _prepare_all(self, items: Sequence[ClipItem]) -> list[_Batch]:
-        size, batches = self.rows, []
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
-            padded = [*part, *[part[-1]] * (size - len(part))]
-            batches.append(_Batch(part, padded, self.prepare(padded)))
-        return batches
-
-    def _infer_all(self, batches: Sequence[_Batch]) -> list[Scored]:
-        return list(chain.from_iterable(map(self._infer_batch, batches)))
-
-    def _infer_batch(self, batch: _Batch) -> Sequence[Scored]:
-        size = len(batch.padded)
-        if size <= self.rows:
-            found = _unless_out_of_memory(lambda: self.infer(batch.padded, batch.tensors), alone=size == 1)
-            if found is not None:
-                return found[: len(batch.items)]
-            self.rows = size // 2
-        return self.score_batch(batch.items)
+        for items, scored in self.ahead(batches, list):
+            yield self.cells_of(items, scored)
 
 
-def _unless_out_of_memory(infer: Callable[[], Sequence[Scored]], *, alone: bool) -> Sequence[Scored] | None:
-    """None when the GPU's memory did not do for the batch; for one clip ``alone`` that is an error."""
-    import torch
+_FACTS: Mapping[str, Any] = {
+    "stream": 0, "container": "", "codec": "", "pix_fmt": "yuv420p", "bit_depth": 8,
+    "coded_width_px": 1280, "coded_height_px": 720, "width_px": 1280, "height_px": 720, "rotation_deg": 0, "sar": "1/1",
+    "rate": "25/1", "rate_fps": 25.0, "vfr": False, "has_pts": True, "time_base": "1/1000", "start_pts": 0,
+    "end_pts": 1000, "duration_s": 1.0, "n_frames": 25, "key_frames_pts": [], "key_frames_closed": [],
+    "bit_rate_bps": 0, "streams_json": "[]",
+}  # fmt: skip
+"""Of a second that was never filmed."""
 
-    try:
-        return infer()
-    except torch.OutOfMemoryError:
-        if alone:
-            raise
-    torch.cuda.empty_cache()
-    return None
+
+def black_clip(views: Mapping[str, ViewSpec]) -> ClipItem | None:
+    """A clip with these views; None where one of them is not of points."""
+    if any(spec.sampling != "points" for spec in views.values()):
+        return None
+    clip = Clip.of_span("0" * 64, 0, Fraction(1, 1000), Span(0, 1000))
+    return ClipItem(clip, SourceFacts.from_cell(_FACTS), {name: _black(spec) for name, spec in views.items()})
+
+
+def _black(spec: ViewSpec) -> View:
+    n, (width_px, height_px) = len(spec.points), spec.size_px or (spec.short_side_px * 16 // 9, spec.short_side_px)
+    channels = (3,) if spec.pixels == "rgb" else ()
+    frames = np.zeros((n, height_px, width_px, *channels), np.uint8)
+    return View(frames, np.arange(n), Fraction(1, 1000), np.zeros(n, np.int64))

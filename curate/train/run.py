@@ -164,9 +164,10 @@ class _Run:
     def _precomputed(self) -> Sources:
         if not self._job.latents:
             return Sources()
-        encoders = self._parts.encoders
-        found = sources_in(Place(self._job.latents), encoders.codec, encoders.image, encoders.text)
-        return replace(found, first=bool(found.latents) and self._recipe.kind == "image-to-video")
+        encoders, to_video = self._parts.encoders, self._recipe.kind == "image-to-video"
+        image, text = (encoders.image, None) if to_video else (None, encoders.text)
+        found = sources_in(Place(self._job.latents), encoders.codec, image, text)
+        return replace(found, first=bool(found.latents) and to_video)
 
     def _made(self) -> Step:
         recipe, world, unet = self._recipe, self._world, self._parts.unet

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curate.config import Config
-from curate.engine.pack import MAX_SOURCES_PER_BLOCK, Packing, pack
+from curate.engine.forward import BUNDLE_BYTES, BUNDLE_COPIES, LEAST_BUNDLE_BYTES
+from curate.engine.pack import DECODER_BYTES, MAX_SOURCES_PER_BLOCK, POOL_WORKER_BYTES, Packing, pack
 from curate.engine.pipeline import Pipeline
 from curate.errors import EngineError
 from curate.stage import Resources
@@ -169,6 +170,38 @@ def test_no_more_decoders_than_the_memory_holds():
     assert pack(pipe, [{"CPU": 16.0, "memory": 64e9}], 1000, single=False).decoders == 5
     assert pack(pipe, [{"CPU": 16.0, "memory": 8e9}], 1000, single=False).decoders == 1
     assert pack(pipe, [{"CPU": 4.0, "memory": 64e9}], 1000, single=False).decoders == 4
+
+
+def test_bundles_are_as_large_as_every_node_has_room_for():
+    pipe = pooled(Resources(gpus=0.25, batch_size=32))
+    beside_bytes = DECODER_BYTES + (256 << 20)
+
+    def bundle_bytes(**node: float) -> int:
+        large = {"CPU": 16.0, "GPU": 1.0, "memory": 640e9, "object_store_memory": 640e9}
+        return pack(pipe, [large, {**large, **node}], 1000, single=False).bundle_bytes
+
+    assert bundle_bytes() == BUNDLE_BYTES
+    assert bundle_bytes(object_store_memory=16 * 4 * 300e6) == 300_000_000
+    assert bundle_bytes(memory=16 * (beside_bytes + BUNDLE_COPIES * 200_000_000)) == 200_000_000
+    assert bundle_bytes(memory=16e9) == LEAST_BUNDLE_BYTES
+
+
+@pytest.mark.parametrize("memory_gb", [16, 32, 64, 128])
+def test_decoders_with_their_bundles_and_pools_with_their_models_fit_into_the_memory(memory_gb):
+    pipe = pooled(Resources(gpus=0.1, memory_bytes=6 << 30, batch_size=32))
+    packing = pack(pipe, [{"CPU": 16.0, "GPU": 1.0, "memory": memory_gb * 1e9}], 1000, single=False)
+    bundles_bytes = BUNDLE_COPIES * packing.bundle_bytes
+    decoders_bytes = packing.decoders * (DECODER_BYTES + (256 << 20) + bundles_bytes)
+    pools_bytes = sum(pool.workers * (POOL_WORKER_BYTES + (6 << 30) + bundles_bytes) for pool in packing.pools)
+    assert decoders_bytes + pools_bytes <= memory_gb * 1e9
+    assert packing.decoders > 1
+
+
+def test_a_block_has_the_clips_of_a_batch_where_sources_are_many():
+    for batch, blocks in ((1, 16), (32, 32), (200, 64)):
+        pipe = pooled(Resources(pool=True, batch_size=batch))
+        assert pack(pipe, cpu(4), 100_000, single=False).sources_per_block == blocks
+        assert pack(pipe, cpu(4), 100, single=False).sources_per_block <= 16
 
 
 def test_where_there_is_no_gpu_a_stage_that_can_do_without_works_beside_the_decoder():

@@ -8,9 +8,11 @@ import ray
 from engine_kit import (
     Bulky,
     Double,
+    FaultConfig,
     Killer,
     KillerConfig,
     Listening,
+    LosesGpu,
     Luma,
     LumaConfig,
     Picky,
@@ -18,6 +20,7 @@ from engine_kit import (
     PooledDouble,
     Slow,
     SlowConfig,
+    TooLarge,
     all_cells,
     pipeline,
     run,
@@ -25,13 +28,13 @@ from engine_kit import (
 
 from curate.bulk import inline_map
 from curate.config import Config
-from curate.engine import run_map
+from curate.engine import ray_engine, run_map
 from curate.engine.fuse import MaxFailures
 from curate.engine.ray_engine import RayEngine
 from curate.engine.ray_start import RayOptions
 from curate.engine.run import MAX_PASSES, RunRequest, execute
 from curate.engine.run_map import ray_map
-from curate.errors import EngineError, StorageError, TooManyFailuresError, TransientStorageError
+from curate.errors import DeviceMemoryError, EngineError, StorageError, TooManyFailuresError, TransientStorageError
 from curate.ingest.listing import list_inputs
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
@@ -167,3 +170,28 @@ def test_bulk_work_is_given_to_ray_a_part_at_a_time(engine, monkeypatch):
     results = run_map.ray_map(str, items())
     assert next(results) == "0" and given == [0, 1, 2]
     assert list(results) == [str(number) for number in range(1, 10)]
+
+
+def test_a_worker_that_loses_its_gpu_is_started_again_and_no_clip_fails(tmp_path, bucket, engine):
+    pipe = pipeline(Luma(LumaConfig()), LosesGpu(FaultConfig(marker=str(tmp_path / "lost"))))
+    _, heard = run(tmp_path / "c", bucket, pipe, engine)
+    assert (tmp_path / "lost").exists()
+    assert heard.deaths == []
+    cells = all_cells(tmp_path / "c", pipe)
+    assert len(cells["loses"]) == len(cells["clips"]) == 15
+    assert {row[2] for row in cells["loses"]} == {"ok"}
+
+
+def test_a_gpu_that_is_lost_over_and_over_is_named_as_the_reason(tmp_path, bucket, engine, monkeypatch):
+    monkeypatch.setattr(ray_engine, "RETRIES", 0)
+    pipe = pipeline(Luma(LumaConfig()), LosesGpu(FaultConfig(always=True)))
+    with pytest.raises(EngineError, match=r"still not done .*stage loses: the GPU failed"):
+        run(tmp_path / "c", bucket, pipe, engine)
+    assert all_cells(tmp_path / "c", pipe)["loses"] == []
+
+
+def test_a_model_without_room_ends_a_run_on_ray_too(tmp_path, bucket, engine):
+    pipe = pipeline(Luma(LumaConfig()), TooLarge(FaultConfig()))
+    with pytest.raises(DeviceMemoryError, match=r"stage too_large: .*no room"):
+        run(tmp_path / "c", bucket, pipe, engine)
+    assert all_cells(tmp_path / "c", pipe)["too_large"] == []

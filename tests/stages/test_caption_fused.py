@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from endpoint_kit import Script, served, texts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,7 +67,8 @@ def test_answers_are_those_of_transformers_called_directly(tiny, model, tmp_path
 @pytest.mark.parametrize("rows", [1, 4])
 def test_an_answer_depends_on_its_question_alone(tiny, rows):
     """Rows of a batch are padded to a shape that the question itself decides, so this is equality."""
-    model = LocalModel("tiny", NET, 12, rows=rows)
+    model = LocalModel("tiny", NET, 12)
+    model.rows = rows
     together = model.ask(CHATS)
     assert [model.ask([chat])[0] for chat in CHATS] == together
     assert model.ask(CHATS[::-1])[::-1] == together
@@ -74,7 +76,26 @@ def test_an_answer_depends_on_its_question_alone(tiny, rows):
 
 
 def test_rows_change_nothing_on_this_machine(tiny, model):
-    assert LocalModel("tiny", NET, 12, rows=4).ask(CHATS) == model.ask(CHATS)
+    wide = LocalModel("tiny", NET, 12)
+    wide.rows = 4
+    assert wide.ask(CHATS) == model.ask(CHATS)
+
+
+def test_questions_that_do_not_fit_together_are_asked_in_smaller_batches(tiny, model):
+    class Tight(LocalModel):
+        def infer(self, items, prepared):
+            if len(items) > 2:
+                raise torch.OutOfMemoryError("injected")
+            return super().infer(items, prepared)
+
+    tight = Tight("tiny", NET, 12)
+    tight.rows = 8
+    assert tight.ask(CHATS) == model.ask(CHATS)
+    assert tight.rows == 2
+
+
+def test_attention_is_the_fused_one(model):
+    assert model._model.config._attn_implementation == "sdpa"
 
 
 def test_an_answer_ends_where_the_model_says_so(tiny, model):

@@ -8,6 +8,7 @@ import easyocr
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from corpus_kit import CorpusKit
 
 from curate.config import parse_config
@@ -100,11 +101,27 @@ def test_boxes_are_those_of_easyocr(detector, frames, found):
 
 
 def test_boxes_do_not_depend_on_batch_or_order(frames, found, weights):
-    other = Craft(CraftConfig(), cpu_frames=4)
+    other = Craft(CraftConfig())
     other.setup()
+    other.rows = 4
     backwards = other.detect(frames[::-1])[::-1]
     for boxes, expected in zip(backwards, found, strict=True):
         np.testing.assert_array_equal(boxes, expected)
+
+
+def test_frames_that_do_not_fit_together_are_looked_at_in_smaller_batches(frames, found, weights):
+    class Tight(Craft):
+        def infer(self, items, prepared):
+            if len(items) > 1:
+                raise torch.OutOfMemoryError("injected")
+            return super().infer(items, prepared)
+
+    tight = Tight(CraftConfig())
+    tight.setup()
+    tight.rows = 4
+    for boxes, expected in zip(tight.detect(frames[:2]), found, strict=False):
+        np.testing.assert_array_equal(boxes, expected)
+    assert tight.rows == 1
 
 
 def test_area_of_drawn_text(stage, clip_item):

@@ -162,16 +162,18 @@ def test_a_loss_that_is_not_finite_stops_before_anything_changes(data, tmp_path)
     assert all(torch.equal(now[name].nan_to_num(), value.nan_to_num()) for name, value in kept.items())
 
 
-def test_training_on_latents_is_training_on_the_films(data, tmp_path):
+@pytest.mark.parametrize("kind", ["video", "image-to-video"])
+def test_training_on_latents_is_training_on_the_films(data, tmp_path, kind):
     from curate.shards.reader import ShardSet
     from curate.storage import Place
     from curate.train.latents import Work, all_clips, precompute, precompute_texts
 
-    stage, encoders = recipe("video"), Encoders.tiny()
+    stage, encoders = recipe(kind), Encoders.tiny()
     clips = all_clips(ShardSet.open(Place(data)), stage.data)
     store = Place(str(tmp_path / "latents"))
     precompute(clips, encoders.codec, store, Work(dtype="float32"))
-    precompute_texts(clips, encoders.text, stage.data.captions, store, Work(dtype="float32"))
+    precompute(clips, encoders.image, store, Work(dtype="float32"))
+    precompute_texts(clips, encoders.text, ["caption.coca.caption"], store, Work(dtype="float32"))
     losses: dict[str, list[float]] = {"": [], store.uri: []}
     for place, found in losses.items():
         noted = lambda _, report, __, found=found: found.append(report.loss)  # noqa: E731

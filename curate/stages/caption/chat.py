@@ -51,7 +51,7 @@ class Answer:
 class LanguageModel(Protocol):
     """What answers chats."""
 
-    def ask(self, chats: Sequence[Chat]) -> list[Answer | CurateError]:
+    def ask(self, chats: Sequence[Chat]) -> Sequence[Answer | Exception]:
         """One answer for each chat in their order, or the error of the one that found none."""
         ...
 
@@ -63,7 +63,7 @@ def sentence(text: str) -> str:
     return line[1:-1].strip() if quoted else line
 
 
-def answers(model: LanguageModel, chats: Sequence[Chat | CurateError]) -> list[Answer | CurateError]:
+def answers(model: LanguageModel, chats: Sequence[Chat | CurateError]) -> list[Answer | Exception]:
     """The model's answer to each chat in order; what could not be asked keeps its error."""
     given = iter(model.ask([chat for chat in chats if not isinstance(chat, CurateError)]))
     return [chat if isinstance(chat, CurateError) else next(given) for chat in chats]

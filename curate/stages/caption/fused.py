@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
-from curate.stage import ClipItem, Column, Resources, Stage, only
+from curate.stage import ClipItem, Column, Resources, Scored, Stage, only
 from curate.stages.caption.base import CaptionStage, check_captions, tidy
 from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
 from curate.stages.caption.endpoint import PACKAGES as CLIENT
@@ -141,18 +141,19 @@ class FusedCaption(CaptionStage[FusedConfig]):
     def _made(self) -> LanguageModel:
         if self.config.endpoint:
             return Endpoint(self.config.endpoint)
-        return LocalModel(self.config.model or _MODEL, self.config, self.config.max_tokens)
+        longest = self.chat(["word " * (self.config.max_caption_chars // 5)] * len(self.reads))
+        return LocalModel(self.config.model or _MODEL, self.config, self.config.max_tokens, longest=longest)
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """The fused caption of one clip."""
         return only(self.score_batch([item]))
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any] | CurateError]:
+    def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
         """Fused captions in the clips' order, or the error of the clip that has none."""
         given = [self._given(item) for item in items]
         found = answers(self._model, [each if isinstance(each, CurateError) else self.chat(each) for each in given])
         return [
-            answer if isinstance(answer, CurateError) else self._values(item, answer)
+            answer if isinstance(answer, Exception) else self._values(item, answer)
             for item, answer in zip(items, found, strict=True)
         ]
 
@@ -173,7 +174,7 @@ class FusedCaption(CaptionStage[FusedConfig]):
         found = [tidy(item.cells[name]["caption"]) for name in self.reads]
         return [text for text in found if text] or StageError("every caption is empty", subject=item.clip.clip_id)
 
-    def _values(self, item: ClipItem, answer: Answer) -> Mapping[str, Any] | CurateError:
+    def _values(self, item: ClipItem, answer: Answer) -> Scored:
         caption = sentence(answer.text)
         if not caption:
             return StageError("the model answered without a caption", subject=item.clip.clip_id)

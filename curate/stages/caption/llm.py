@@ -7,54 +7,73 @@ where there are fewer), padded on the left to the next multiple of 64 tokens abo
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from curate.errors import CurateError, ModelFileError, StageError
+from curate.errors import ModelFileError, StageError
 from curate.packages import needed
+from curate.stages.batches import Batched
 from curate.stages.caption.chat import Answer, Chat
 from curate.stages.nets import NetConfig, place
 from curate.weights.gguf import PACKAGES, transformers_folder
 
+if TYPE_CHECKING:
+    import torch
+
 _STEP_TOKENS = 64
 
 
-class LocalModel:
+class LocalModel(Batched[Chat, Answer]):
     """A causal language model of transformers from a card's folder, with its own chat template."""
 
-    def __init__(self, card: str, net: NetConfig, max_tokens: int, *, rows: int | None = None) -> None:
-        """Load it. ``rows``: shape of the batch, else one on a CPU and ``net.batch_size`` on a GPU.
+    def __init__(self, card: str, net: NetConfig, max_tokens: int, *, longest: Chat | None = None) -> None:
+        """Load it. ``longest``: a chat as long as they come, to find out how many fit on a GPU at once.
 
-        Raises MissingModelError when files or packages are not here, ModelFileError for a model of another kind.
+        Raises MissingModelError when files or packages are not here, ModelFileError for a model of another kind, and
+        DeviceMemoryError.
         """
-        device, dtype = place(net)
-        self._name, self._max_tokens = card, max_tokens
-        self._rows = rows or (net.batch_size if device.type == "cuda" else 1)
-        self._tokenizer, model = _loaded(card, dtype)
+        self._name, self._max_tokens, self._longest = card, max_tokens, longest
+        self.bring(self._load, place(net), share=net.gpus, most=net.batch_size)
+
+    def _load(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._tokenizer, model = _loaded(self._name, dtype)
         self._model = model.to(device).eval()
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self._ends = sorted({end for end in (*ends, self._tokenizer.eos_token_id) if end is not None})
         if not self._ends:
-            raise ModelFileError("names no token that ends an answer", subject=card)
+            raise ModelFileError("names no token that ends an answer", subject=self._name)
 
-    def ask(self, chats: Sequence[Chat]) -> list[Answer | CurateError]:
+    def ask(self, chats: Sequence[Chat]) -> list[Answer | Exception]:
         """One answer for each chat in their order; StageError in its place where one is too long for the model."""
-        asked = [self.token_ids(chat) for chat in chats]
-        found: dict[int, Answer | CurateError] = {}
-        groups: dict[int, list[int]] = defaultdict(list)
-        for index, ids in enumerate(asked):
-            length = (len(ids) // _STEP_TOKENS + 1) * _STEP_TOKENS
-            if length + self._max_tokens > self._model.config.max_position_embeddings:
-                found[index] = StageError(f"{len(ids)} tokens are too many for the model", subject=self._name)
-            else:
-                groups[length].append(index)
-        for length, indices in groups.items():
-            for part in _parts(indices, self._rows):
-                answers = self._generate([asked[index] for index in part], length)
-                found.update(zip(part, answers, strict=False))
-        return [found[index] for index in range(len(chats))]
+        return self.results(chats)
+
+    def sample(self) -> Chat | None:
+        """The chat that was named as the longest."""
+        return self._longest
+
+    def prepare(self, item: Chat) -> list[int]:
+        """Token ids of a chat; StageError where they are too many."""
+        ids = self.token_ids(item)
+        if self.shape(ids) + self._max_tokens > self._model.config.max_position_embeddings:
+            raise StageError(f"{len(ids)} tokens are too many for the model", subject=self._name)
+        return ids
+
+    def shape(self, part: list[int]) -> int:
+        """Tokens to which the question is padded."""
+        return (len(part) // _STEP_TOKENS + 1) * _STEP_TOKENS
+
+    def join(self, parts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask, int64 (questions, length) each, padded on the left."""
+        import torch
+
+        length = self.shape(parts[0])
+        ids_bl = torch.full((len(parts), length), self._ends[0], dtype=torch.long)
+        mask_bl = torch.zeros_like(ids_bl)
+        for row, ids in enumerate(parts):
+            ids_bl[row, length - len(ids) :] = torch.tensor(ids)
+            mask_bl[row, length - len(ids) :] = 1
+        return self.pinned(ids_bl), self.pinned(mask_bl)
 
     def token_ids(self, chat: Chat) -> list[int]:
         """The chat as the model reads it, up to where its answer begins."""
@@ -63,17 +82,12 @@ class LocalModel:
         )
         return list(encoded["input_ids"])
 
-    def _generate(self, asked: Sequence[list[int]], length: int) -> Iterator[Answer]:
-        """Answers to the questions, which run as ``self._rows`` rows of ``length`` tokens."""
+    def infer(self, items: Sequence[Chat], prepared: tuple[torch.Tensor, torch.Tensor]) -> list[Answer | Exception]:
+        """Greedy answers."""
         import torch
         from transformers import GenerationConfig
 
-        rows = [*asked, *[asked[-1]] * (self._rows - len(asked))]
-        ids_bl = torch.full((len(rows), length), self._ends[0], dtype=torch.long)
-        mask_bl = torch.zeros_like(ids_bl)
-        for row, ids in enumerate(rows):
-            ids_bl[row, length - len(ids) :] = torch.tensor(ids)
-            mask_bl[row, length - len(ids) :] = 1
+        ids_bl, mask_bl = prepared
         device = self._model.device
         greedy = GenerationConfig(
             do_sample=False,
@@ -84,10 +98,12 @@ class LocalModel:
         )
         with torch.inference_mode():
             out_bl = self._model.generate(
-                ids_bl.to(device), attention_mask=mask_bl.to(device), generation_config=greedy
+                ids_bl.to(device, non_blocking=True),
+                attention_mask=mask_bl.to(device, non_blocking=True),
+                generation_config=greedy,
             )
-        for ids, said in zip(asked, out_bl[:, length:].tolist(), strict=False):
-            yield self._answer(len(ids), said)
+        said = out_bl[:, ids_bl.shape[1] :].tolist()
+        return [self._answer(n, each) for n, each in zip(mask_bl.sum(dim=1).tolist(), said, strict=True)]
 
     def _answer(self, prompt_tokens: int, said: list[int]) -> Answer:
         end = next((index for index, token in enumerate(said) if token in self._ends), None)
@@ -95,11 +111,6 @@ class LocalModel:
         text = self._tokenizer.decode(kept, skip_special_tokens=True)
         n_said = len(kept) + (end is not None)
         return Answer(str(text), self._name, prompt_tokens, n_said, truncated=end is None)
-
-
-def _parts(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _loaded(card: str, dtype: Any) -> tuple[Any, Any]:

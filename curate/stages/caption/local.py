@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from curate.errors import CurateError, StageError
-from curate.stage import ClipItem, Column
+from curate.errors import StageError
+from curate.stage import ClipItem, Column, Scored
 from curate.stages.caption.base import CaptionStage, frames_digest, tidy
 from curate.stages.nets import NetConfig, NetStage, net_resources
 from curate.view import View
@@ -48,11 +48,7 @@ class LocalCaptioner(NetStage[LocalT]):
     def setup(self) -> None:
         """Load the network, once per worker."""
         self._n_frames = len(self.views()[self.view].points)
-        self.load(*self.settle())
-
-    @abstractmethod
-    def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Bring the network to the device."""
+        super().setup()
 
     @abstractmethod
     def pixels(self, clips: Sequence[np.ndarray]) -> torch.Tensor:
@@ -62,14 +58,16 @@ class LocalCaptioner(NetStage[LocalT]):
     def write(self, pixels: torch.Tensor) -> list[str]:
         """One text per clip."""
 
-    def prepare(self, items: Sequence[ClipItem]) -> tuple[torch.Tensor, list[str]]:
-        """Pixels, and the digest of each clip's frames; StageError names a clip whose frames are wanting."""
-        views = [self._view(item) for item in items]
-        return self.pinned(self.pixels([view.frames for view in views])), [frames_digest(view) for view in views]
+    def prepare(self, item: ClipItem) -> tuple[torch.Tensor, str]:
+        """Pixels of the clip, and the digest of its frames; StageError where they are wanting."""
+        view = self._view(item)
+        return self.pixels([view.frames]), frames_digest(view)
 
-    def infer(
-        self, items: Sequence[ClipItem], prepared: tuple[torch.Tensor, list[str]]
-    ) -> list[Mapping[str, Any] | CurateError]:
+    def join(self, parts: Sequence[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, list[str]]:
+        """Pixels of all clips, and the digest of each one's frames."""
+        return super().join([pixels for pixels, _ in parts]), [digest for _, digest in parts]
+
+    def infer(self, items: Sequence[ClipItem], prepared: tuple[torch.Tensor, list[str]]) -> list[Scored]:
         """A caption per clip, or the error of a clip of which nothing was said."""
         pixels, digests = prepared
         return [
@@ -84,7 +82,7 @@ class LocalCaptioner(NetStage[LocalT]):
         return view
 
 
-def _said(text: str, frames: str, item: ClipItem) -> Mapping[str, Any] | CurateError:
+def _said(text: str, frames: str, item: ClipItem) -> Scored:
     if not text:
         return StageError("the captioner said nothing", subject=item.clip.clip_id)
     return {"caption": text, "frames": frames}

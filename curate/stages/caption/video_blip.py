@@ -104,7 +104,7 @@ class Loaded:
 
     def pixels(self, clips: Sequence[np.ndarray]) -> torch.Tensor:
         """Preprocessed frames, float32 (clips, frames, 3, height, width), of clips uint8 (frames, height, width, 3)."""
-        frames = [frame for clip in clips for frame in clip]
+        frames = [frame.copy() for clip in clips for frame in clip]  # of read-only ones no tensors are made
         made = self.images(images=frames, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
         return made.unflatten(0, (len(clips), -1))
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
-from curate.stage import ClipItem, Column, Resources, only
+from curate.stage import ClipItem, Column, Resources, Scored, only
 from curate.stages.caption.base import CaptionStage, frames_digest
 from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
 from curate.stages.caption.endpoint import PACKAGES, Endpoint, EndpointConfig
@@ -66,15 +66,15 @@ class VlmCaption(CaptionStage[VlmConfig]):
         """The caption of one clip."""
         return only(self.score_batch([item]))
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any] | CurateError]:
+    def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
         """Captions in the clips' order, or the error of the clip that found none."""
         found = answers(self._model, [self._chat(item) for item in items])
         return [
-            answer if isinstance(answer, CurateError) else self._values(item, answer)
+            answer if isinstance(answer, Exception) else self._values(item, answer)
             for item, answer in zip(items, found, strict=True)
         ]
 
-    def _values(self, item: ClipItem, answer: Answer) -> Mapping[str, Any] | CurateError:
+    def _values(self, item: ClipItem, answer: Answer) -> Scored:
         caption = sentence(answer.text)
         if not caption:
             return StageError("the model answered without a caption", subject=item.clip.clip_id)

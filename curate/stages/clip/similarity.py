@@ -7,6 +7,7 @@ them is said where clips are selected (`aggregate`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.errors import ConfigError, ModelFileError, StageError
-from curate.stage import ClipItem, Column, Stage
+from curate.stage import ClipItem, Column, Scored, Stage
 from curate.stages.clip.card import FRAMES, clip_settings
 from curate.stages.nets import NetConfig, NetStage, net_resources
 from curate.stages.openclip import PACKAGES
@@ -95,23 +96,28 @@ class ClipSimilarity(NetStage[SimilarityConfig]):
         """All files of the model."""
         return load_card(self.config.model).digests()
 
-    def setup(self) -> None:
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Load the text network and its tokenizer; ModelFileError when it is not what its card says."""
         from curate.stages.clip.towers import TextTower
 
-        self._tower = TextTower(folder_of(self.config.model), *self.settle())
+        self._tower = TextTower(folder_of(self.config.model), device, dtype)
         said = clip_settings(self.config.model).embedding
         length = self.embed(["a"]).shape[1]
         if length != said:
             raise ModelFileError(f"gives {length} numbers; its card says {said}", subject=self.config.model)
 
-    def prepare(self, items: Sequence[ClipItem]) -> torch.Tensor:
-        """(captions x clips, context); StageError when a caption is empty."""
-        texts = [self._caption(item, name) for item in items for name in self.config.captions]
-        return self.pinned(self._tower.tokens(texts))
+    def sample(self) -> ClipItem | None:
+        """A clip with a word for every caption: the network sees as many tokens of any."""
+        item, unit = super().sample(), np.ones(clip_settings(self.config.model).embedding)
+        cells = {name: {_CAPTION: "a"} for name in self.config.captions}
+        return item and replace(item, cells={_CLIP: dict.fromkeys(FRAMES, unit), **cells})
 
-    def infer(self, items: Sequence[ClipItem], prepared: torch.Tensor) -> list[Mapping[str, Any]]:
-        """All cosines of each clip."""
+    def prepare(self, item: ClipItem) -> torch.Tensor:
+        """(captions, context); StageError when a caption is empty."""
+        return self._tower.tokens([self._caption(item, name) for name in self.config.captions])
+
+    def infer(self, items: Sequence[ClipItem], prepared: torch.Tensor) -> list[Scored]:
+        """All cosines of each clip, from (captions x clips, context), or why it has none."""
         vectors_bnd = self._tower.embed(prepared).astype(np.float64)
         vectors_bnd = vectors_bnd.reshape(len(items), len(self.config.captions), -1)
         return [self._compared(item, texts_nd) for item, texts_nd in zip(items, vectors_bnd, strict=True)]
@@ -127,10 +133,10 @@ class ClipSimilarity(NetStage[SimilarityConfig]):
             raise StageError(f"the caption of {name} is empty", subject=item.clip.clip_id)
         return text
 
-    def _compared(self, item: ClipItem, texts_nd: np.ndarray) -> Mapping[str, Any]:
+    def _compared(self, item: ClipItem, texts_nd: np.ndarray) -> Scored:
         frames_3d = np.stack([np.asarray(item.cells[_CLIP][frame], np.float64) for frame in FRAMES])
         if frames_3d.shape[1] != texts_nd.shape[1]:
-            raise StageError(
+            return StageError(
                 f"an embedding of {frames_3d.shape[1]} numbers, the text's has {texts_nd.shape[1]}",
                 subject=item.clip.clip_id,
             )

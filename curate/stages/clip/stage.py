@@ -50,12 +50,12 @@ class Clip(NetStage[ClipConfig]):
         """All files of the model."""
         return load_card(self.config.model).digests()
 
-    def setup(self) -> None:
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Load the image network; ModelFileError when it is not what its card says."""
         from curate.stages.clip.towers import ImageTower
 
         said = clip_settings(self.config.model)
-        self._tower = ImageTower(folder_of(self.config.model), *self.settle())
+        self._tower = ImageTower(folder_of(self.config.model), device, dtype)
         length = self.embed([np.zeros((said.image_px, said.image_px, 3), np.uint8)]).shape[1]
         if (self._tower.image_px, length) != (said.image_px, said.embedding):
             raise ModelFileError(
@@ -64,16 +64,15 @@ class Clip(NetStage[ClipConfig]):
                 subject=self.config.model,
             )
 
-    def prepare(self, items: Sequence[ClipItem]) -> torch.Tensor:
-        """(3 x clips, 3, image_px, image_px); StageError when a view lacks frames."""
-        for item in items:
-            if len(item.views["ends"].frames) != len(FRAMES):
-                found = len(item.views["ends"].frames)
-                raise StageError(f"needs {len(FRAMES)} frames, got {found}", subject=item.clip.clip_id)
-        return self.pinned(self._tower.pixels([frame for item in items for frame in item.views["ends"].frames]))
+    def prepare(self, item: ClipItem) -> torch.Tensor:
+        """(3, 3, image_px, image_px); StageError when a view lacks frames."""
+        frames = item.views["ends"].frames
+        if len(frames) != len(FRAMES):
+            raise StageError(f"needs {len(FRAMES)} frames, got {len(frames)}", subject=item.clip.clip_id)
+        return self._tower.pixels(list(frames))
 
     def infer(self, items: Sequence[ClipItem], prepared: torch.Tensor) -> list[Mapping[str, Any]]:
-        """The three embeddings of each clip."""
+        """The three embeddings of each clip, from (3 x clips, 3, image_px, image_px)."""
         vectors_b3d = self._tower.embed(prepared).astype(np.float16).reshape(len(items), len(FRAMES), -1)
         return [dict(zip(FRAMES, vectors_3d, strict=True)) for vectors_3d in vectors_b3d]
 

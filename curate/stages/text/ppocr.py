@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -43,8 +44,8 @@ class PpOcr:
             use_dilation=True,
         )
 
-    def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Text boxes of each RGB frame, uint8 (n, height, width, 3): float32 (k, 4, 2), corners as x, y in pixels."""
+    def detect(self, frames: Sequence[np.ndarray]) -> list[np.ndarray | Exception]:
+        """Text boxes of each RGB frame, uint8 (height, width, 3): float32 (k, 4, 2), corners as x, y in pixels."""
         return [self._detect(frame) for frame in frames]
 
     def _detect(self, frame: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ The paper used the CRAFT detector and dropped clips whose text covers more than 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import cv2
@@ -16,7 +16,8 @@ from pydantic import Field
 
 from curate.config import Config
 from curate.errors import StageError
-from curate.stage import ClipItem, ClipStage, Column, Resources
+from curate.records import Cell
+from curate.stage import ClipItem, ClipStage, Column, Resources, Scored, only
 from curate.stages.nets import net_resources
 from curate.stages.text import craft, ppocr
 from curate.stages.text.craft import Craft, CraftConfig
@@ -52,14 +53,14 @@ class TextConfig(Config):
 
 
 class Detector(Protocol):
-    """Finds text in frames of one size."""
+    """Finds text in frames."""
 
     def setup(self) -> None:
         """Load weights, once per worker; MissingModelError."""
         ...
 
-    def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Polygons around text in each RGB frame, uint8 (n, height, width, 3): float32 (k, corners, 2) of x, y."""
+    def detect(self, frames: Sequence[np.ndarray]) -> list[np.ndarray | Exception]:
+        """Polygons around text in each RGB frame, uint8 (height, width, 3): float32 (k, corners, 2) of x, y."""
         ...
 
 
@@ -98,40 +99,64 @@ class Text(ClipStage[TextConfig]):
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """Area and number of text boxes over the three frames; StageError when the view is empty."""
-        return self.score_batch([item])[0]
+        return only(self.score_batch([item]))
 
-    def score_batch(self, items: Sequence[ClipItem]) -> list[Mapping[str, Any]]:
-        """As `score`, for several clips; frames of one size are looked at together."""
-        by_shape: dict[tuple[int, ...], dict[tuple[int, int], np.ndarray]] = {}
-        for number, item in enumerate(items):
-            view = item.views["ends"]
-            if not len(view.frames):
-                raise StageError("the clip gave no frame", subject=item.clip.clip_id)
-            same = by_shape.setdefault(view.frames.shape[1:], {})
-            same.update({(number, pts): frame for pts, frame in zip(view.pts.tolist(), view.frames, strict=True)})
-        found: dict[tuple[int, int], np.ndarray] = {}
-        for frames in by_shape.values():
-            found.update(zip(frames, self._detector.detect(np.stack(list(frames.values()))), strict=True))
-        return [
-            _values(item, [found[number, pts] for pts in item.views["ends"].pts.tolist()])
-            for number, item in enumerate(items)
-        ]
+    def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
+        """As `score`, for several clips."""
+        return _values_of(items, self._detector.detect(_frames(items)))
+
+    def process_batches(self, batches: Iterable[Sequence[ClipItem]]) -> Iterator[list[Cell]]:
+        """As for any stage; frames for CRAFT are prepared meanwhile."""
+        if not isinstance(self._detector, Craft):
+            yield from super().process_batches(batches)
+            return
+        for items, found in self._detector.ahead(batches, _frames):
+            cells = self.cells_of(items, lambda items=items, found=found: _values_of(items, found()))
+            self.waited_s = self._detector.waited_s
+            yield cells
 
 
 def _detector(config: TextConfig) -> Detector:
     if config.detector == "craft":
-        return Craft(config.craft)
+        return Craft(config.craft, config.short_side_px)
     return PpOcr(config.short_side_px, config.min_probability, config.core_probability, config.unclip_ratio)
 
 
-def _values(item: ClipItem, boxes: Sequence[np.ndarray]) -> Mapping[str, Any]:
+def _frames(items: Sequence[ClipItem]) -> list[np.ndarray]:
+    """Every frame of these clips once: a short clip may show one at several places."""
+    return [frame for item in items for frame in _by_pts(item).values()]
+
+
+def _by_pts(item: ClipItem) -> dict[int, np.ndarray]:
+    view = item.views["ends"]
+    return dict(zip(view.pts.tolist(), view.frames, strict=True))
+
+
+def _values_of(items: Sequence[ClipItem], boxes: Sequence[np.ndarray | Exception]) -> list[Scored]:
+    """The columns of each clip, given the boxes of `_frames` in their order, or why it has none."""
+    remaining = iter(boxes)
+    found: list[Scored] = []
+    for item in items:
+        by_pts = {pts: next(remaining) for pts in _by_pts(item)}
+        found.append(_values(item, [by_pts[pts] for pts in item.views["ends"].pts.tolist()]))
+    return found
+
+
+def _values(item: ClipItem, boxes: Sequence[np.ndarray | Exception]) -> Scored:
     """The columns of a clip, given the boxes of each frame of its view."""
-    areas = [covered_share(each, *item.views["ends"].frames.shape[1:3]) for each in boxes]
+    if not boxes:
+        return StageError("the clip gave no frame", subject=item.clip.clip_id)
+    good: list[np.ndarray] = []
+    for each in boxes:
+        if isinstance(each, Exception):
+            return each
+        good.append(each)
+    areas = [covered_share(each, *item.views["ends"].frames.shape[1:3]) for each in good]
     return {
         "area_max": max(areas),
         "area_mean": sum(areas) / len(areas),
         "areas": areas,
-        "n_boxes_max": max(len(each) for each in boxes),
+        "n_boxes_max": max(len(each) for each in good),
     }
 
 
