@@ -202,9 +202,11 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from."""
+    """The error, and what it was raised from; each once, for errors may be raised from themselves."""
+    seen: list[BaseException] = []
     each: BaseException | None = error
-    while each is not None:
+    while each is not None and not any(each is other for other in seen):
+        seen.append(each)
         yield each
         each = each.__cause__
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import torch
 
 from curate import errors
-from curate.errors import CurateError, StorageError, is_transient, transient_names
+from curate.errors import CurateError, StorageError, causes, is_device_lost, is_transient, transient_names
 
 
 def tree(cls: type[CurateError] = CurateError) -> list[type[CurateError]]:
@@ -71,3 +72,13 @@ def test_a_plug_in_may_add_a_transient_error():
 
     assert is_transient("EndpointBusyError")
     assert is_transient(type(EndpointBusyError("busy")).__name__)
+
+
+def test_a_lost_gpu_is_known_by_its_cause_also_where_causes_go_in_a_circle():
+    lost = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    wrapped, other = StorageError("a library's word for it"), StorageError("no GPU at all")
+    wrapped.__cause__, other.__cause__ = lost, other
+    assert is_device_lost(wrapped) and not is_device_lost(other)
+    assert list(causes(wrapped)) == [wrapped, lost] and list(causes(other)) == [other]
+    lost.error_code = 2  # out of memory: the process can go on
+    assert not is_device_lost(wrapped)
