@@ -39,11 +39,13 @@ demo: env
 	@echo "  $(BIN)/curate export demo/corpus --selection strict"
 	@echo "  $(BIN)/curate verify demo/corpus --deep"
 
-# The three stages of the paper in a size for a CPU, on the shards of `make demo`.
-SHARDS ?= demo/corpus/shards/embedded
+# The three stages of the paper in a size for a CPU: from films that are made for it over a corpus to a clip.
 TRAIN := demo/train
+SHARDS := $(TRAIN)/corpus/shards/embedded
 demo-train: env
-	test -f $(SHARDS)/index.json || $(MAKE) demo
+	$(BIN)/curate models fetch
+	$(BIN)/python -m curate.testing.train_bucket $(TRAIN)/bucket
+	$(BIN)/curate run $(TRAIN)/bucket --out $(TRAIN)/corpus
 	$(BIN)/curate latents $(SHARDS) --recipe tiny-image-to-video --encoders tiny --out $(TRAIN)/latents
 	$(BIN)/curate latents $(SHARDS) --recipe tiny-video --encoders tiny --out $(TRAIN)/latents --what text
 	$(BIN)/curate train tiny-image --data $(SHARDS) --latents $(TRAIN)/latents --out $(TRAIN)/image

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from curate.train.folders import atomic_folder
 from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
-from curate.train.network import Parameters, set_trainable
+from curate.train.network import Parameters, SpatioTemporalUNet, set_trainable
 from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, start
 from curate.train.plan import step_flops
@@ -178,7 +179,7 @@ class _Run:
         if recipe.run.gradient_checkpointing:
             recompute_units(unet)
         if recipe.run.attention == "xformers":
-            unet.enable_xformers_memory_efficient_attention()
+            _take_xformers(unet, world)
         if recipe.run.compile:
             for unit in units(unet):
                 unit.compile()
@@ -263,6 +264,13 @@ class _Run:
                 shutil.copytree(newest, unfinished, copy_function=os.link, dirs_exist_ok=True)
         self._world.wait()
         return model
+
+
+def _take_xformers(unet: SpatioTemporalUNet, world: World) -> None:
+    if find_spec("xformers") is None or world.device.type != "cuda":
+        text = "xformers needs its package and a GPU"
+        raise ConfigError(text, subject="run.attention", fix="Run `pip install 'curate-video[xformers]'`, or use sdpa")
+    unet.enable_xformers_memory_efficient_attention()
 
 
 def _quantile(objective: Objective) -> Callable[[float], float] | None:

@@ -253,6 +253,11 @@ def test_a_broken_checkpoint_is_named(data, tmp_path):
         trained(tmp_path, data, "image-to-video", steps=3)
 
 
+def test_attention_that_is_not_there_is_said(data, tmp_path):
+    with pytest.raises(ConfigError, match="xformers needs its package and a GPU"):
+        trained(tmp_path, data, "image-to-video", run={"attention": "xformers"})
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
