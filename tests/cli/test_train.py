@@ -70,7 +70,7 @@ def test_a_plan_says_what_a_stage_costs_and_starts_nothing(tmp_path, monkeypatch
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(data, tmp_path, args, status, message):
-    given = [arg.format(data=data, here=tmp_path) for arg in args]
+    given = [arg.replace("{data}", str(data)).replace("{here}", str(tmp_path)) for arg in args]
     ended = curate("train", *given, "--out", tmp_path / "run")
     assert ended.status == status, ended.err
     assert re.fullmatch(rf"Error .*{message}.*\n", ended.err)
