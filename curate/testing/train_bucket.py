@@ -24,7 +24,7 @@ WIDTH_PX, HEIGHT_PX = 192, 144
 SHOTS, FRAMES, RATE = 3, 50, Fraction(25)
 _COARSE = 6
 """The textures are enlarged by this, so that a picture of 24 pixels still shows them."""
-_SLOW_PX, _FAST_PX = (0.1, 0.3), (2.5, 4.5)
+_SLOW_PX, _FAST_PX = (0.1, 0.2), (1.4, 2.0)
 """A frame, of the film's pixels."""
 
 

@@ -15,7 +15,7 @@ from curate.train.flow import flow_width_s
 from curate.train.folders import TRAINED
 from curate.train.pipeline_folder import tiny_pipeline
 
-SLOW_PX, FAST_PX = (0.1, 0.3), (2.5, 4.5)
+SLOW_PX, FAST_PX = (0.1, 0.2), (1.4, 2.0)
 
 
 def test_a_picture_does_not_tell_its_motion():
