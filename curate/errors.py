@@ -19,10 +19,12 @@ CurateError
 │       └── TruncatedReadError  fewer bytes came than there are
 ├── StageError              a stage broke its contract or could not measure an item
 │   ├── DependencyError     a cell that the stage reads is missing or failed
+│   ├── NoRoomError         the memory of a device did not do for one clip; worth another attempt
 │   └── EndpointError       a model's endpoint refused a request
 │       └── EndpointUnavailableError    it did not answer, or not usably; worth another attempt
 ├── UnexpectedError         in the decoding process something failed that is not ours
 ├── CorpusError             the corpus folder does not hold what its tables say
+├── TrainingError           training cannot go on as it is
 └── EngineError             the engine gave up (workers died)
     ├── ClusterError        the cluster cannot hold the workers that the recipe needs
     ├── DeviceError         a GPU gives no more results to this process
@@ -148,6 +150,12 @@ class StageError(CurateError):
 
 class DependencyError(StageError):
     """A cell that the stage reads is missing or failed; done again once that cell is there."""
+
+    transient = True
+
+
+class NoRoomError(StageError):
+    """The memory of a device did not do for a single item: others may have taken it just then."""
 
     transient = True
 

@@ -52,6 +52,7 @@ def test_transient_names_are_those_of_classes_that_say_so():
     assert ours == {
         "TransientStorageError",
         "TruncatedReadError",
+        "NoRoomError",
         "DependencyError",
         "SourceChangedError",
         "MissingModelError",

@@ -336,7 +336,7 @@ def _failed_cells(
 
 def _libraries() -> dict[str, str]:
     names = ["av", "duckdb", "numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "rapidocr", "ray"]
-    names += ["scenedetect", "torch"]
+    names += ["scenedetect", "torch", "transformers", "tokenizers", "open_clip_torch", "easyocr", "safetensors", "gguf"]
     found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
     return {name: found[name] for name in names if name in found}
 

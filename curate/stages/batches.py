@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from curate.errors import DeviceMemoryError, StageError, causes, is_device_lost
+from curate.errors import DeviceMemoryError, NoRoomError, StageError, causes, is_device_lost
 from curate.stage import boundary
 
 if TYPE_CHECKING:
@@ -248,7 +248,9 @@ class Batched(ABC, Generic[ItemT, FoundT]):
         if not lacks_memory(error):
             raise error
         if batch.rows == 1:
-            return [error]
+            told = NoRoomError(f"the device's memory does not do for one item: {error}")
+            told.__cause__ = error
+            return [told]
         del error, caught  # with them go the tensors that their traceback holds
         torch.cuda.empty_cache()
         return None

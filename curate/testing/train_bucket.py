@@ -26,6 +26,7 @@ _COARSE = 6
 """The textures are enlarged by this, so that a picture of 24 pixels still shows them."""
 _SLOW_PX, _FAST_PX = (0.1, 0.2), (1.4, 2.0)
 """A frame, of the film's pixels."""
+_MEAN, _CONTRAST = 128.0, 45.0
 
 
 def shot(seed: int, limits_px: tuple[float, float]) -> Iterator[Frame]:
@@ -35,8 +36,15 @@ def shot(seed: int, limits_px: tuple[float, float]) -> Iterator[Frame]:
     camera_noise = rng.integers(-2, 3, (4, HEIGHT_PX, WIDTH_PX, 3), np.int16)
     smalls = moving_texture(FRAMES, WIDTH_PX // _COARSE, HEIGHT_PX // _COARSE, (speed_px / _COARSE, 0.0), seed)
     for noise, small in zip(cycle(camera_noise), smalls, strict=False):
-        large = cv2.resize(small, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC)
+        large = cv2.resize(_exposed(small), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC)
         yield np.clip(large + noise, 0, 255).astype(np.uint8)
+
+
+def _exposed(frame: Frame) -> np.ndarray:
+    """Each colour with the same mean and contrast: the tiny network has one channel a group in its normalisations,
+    so it cannot tell how bright a picture is."""
+    centred = frame - frame.mean((0, 1))
+    return _MEAN + _CONTRAST * centred / centred.std((0, 1))
 
 
 def _shot(at: int, n_shots: int) -> Iterator[Frame]:

@@ -11,7 +11,6 @@ from cli_kit import curate
 from clips_kit import make_set, usual
 from train_kit import small_recipe
 
-
 SMALL = ["tiny-video", *("--set", "data.batch=2"), *("--set", "data.buckets.frames=[2]")]
 SMALL += ["--set", "data.captions={caption.coca.caption: 1}"]
 """What fits the set."""

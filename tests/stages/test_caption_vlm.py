@@ -133,6 +133,7 @@ def test_a_clip_without_frames_or_an_answer_fails_alone_and_no_other_is_asked_ag
         ('"A dog runs."', "A dog runs."),
         ("- A dog runs.", "A dog runs."),
         ("<think>I see a dog.</think>\n\nA dog runs.", "A dog runs."),
+        ("I see a dog, so:\n</think>\nA dog runs.", "A dog runs."),
         ('"Stop" is written on a sign that says "go"', '"Stop" is written on a sign that says "go"'),
         ("3 dogs run.", "3 dogs run."),
     ],
@@ -143,8 +144,9 @@ def test_a_caption_is_one_clean_line(clip, answer, caption):
     assert cell.values["caption"] == caption
 
 
-def test_thoughts_alone_are_no_caption(clip):
-    with served(Script(lambda asked: "<think>What is it?</think>")) as url:
+@pytest.mark.parametrize("thought", ["<think>What is it?</think>", "<think>Okay, the user wants a", "Hm.\n</think>\n"])
+def test_thoughts_alone_are_no_caption(clip, thought):
+    with served(Script(lambda asked: thought)) as url:
         (cell,) = stage(url).process([clip(1)])
     assert cell.failure.error_class == "StageError"
     assert "without a caption" in cell.failure.message

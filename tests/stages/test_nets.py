@@ -165,7 +165,7 @@ def test_a_clip_that_does_not_fit_alone_fails_alone(items):
     stage.room = 0
     cells = stage.process(items[:2])
     assert [cell.outcome for cell in cells] == [Outcome.FAILED] * 2
-    assert all(cell.failure.error_class == "OutOfMemoryError" for cell in cells)
+    assert all(cell.failure.error_class == "NoRoomError" for cell in cells)
 
 
 def test_a_clip_that_cannot_be_prepared_fails_alone_and_nothing_is_computed_twice(items, clip_item):

@@ -47,3 +47,8 @@ def tidy(text: str) -> str:
     for mark in ".,;:!?":
         line = line.replace(f" {mark}", mark)
     return line
+
+
+def own_name(stage_name: str) -> str:
+    """``caption.coca`` -> ``coca``: what a captioner is called in columns."""
+    return stage_name.rpartition(".")[2]

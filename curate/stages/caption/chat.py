@@ -16,7 +16,9 @@ from curate.stages.caption.base import tidy
 Chat = Sequence[Mapping[str, Any]]
 """Messages in order, each with ``role`` and ``content``."""
 
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_THOUGHT = re.compile(r"^.*</think>|<think>.*", re.DOTALL)
+"""Also one whose beginning the prompt held, and one that never ended: what is left of that is no caption."""
+
 _LIST_MARK = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
 _QUOTES = ('""', "''", "“”", "‘’", "``")
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from curate.config import Config
 from curate.errors import ConfigError, StageError
 from curate.stage import ClipItem, Column, Resources, Stage
-from curate.stages.caption.base import CaptionStage, check_captions
+from curate.stages.caption.base import CaptionStage, check_captions, own_name
 from curate.stages.caption.fused import CAPTIONERS
 
 _FUSERS = "Name the stage that makes one sentence of several, such as `caption.fused`"
@@ -93,8 +93,3 @@ class ChosenCaption(CaptionStage[ChosenConfig]):
                 f"{self.config.similarity!r} says nothing of {', '.join(absent)}", subject=item.clip.clip_id
             )
         return max(usable, key=lambda name: sum(found[own_name(name)]) / len(found[own_name(name)]))
-
-
-def own_name(stage_name: str) -> str:
-    """``caption.coca`` -> ``coca``."""
-    return stage_name.rpartition(".")[2]

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from curate.errors import ConfigError, ModelFileError, StageError
 from curate.stage import ClipItem, Column, Scored, Stage
+from curate.stages.caption.base import own_name
 from curate.stages.clip.card import FRAMES, clip_settings
 from curate.stages.nets import NetConfig, NetStage, net_resources
 from curate.stages.openclip import PACKAGES
@@ -41,7 +42,7 @@ class SimilarityConfig(NetConfig):
 def _columns(captions: Sequence[str]) -> tuple[Column, ...]:
     """One column a captioner, called by the last part of its name, and what is found over all of them."""
     own = [
-        Column(_short(name), _COSINES, "cosine", f"first, middle and last frame beside the caption of {name}")
+        Column(own_name(name), _COSINES, "cosine", f"first, middle and last frame beside the caption of {name}")
         for name in captions
     ]
     return (
@@ -50,10 +51,6 @@ def _columns(captions: Sequence[str]) -> tuple[Column, ...]:
         Column("disagreement", pa.float64(), "1 - cosine", "between captions, mean over pairs; none with one caption"),
         Column("best", pa.string(), "", "captioner with the highest mean over the frames"),
     )
-
-
-def _short(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 class ClipSimilarity(NetStage[SimilarityConfig]):
@@ -146,7 +143,7 @@ class ClipSimilarity(NetStage[SimilarityConfig]):
         # Products summed in one order whatever the number of captions; a matrix product promises none.
         cosines_n3 = (texts_nd[:, None] * frames_3d[None]).sum(axis=2)
         pairs = [float((a * b).sum()) for a, b in combinations(texts_nd, 2)]
-        names = [_short(name) for name in self.config.captions]
+        names = [own_name(name) for name in self.config.captions]
         return {
             **dict(zip(names, cosines_n3.tolist(), strict=True)),
             "all": cosines_n3.ravel().tolist(),
