@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import fsspec
@@ -27,14 +29,28 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files are spread over the processes of the tests; those that start a Ray, which takes the whole machine, go to
-    one and go first."""
-    for item in items:
-        slow = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if slow else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Files in which a Ray is started go first: they take longest."""
+    items.sort(key=lambda item: not _starts_ray(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files are spread over the processes of the tests, whole; those that start a Ray, which takes the whole machine, go
+    to one. (pytest-xdist's own groups are without effect in pytest 9.2.)"""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if _starts_ray(file) else file
+
+    return ByFile(config, log)
+
+
+@cache
+def _starts_ray(file: str) -> bool:
+    return "pytest.mark.ray" in Path(__file__).parent.parent.joinpath(file).read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -77,12 +77,14 @@ def _train(recipe: TrainRecipe, data: str, folder: Path, init: str, encoders: st
         out.print(f"step {step}/{recipe.steps}  {_in_words(row)}", soft_wrap=True)
 
     found = train(Job(recipe, data, folder, init, encoders, latents, device, tell_row, _tell_start))
+    if found.stopped and not found.is_first:
+        raise typer.Exit(EXIT_STOPPED)
     if found.stopped:
         out.print(
             f"Stopped after step {found.step}, which is kept; the same command goes on from here.", soft_wrap=True
         )
         raise typer.Exit(EXIT_STOPPED)
-    if found.model is not None:
+    if found.model is not None and found.is_first:
         out.print(f"[bold]Model[/] {plain(found.model)}", soft_wrap=True)
 
 

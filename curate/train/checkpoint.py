@@ -68,7 +68,14 @@ class Checkpoints:
                 (unfinished / _FACTS).write_text(json.dumps(dict(facts), indent=1) + "\n")
         if self.world.is_first:
             for old in self.steps()[: -self.keep]:
-                shutil.rmtree(self.path(old))
+                going = self.path(old).with_name(f".{self.path(old).name}.going")
+                self.path(old).rename(going)
+                shutil.rmtree(going)
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written, or half removed."""
+        for left in self.folder.glob(".step-*"):
+            shutil.rmtree(left)
 
     def facts(self) -> dict[str, Any] | None:
         """What the last checkpoint says of the run; None where there is none."""

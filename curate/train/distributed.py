@@ -49,6 +49,14 @@ class World:
         distributed.all_reduce(total)
         return total / self.size
 
+    def first(self, value: Any) -> Any:
+        """What the first rank has, on each of them."""
+        if self.size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, device=self.device)
+        return values[0]
+
     def wait(self) -> None:
         """For all others."""
         if self.size > 1:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Log:
 
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / LOG
-            kept = [line for line in read_lines(path) if line["step"] <= first_step]
+            kept = [line for line in read_lines(path) if 0 < first_step >= line["step"]]
             place = Place(str(path))
             place.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self._file = path.open("a", encoding="utf-8")
@@ -90,7 +91,7 @@ class Window:
         self._sums = torch.zeros(2, FIFTHS, dtype=torch.float64)
         self._loss = self._n_steps = 0.0
         self._n_clips = 0
-        self._began_s = time.perf_counter()
+        self._began_s, self._aside_s = time.perf_counter(), 0.0
         self._waited_s = self._stall.wait_s
 
     def add(self, report: Report) -> None:
@@ -103,9 +104,16 @@ class Window:
             losses = report.losses.double().cpu()
             self._sums += torch.stack([_summed(at, losses), _summed(at, torch.ones_like(losses))])
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around what is no training: its time does not count."""
+        began_s = time.perf_counter()
+        yield
+        self._aside_s += time.perf_counter() - began_s
+
     def row(self, report: Report) -> tuple[dict[str, float], float]:
         """The numbers since the last row, and seconds a step; all ranks must ask."""
-        wall_s = time.perf_counter() - self._began_s
+        wall_s = time.perf_counter() - self._began_s - self._aside_s
         sums = self._world.mean(self._sums.to(self._world.device, torch.float32)).double().cpu()
         pairs = enumerate(sums.T.tolist(), start=1)
         means = {f"loss/fifth_{fifth}": total / count for fifth, (total, count) in pairs if count}

@@ -17,7 +17,7 @@ from curate.errors import ModelFileError
 from curate.train.codecs import Codec, identity_vae
 from curate.train.conditioning import Conditions, ImageEncoder, TextEncoder, first_frame_latent, image_to_video
 from curate.train.folders import atomic_folder, load_part
-from curate.train.network import SpatioTemporalUNet, UNetNetwork, build_unet
+from curate.train.network import Network, SpatioTemporalUNet, UNetNetwork, build_unet
 from curate.train.sampler import OnStep, Sampling, sample
 
 __all__ = [
@@ -119,6 +119,8 @@ def sample_clip(
     settings: Sampling,
     generator: torch.Generator,
     on_step: OnStep | None = None,
+    *,
+    network: Network | None = None,
 ) -> Tensor:
     """Frames (B, T, 3, H, W), float32 in [-1, 1], of clips that begin with ``frame`` (B, 3, H, W) in [-1, 1].
 
@@ -133,7 +135,7 @@ def sample_clip(
     height, width = (side // pipeline.codec.factor for side in frame.shape[-2:])
     shape = (len(frame), num_frames, pipeline.codec.channels, height, width)
     normal = torch.randn(shape, generator=generator, device=generator.device).to(device)
-    latents = sample(UNetNetwork(pipeline.unet), cond, normal, settings, on_step)
+    latents = sample(network or UNetNetwork(pipeline.unet), cond, normal, settings, on_step)
     return pipeline.codec.decode(pipeline.codec.unscaled(latents), settings.decode_chunk).float().clamp(-1, 1)
 
 

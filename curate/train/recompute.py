@@ -11,14 +11,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+import torch._dynamo
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from curate.train.distributed import units
 
-__all__ = ["recompute_units"]
+__all__ = ["compile_units", "recompute_units"]
 
 _CHECKPOINT = partial(checkpoint, use_reentrant=False)
+
+
+_MOST_SHAPES = 64
+"""Blocks of one class that PyTorch compiles anew for their sizes: its own limit of 8 is less than the network has."""
+
+
+def compile_units(unet: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Compile every unit; before `recompute_units`, from within which nothing would be compiled."""
+    torch._dynamo.config.recompile_limit = max(_MOST_SHAPES, torch._dynamo.config.recompile_limit)
+    for unit in units(unet):
+        unit.forward = torch.compile(unit.forward, backend=backend)
 
 
 def recompute_units(unet: nn.Module, run: Callable[..., Any] = _CHECKPOINT) -> None:

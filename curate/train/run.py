@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, TrainingError
 from curate.shards.reader import ShardSet
 from curate.storage import Place
 from curate.train.checkpoint import Checkpoints
@@ -33,7 +33,7 @@ from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.worker import Ahead, Sources
 from curate.train.devices import device_facts, mfu
-from curate.train.distributed import World, joined, spread, units
+from curate.train.distributed import World, joined, spread
 from curate.train.examples import Examples
 from curate.train.folders import atomic_folder
 from curate.train.latents import sources_in
@@ -44,7 +44,7 @@ from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, start
 from curate.train.plan import step_flops
 from curate.train.recipe import TrainRecipe
-from curate.train.recompute import recompute_units
+from curate.train.recompute import compile_units, recompute_units
 from curate.train.step import Report, Step
 from curate.train.validation import Validation
 
@@ -78,6 +78,7 @@ class Finished:
     step: int
     stopped: bool
     model: Path | None
+    is_first: bool = True
 
 
 def train(job: Job) -> Finished:
@@ -92,6 +93,9 @@ class _Run:
     def __init__(self, job: Job, world: World, stop: threading.Event) -> None:
         self._job, self._world, self._stop = job, world, stop
         self._recipe = recipe = job.recipe
+        if world.device.type == "cpu" and recipe.precision == "bfloat16":
+            text = "PyTorch's bfloat16 on a CPU crashes, or gives numbers that are none"
+            raise ConfigError(text, subject="precision", fix="Use --set precision=float32")
         self._checkpoints = Checkpoints(job.out / "checkpoints", recipe.run.checkpoint.keep, world)
         facts = self._known()
         self._taken: int = facts["step"] if facts else 0
@@ -121,39 +125,54 @@ class _Run:
         log = Log(self._job.out, world, self._taken)
         if world.is_first:
             (self._job.out / "recipe.yaml").write_text(recipe.to_text())
+            self._checkpoints.clean()
+            if self._taken < recipe.steps:  # the model of a run that is to go on is that of its last checkpoint
+                shutil.rmtree(self._job.out / "model", ignore_errors=True)
         if not self._taken:
             self._validate(log)
         window = Window(_quantile(self._examples.objective), world, self._loader.stall)
-        stopped = saved = False
+        stopped = False
         while self._taken < recipe.steps and not stopped:
-            report = self._step(self._taken, next(self._loader))
-            self._taken += 1
+            report = self._advance()
             self._job.on_step(self._taken, report, self._step)
             window.add(report)
             last = self._taken == recipe.steps
             stopped = bool(world.mean(torch.tensor(float(self._stop.is_set()), device=world.device)) > 0)
             if last or stopped or self._taken % recipe.run.log_every_steps == 0:
                 self._write(log, window.row(report))
-            if last or self._taken % recipe.run.validation.every_steps == 0:
-                self._validate(log)
-            saved = last or stopped or self._taken % recipe.run.checkpoint.every_steps == 0
-            if saved:
-                self._save()
+            with window.aside():
+                if last or self._taken % recipe.run.validation.every_steps == 0:
+                    self._validate(log)
+                if last or stopped or self._taken % recipe.run.checkpoint.every_steps == 0:
+                    self._save(self._loader.state())
         self._loader.close()
         log.close()
         model = None if self._taken < recipe.steps else self._finish()
-        return Finished(self._taken, stopped and model is None, model)
+        return Finished(self._taken, stopped and model is None, model, world.is_first)
+
+    def _advance(self) -> Report:
+        """The next step. One that is not finite is not taken: what was before it is kept, and all ranks say so."""
+        before = self._loader.state()
+        try:
+            report = self._step(self._taken, next(self._loader))
+        except TrainingError:
+            self._save(before)
+            raise
+        self._taken += 1
+        return report
 
     def _known(self) -> dict[str, Any] | None:
         """What the last checkpoint says; ConfigError when it is of another run."""
-        facts = self._checkpoints.facts()
+        facts = self._world.first(self._checkpoints.facts() if self._world.is_first else None)
         if facts is None:
             return None
         ours = self._recipe.deciding()
         different = sorted(key for key in ours if facts["recipe"].get(key) != ours[key])
-        if different or (self._job.init and facts["init"] != self._job.init):
-            what = ", ".join(different) or "--init"
-            text = f"holds a run of another recipe or start: {what} differ{'s' if what.count(',') == 0 else ''}"
+        different += ["--init"] * bool(self._job.init and facts["init"] != self._job.init)
+        different += ["--latents"] * (facts["latents"] != self._job.latents)
+        if different:
+            what = ", ".join(different)
+            text = f"holds a run of another recipe or start: {what} differ{'s' if len(different) == 1 else ''}"
             raise ConfigError(text, subject=str(self._job.out), fix="Name another --out")
         return facts
 
@@ -176,13 +195,12 @@ class _Run:
         nn.Module.to(unet, world.device)
         unet.train()
         self._parts.encoders.to(world.device)
-        if recipe.run.gradient_checkpointing:
-            recompute_units(unet)
         if recipe.run.attention == "xformers":
             _take_xformers(unet, world)
         if recipe.run.compile:
-            for unit in units(unet):
-                unit.compile()
+            compile_units(unet)
+        if recipe.run.gradient_checkpointing:
+            recompute_units(unet)
         network = spread(unet, world, recipe.run.sharding, recipe.precision)
         return Step(recipe, network, self._examples, world)
 
@@ -236,12 +254,15 @@ class _Run:
         if self._world.is_first:
             self._job.on_row(self._taken, row)
 
-    def _save(self) -> None:
+    def _save(self, loader: Mapping[str, Any]) -> None:
+        if self._checkpoints.steps()[-1:] == [self._taken]:
+            return
         facts = {
             "step": self._taken,
-            "loader": self._loader.state(),
+            "loader": loader,
             "recipe": self._recipe.deciding(),
             "init": self._job.init,
+            "latents": self._job.latents,
             "data": self._job.data,
         }
         self._checkpoints.save(self._step, facts, self._export)
@@ -261,9 +282,16 @@ class _Run:
         if self._world.is_first:
             newest = self._checkpoints.path(self._taken) / "model"
             with atomic_folder(model) as unfinished:
-                shutil.copytree(newest, unfinished, copy_function=os.link, dirs_exist_ok=True)
+                shutil.copytree(newest, unfinished, copy_function=_linked, dirs_exist_ok=True)
         self._world.wait()
         return model
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copyfile(source, target)
 
 
 def _take_xformers(unet: SpatioTemporalUNet, world: World) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from curate.errors import TrainingError
+from curate.train.conditioning import Conditions
 from curate.train.data.worker import Batch
 from curate.train.distributed import World, plain, summing, whole
 from curate.train.ema import Average
 from curate.train.examples import Example, Examples
-from curate.train.network import Part, UNetNetwork, trainable_by_part
+from curate.train.network import Network, Part, UNetNetwork, trainable_by_part
 from curate.train.recipe import OptimiserConfig, TrainRecipe
 
 __all__ = ["Report", "Step", "make_optimiser"]
@@ -137,6 +138,16 @@ def computing(precision: str, device: torch.device) -> AbstractContextManager[ob
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def in_precision(network: Network, precision: str, device: torch.device) -> Network:
+    """The network in its precision; what is done with its output stays in float32."""
+
+    def run(x: Tensor, time: Tensor, cond: Conditions) -> Tensor:
+        with computing(precision, device):
+            return network(x, time, cond).float()
+
+    return run
+
+
 def _not_finite(number: int, report: Report) -> TrainingError:
     wrong: Sequence[str] = [
         f"{clip} (level {level:.3g})"
@@ -146,5 +157,6 @@ def _not_finite(number: int, report: Report) -> TrainingError:
     where = f"; clips: {', '.join(wrong)}" if wrong else ", though every clip's loss is finite: the gradient is not"
     return TrainingError(
         f"step {number}: loss {report.loss:g}, gradient norm {report.norm:g}{where}",
-        fix="Nothing was changed by this step. Go on from the last checkpoint with a lower optimiser.lr or clip_norm",
+        fix="The step was not taken, and what was before it is kept. Go on with a lower rate in a run of its own: "
+        "--init OUT --out NEW --set optimiser.lr=...",
     )

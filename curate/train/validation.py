@@ -27,9 +27,13 @@ from curate.train.parts import Parts
 from curate.train.pipeline_folder import Pipeline, sample_clip
 from curate.train.recipe import TrainRecipe, ValidationConfig
 from curate.train.sampler import Sampling
-from curate.train.step import Step, computing
+from curate.train.step import Step, computing, in_precision
 
 __all__ = ["Validation", "loss_name"]
+
+
+_DECODE_CHUNK = 4
+"""Frames of a drawn clip that are decoded at once: all 25 of 576x1024 would need 56 GB beside what training holds."""
 
 
 def loss_name(sigma: float) -> str:
@@ -104,10 +108,12 @@ class Validation:
         unet: Any = plain(step.network)
         pipeline = Pipeline(unet, encoders.codec, encoders.image, encoders.feature_extractor)
         frame, fps = first_frame(batch).to(device), float(batch.fps[0])
-        settings = Sampling.model_validate({"steps": self.config.sampling_steps, "fps": fps, "motion": motion})
+        told = {"steps": self.config.sampling_steps, "fps": fps, "motion": motion, "decode_chunk": _DECODE_CHUNK}
+        settings = Sampling.model_validate(told)
         generator = generator_of("sample", self._recipe.seed, batch.clip_ids[0])
-        with _judged(step), computing(self._recipe.precision, device):
-            clip = sample_clip(pipeline, frame, batch.bucket.frames, settings, generator)
+        network = in_precision(UNetNetwork(unet), self._recipe.precision, device)
+        with _judged(step):
+            clip = sample_clip(pipeline, frame, batch.bucket.frames, settings, generator, network=network)
         return to_uint8(clip[0]), to_uint8(frame)[0], fps
 
 

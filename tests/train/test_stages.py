@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from diffusers import AutoencoderKL, StableVideoDiffusionPipeline, UNetSpatioTem
 from train_kit import image_unet, small_recipe
 
 from curate.errors import ConfigError, ModelFileError, TrainingError, UsageError
+from curate.train.distributed import units
 from curate.train.encoders import Encoders
+from curate.train.folders import resolve_model
 from curate.train.logs import read_lines
 from curate.train.motion import MotionCalibration
 from curate.train.parts import network_config, start
 from curate.train.pipeline_folder import tiny_pipeline
 from curate.train.recipe import TrainRecipe, load_train_recipe, parse_train_recipe
+from curate.train.recompute import compile_units, recompute_units
 from curate.train.run import Finished, Job, train
 
 
@@ -158,6 +163,8 @@ def test_a_loss_that_is_not_finite_stops_before_anything_changes(data, tmp_path)
     states: list[Any] = []
     with pytest.raises(TrainingError, match=r"step 2: loss nan, .*clips: [0-9a-f]{32} \(level"):
         train(Job(recipe("image-to-video", steps=4), data, tmp_path, device="cpu", on_step=poison))
+    assert read_lines(tmp_path / "log.jsonl")[-1]["step"] == 2
+    assert (tmp_path / "checkpoints" / "step-00000002" / "trainer.json").is_file()
     now = states[0].network.state_dict() | {f"average {n}": v for n, v in states[0].average.tensors.items()}
     assert all(torch.equal(now[name].nan_to_num(), value.nan_to_num()) for name, value in kept.items())
 
@@ -181,6 +188,67 @@ def test_training_on_latents_is_training_on_the_films(data, tmp_path, kind):
     assert losses[""] == pytest.approx(losses[store.uri], rel=1e-5)
     with pytest.raises(ConfigError, match="holds nothing of this run's encoders"):
         train(Job(stage, data, tmp_path / "other", latents=str(tmp_path), device="cpu"))
+
+
+def test_a_run_that_goes_on_has_no_finished_model_and_no_leftovers(data, tmp_path):
+    trained(tmp_path, data, "image-to-video")
+    (tmp_path / "checkpoints" / ".step-00000009.unfinished").mkdir()
+
+    def look(step: int, *_: object) -> None:
+        assert not (tmp_path / "model").exists()
+        assert resolve_model(tmp_path) == tmp_path / "checkpoints" / "step-00000002" / "model"
+
+    assert train(Job(recipe(steps=3), data, tmp_path, device="cpu", on_step=look)).model == tmp_path / "model"
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_model_is_copied_where_there_are_no_links(data, tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    finished = trained(tmp_path, data, "video")
+    assert finished.model
+    UNetSpatioTemporalConditionModel.from_pretrained(finished.model / "unet")
+
+
+def test_half_precision_on_a_cpu_is_refused(data, tmp_path):
+    with pytest.raises(ConfigError, match="Use --set precision=float32"):
+        trained(tmp_path, data, "image-to-video", precision="bfloat16")
+
+
+def test_workers_live_through_a_signal_to_the_whole_group(data, tmp_path):
+    def press(step: int, *_: object) -> None:
+        if step == 2:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGINT)
+                os.kill(child.pid, signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+    job = Job(recipe(steps=6, run={"workers": 1}), data, tmp_path, device="cpu", on_step=press)
+    assert train(job) == Finished(2, stopped=True, model=None)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_unit_is_compiled(checkpointing):
+    graphs: list[Any] = []
+
+    def count(graph: Any, _: object) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    unet = start(recipe()).unet.train()
+    torch.manual_seed(0)
+    given = torch.randn(1, 2, 8, 8, 8), torch.zeros(1), torch.randn(1, 1, 32), torch.zeros(1, 3)
+    plain = unet(*given, return_dict=False)[0].sum()
+    torch.compiler.reset()
+    compile_units(unet, count)
+    if checkpointing:
+        recompute_units(unet)
+    found = unet(*given, return_dict=False)[0].sum()
+    found.backward()
+    assert len(graphs) >= len(list(units(unet)))
+    assert found.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
 def test_a_pipeline_of_diffusers_trains(data, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
@@ -238,7 +239,11 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _one_thread(_: int) -> None:
+    """Signals to a whole group are for the process that trains: it finishes its step, for which it may want a batch."""
     import cv2
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     cv2.setNumThreads(1)
 
