@@ -31,7 +31,7 @@ class InlineEngine:
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written. ``single`` changes nothing here: sources never share a block."""
-        if any(step.stage.resources.gpu_optional for step in pipeline.steps) and not _has_gpu():
+        if any(step.stage.resources.gpu_optional for step in pipeline.asked()) and not _has_gpu():
             pipeline = pipeline.without_gpus()
         host = socket.gethostname()
         analyser = Analyser(

@@ -7,7 +7,7 @@ are placed here first, before anything starts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,8 @@ MAX_SOURCES_PER_BLOCK = 16
 MAX_SOURCES_FOR_A_BATCH = 64
 """Blocks may be as large where a batch of a later group needs the clips of as many short sources."""
 POOL_SHARE = 0.5
-"""Most of the cluster's CPUs and memory that further workers of GPU stages may take: the rest decodes for them."""
+"""Most of the cluster's CPUs that further workers of GPU stages may take: the rest decodes for them, and keeps the
+memory that it needs for it."""
 
 Nodes = Sequence[Mapping[str, float]]
 
@@ -98,6 +99,11 @@ def _decoder_bytes(pipeline: Pipeline) -> int:
     return DECODER_BYTES + _model_bytes(pipeline, 0)
 
 
+def _feeder_bytes(pipeline: Pipeline, bundle_bytes: int) -> int:
+    """What a decoder takes with the clips that it collects for later groups."""
+    return _decoder_bytes(pipeline) + BUNDLE_COPIES * bundle_bytes
+
+
 def _model_bytes(pipeline: Pipeline, group: int) -> int:
     return sum(step.stage.resources.memory_bytes for step in pipeline.group(group))
 
@@ -105,8 +111,7 @@ def _model_bytes(pipeline: Pipeline, group: int) -> int:
 def _held_in_memory(pipeline: Pipeline, nodes: Nodes, pools: Sequence[Pool], bundle_bytes: int) -> int:
     """How many decoders the nodes' memory holds beside the pools, each with the clips that it collects for them; at
     least one."""
-    collected_bytes = BUNDLE_COPIES * bundle_bytes if pools else 0
-    each_bytes = _decoder_bytes(pipeline) + collected_bytes
+    each_bytes = _feeder_bytes(pipeline, bundle_bytes) if pools else _decoder_bytes(pipeline)
     held = [node["memory"] // each_bytes if "memory" in node else math.inf for node in nodes]
     taken = math.ceil(_pool_bytes(pools) / each_bytes)
     return int(max(1, min(sum(held) - taken, 1 << 20)))
@@ -117,7 +122,11 @@ def _pool_bytes(pools: Sequence[Pool]) -> int:
 
 
 def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool, bundle_bytes: int) -> list[Pool]:
-    """A worker for each group with workers of its own, more of those on GPUs as long as there is room."""
+    """A worker for each group with workers of its own, more of those on GPUs as long as there is room.
+
+    They grow in step with their shares of a GPU: a stage that was given much of it is taken for a slow one, and the
+    slowest decides how fast the chain is.
+    """
     names = {number: pipeline.group(number)[0].stage for number in range(1, pipeline.n_groups)}
     for stage in names.values():
         _check_stage(stage, nodes)
@@ -130,14 +139,15 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool, bundle_bytes: int) -
     if not _all_fit(nodes, [smallest, *pools, writers]):
         raise ClusterError(
             f"the recipe needs more than the {_sum(nodes, 'CPU'):g} CPUs and {_sum(nodes, 'GPU'):g} GPUs of this "
-            f"cluster: {len(pools)} pools of their own, a writer and a decoder",
-            fix="Add nodes, or take stages with a pool of their own out of the recipe",
+            f"cluster: {len(pools)} pools of their own ({_listed(names.values())}), a writer and a decoder",
+            fix="Lower `gpus` of some, set their `device: cpu`, ask for fewer with `--stages`, or add nodes",
         )
     room_cpus = POOL_SHARE * _sum(nodes, "CPU")
-    room_bytes = POOL_SHARE * sum(node.get("memory", math.inf) for node in nodes)
+    kept_bytes = (_sum(nodes, "CPU") - room_cpus) * _feeder_bytes(pipeline, bundle_bytes)
+    room_bytes = sum(node.get("memory", math.inf) for node in nodes) - kept_bytes
     growing = [index for index, pool in enumerate(pools) if pool.gpus]
     while growing:
-        index = min(growing, key=lambda index: pools[index].workers)
+        index = min(growing, key=lambda index: pools[index].workers / pools[index].gpus)
         larger = [*pools]
         larger[index] = replace(pools[index], workers=pools[index].workers + 1)
         affordable = sum(pool.workers * pool.cpus for pool in larger) <= room_cpus
@@ -147,6 +157,11 @@ def _pools(pipeline: Pipeline, nodes: Nodes, writers: Pool, bundle_bytes: int) -
         else:
             growing.remove(index)
     return pools
+
+
+def _listed(stages: Iterable[Stage[Any]]) -> str:
+    needs = ((stage.name, stage.resources) for stage in stages)
+    return ", ".join(f"{name}: {f'{need.gpus:g} GPU' if need.gpus else f'{need.cpus:g} CPU'}" for name, need in needs)
 
 
 def _check_stage(stage: Stage[Any], nodes: Nodes) -> None:
@@ -219,7 +234,8 @@ class _Room:
         if not gpus:
             return []
         share, count = min(gpus, _units(1.0)), max(1, -(-gpus // _units(1.0)))
-        return [device for device, free in enumerate(self.gpus) if free >= share][:count]
+        fitting = [device for device, free in enumerate(self.gpus) if free >= share]
+        return sorted(fitting, key=self.gpus.__getitem__)[:count]  # the fullest that takes it, as Ray has it
 
 
 def _units(value: float) -> int:

@@ -5,7 +5,7 @@
 
 Group 0 holds every stage that needs no worker of its own. Each stage with ``resources.pool`` or a GPU starts a group,
 one that can do without a GPU only where there is one; stages that read its cells, or lie below a gate on them, work in
-the same group right after it.
+the same group right after it. Stages that a run does not ask for start none.
 """
 
 from __future__ import annotations
@@ -89,12 +89,16 @@ class Pipeline:
         return 1 + max((step.group for step in self.steps), default=0)
 
     def group(self, number: int) -> tuple[Step, ...]:
-        """Steps of one group, in order."""
-        return tuple(step for step in self.steps if step.group == number)
+        """Steps of one group that are to run, in order."""
+        return tuple(step for step in self.asked() if step.group == number)
+
+    def asked(self) -> tuple[Step, ...]:
+        """Steps that are to run, in order."""
+        return tuple(step for step in self.steps if step.stage.name in self.requested)
 
     def without_gpus(self) -> Pipeline:
         """The same work where there is no GPU: stages that can do without one lose their workers of their own."""
-        return replace(self, steps=_grouped(self.steps, gpus=False))
+        return replace(self, steps=_grouped(self.steps, self.requested, gpus=False))
 
     def stages(self) -> list[tuple[str, Stage[Any], str]]:
         """(kind, stage, fingerprint) of all stages in order."""
@@ -156,7 +160,9 @@ def build_pipeline(items: Sequence[Stage[Any] | Gate], only: Sequence[str] = ())
     probe_fp = probe.fingerprint({})
     cut_fp = cut.fingerprint({probe.name: probe_fp})
     steps = _steps(items)
-    return Pipeline(probe, probe_fp, cut, cut_fp, steps, _requested(steps, only), dict(cut.model_digests()))
+    requested = _requested(steps, only)
+    steps = _grouped(steps, requested, gpus=True)
+    return Pipeline(probe, probe_fp, cut, cut_fp, steps, requested, dict(cut.model_digests()))
 
 
 def _requested(steps: Sequence[Step], only: Sequence[str]) -> frozenset[str]:
@@ -174,7 +180,7 @@ def _requested(steps: Sequence[Step], only: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _steps(items: Sequence[Stage[Any] | Gate]) -> tuple[Step, ...]:
+def _steps(items: Sequence[Stage[Any] | Gate]) -> Sequence[Step]:
     steps: list[Step] = []
     gates: tuple[Gate, ...] = ()
     for item in items:
@@ -192,16 +198,18 @@ def _steps(items: Sequence[Stage[Any] | Gate]) -> tuple[Step, ...]:
             subject="stages",
             fix="Make it a condition of `select`, or put it above the stages that it is to save",
         )
-    return _grouped(steps, gpus=True)
+    return steps
 
 
-def _grouped(steps: Sequence[Step], *, gpus: bool) -> tuple[Step, ...]:
-    """The steps with their groups, with GPUs or on machines that have none."""
+def _grouped(steps: Sequence[Step], requested: frozenset[str], *, gpus: bool) -> tuple[Step, ...]:
+    """The steps with their groups, with GPUs or on machines that have none; group 0 for those that do not run."""
     groups: dict[str, int] = {}
     last_group = 0
     for step in steps:
         needs = step.stage.resources
-        if needs.pool or (needs.gpus > 0 and (gpus or not needs.gpu_optional)):
+        if step.stage.name not in requested:
+            groups[step.stage.name] = 0
+        elif needs.pool or (needs.gpus > 0 and (gpus or not needs.gpu_optional)):
             last_group += 1
             groups[step.stage.name] = last_group
         else:

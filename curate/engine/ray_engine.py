@@ -33,7 +33,14 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.ray_start import RayOptions, first_line, start_ray
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
-from curate.errors import DeviceLostError, DeviceMemoryError, EngineError, StorageError, TransientStorageError
+from curate.errors import (
+    DeviceLostError,
+    DeviceMemoryError,
+    EngineError,
+    StorageError,
+    TransientStorageError,
+    causes,
+)
 from curate.isolation import Limits
 from curate.tables import Corpus
 
@@ -54,7 +61,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._in_flight: dict[str, str] = {}
-        self._last_words = ""
+        self._last_words: dict[str, str] = {}
         self._workers: dict[str, tuple[Any, str]] = {}
 
     def on_source(self, event: str, uri: str, worker: str) -> None:
@@ -67,14 +74,15 @@ class Registry:
     def on_worker(self, worker: str, handle: Any, node: str) -> None:
         """A worker is there, for the first time or again after a restart."""
         self._workers[worker] = (handle, node)
+        self._last_words.pop(worker, None)
 
-    def on_death(self, words: str) -> None:
-        """A worker ends itself, and says why."""
-        self._last_words = words
+    def on_death(self, worker: str, words: str) -> None:
+        """A worker that lost its GPU ends itself, and says why."""
+        self._last_words[worker] = words
 
     def last_words(self) -> str:
-        """Of the last worker that ended itself; empty where none did."""
-        return self._last_words
+        """Of the last worker that ended itself and has not come back; empty where there is none."""
+        return next(reversed(self._last_words.values()), "")
 
     def in_flight(self) -> list[str]:
         """URIs being read."""
@@ -104,12 +112,12 @@ def _rows(bundles: Iterator[Bundle]) -> Iterator[Batch]:
 
 
 @contextmanager
-def _ends_without_its_gpu(registry: Any) -> Iterator[None]:
+def _ends_without_its_gpu(registry: Any, worker: str) -> Iterator[None]:
     """A worker that lost its GPU ends, for Ray to start it anew and repeat what it was at."""
     try:
         yield
     except DeviceLostError as error:
-        ray.get(registry.on_death.remote(str(error)))
+        ray.get(registry.on_death.remote(worker, str(error)))
         os._exit(1)  # nothing gentler makes Ray start it again
 
 
@@ -144,7 +152,7 @@ class GroupOperator:
     def __init__(self, pipeline: Pipeline, group: int, run_id: str, registry: Any) -> None:
         if not ray.get_gpu_ids():
             _hide_gpus()
-        _register(registry)
+        self._worker = _register(registry)
         self._registry = registry
         self._group = GroupScorer(pipeline, group, host=socket.gethostname(), run_id=run_id)
 
@@ -154,7 +162,7 @@ class GroupOperator:
             if kind == "tables":
                 yield {"kind": np.array([kind]), "payload": np.array([payload], dtype=object)}
             else:
-                with _ends_without_its_gpu(self._registry):
+                with _ends_without_its_gpu(self._registry, self._worker):
                     yield from _rows(self._group.process(pickle.loads(payload)))
 
 
@@ -196,7 +204,7 @@ class RayEngine:
             pipeline = pipeline.without_gpus()
         packing = pack(pipeline, nodes, len(works), single=single)
         watch = _NodeWatch(self._registry)
-        reason, ours = "", None
+        reason, lost, ours = "", "", None
         try:
             _configure(works)
             with warnings.catch_warnings():
@@ -207,7 +215,8 @@ class RayEngine:
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
         except (RayError, ExecutionTimeoutError, SystemException) as error:
-            reason, ours = ray.get(self._registry.last_words.remote()) or first_line(error), _own_error(error)
+            lost, ours = ray.get(self._registry.last_words.remote()), _own_error(error)
+            reason = lost or first_line(error)
         finally:
             watch.stop()
             dataset = None
@@ -216,8 +225,9 @@ class RayEngine:
             self._end_workers()
             if ours is not None and not ours.transient:
                 raise ours  # another pass would meet it again
+            if ours is not None or lost:
+                self._registry = None  # neither a table that could not be written nor a GPU is a fault of the sources
             if ours is not None:
-                self._registry = None  # a table that could not be written is no fault of the sources in flight
                 raise EngineError(f"a pass died: {ours.message}", subject=ours.subject, fix=ours.fix)
             raise EngineError(f"a pass died: {reason}", fix="See the Ray logs of the workers")
 
@@ -327,14 +337,12 @@ def _on_node(node: str) -> Any:
 
 def _own_error(error: BaseException) -> StorageError | DeviceMemoryError | None:
     """The reason when a table could not be written, or a model did not fit."""
-    seen: BaseException | None = error
-    while seen is not None:
-        cause = getattr(seen, "cause", None)
-        for found in (seen, cause):
+    for each in causes(error):
+        carried = getattr(each, "cause", None)  # Ray's own errors have there what the worker raised
+        for found in (each, *(causes(carried) if isinstance(carried, BaseException) else ())):
             for kind in (DeviceMemoryError, TransientStorageError, StorageError):
                 if isinstance(found, kind):
                     return kind(found.message, subject=found.subject, fix=found.fix)
-        seen = seen.__cause__ or cause
     return None
 
 

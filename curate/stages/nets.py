@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     import torch
 
 
+GPU_WORKER_CPUS = 0.5
+"""What a worker on a GPU takes of a core: it prepares pictures and starts kernels, and waits for both the GPU and the
+stages above it. A whole core for each of six networks would leave small machines none to decode with."""
+
+
 class NetConfig(Config):
     """How a stage runs its network.
 
@@ -47,11 +52,13 @@ class NetConfig(Config):
 NetConfigT = TypeVar("NetConfigT", bound=NetConfig)
 
 
-def net_resources(config: NetConfig, cards: Sequence[str], *, cpus: float = 1.0) -> Resources:
+def net_resources(config: NetConfig, cards: Sequence[str]) -> Resources:
     """What a worker of such a stage needs: a pool of its own on GPUs, a place beside the decoder without."""
     memory_bytes = sum(load_card(name).memory_bytes for name in cards)
-    found = Resources(cpus=cpus, memory_bytes=memory_bytes, batch_size=config.batch_size)
-    return found if config.device == "cpu" else replace(found, gpus=config.gpus, gpu_optional=config.device == "auto")
+    found = Resources(memory_bytes=memory_bytes, batch_size=config.batch_size)
+    if config.device == "cpu":
+        return found
+    return replace(found, cpus=GPU_WORKER_CPUS, gpus=config.gpus, gpu_optional=config.device == "auto")
 
 
 def place(config: NetConfig) -> tuple[torch.device, torch.dtype]:

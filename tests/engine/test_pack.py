@@ -14,10 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curate.config import Config
+from curate.datafiles import recipe_files
 from curate.engine.forward import BUNDLE_BYTES, BUNDLE_COPIES, LEAST_BUNDLE_BYTES
 from curate.engine.pack import DECODER_BYTES, MAX_SOURCES_PER_BLOCK, POOL_WORKER_BYTES, Packing, pack
 from curate.engine.pipeline import Pipeline
 from curate.errors import EngineError
+from curate.recipe import build, load_recipe
 from curate.stage import Resources
 
 
@@ -142,6 +144,42 @@ def test_gpus_are_shared_out_device_by_device_and_leave_cores_to_decode_for_them
     assert [pool.workers for pool in packing.pools] == workers
 
 
+@pytest.mark.parametrize("name", sorted(recipe_files()))
+@pytest.mark.parametrize("cpus", [4.0, 8.0])
+def test_every_recipe_that_ships_finds_room_beside_one_gpu(name, cpus):
+    node = {"CPU": cpus, "GPU": 1.0, "memory": cpus * 4e9, "object_store_memory": cpus * 1e9}
+    pipe = build(load_recipe(name))
+    packing = pack(pipe, [node], 100, single=False)
+    assert len(packing.pools) == sum(step.stage.resources.gpus > 0 for step in pipe.steps)
+    assert all_placed(packing, [node])
+
+
+def test_stages_that_are_not_asked_for_take_no_gpu():
+    node = {"CPU": 4.0, "GPU": 1.0}
+    assert not pack(build(load_recipe("svd"), ("motion",)), [node], 100, single=False).pools
+    fused = pack(build(load_recipe("svd"), ("caption.fused",)), [node], 100, single=False)
+    assert [pool.gpus for pool in fused.pools] == [0.15, 0.4, 0.15], "with the captions that it reads"
+    large = type("Large", (Double,), {"name": "large", "resources": Resources(memory_bytes=10 << 30)})(Config())
+    packing = pack(
+        pipeline(Luma(LumaConfig()), large, only=("luma",)), [{"CPU": 4.0, "memory": 8e9}], 100, single=False
+    )
+    assert packing.decoders == 4, "nor any memory"
+
+
+@pytest.mark.parametrize("n_gpus", [1, 2, 4, 8])
+def test_workers_grow_in_step_with_their_shares_until_the_gpus_are_taken(n_gpus):
+    node = {"CPU": 8.0 * n_gpus, "GPU": float(n_gpus), "memory": 8e9 * 8 * n_gpus}
+    packing = pack(build(load_recipe("svd")), [node], 1000, single=False)
+    assert packing.decoders > 4 * n_gpus, "half of the cores decode for them"
+    assert all_placed(packing, [node])
+    assert sum(pool.workers * pool.gpus for pool in packing.pools) >= 0.95 * n_gpus
+    by_share = sorted(packing.pools, key=lambda pool: (pool.gpus, pool.workers))
+    assert [pool.workers for pool in by_share] == sorted(pool.workers for pool in by_share)
+    slowest, others = by_share[-1], by_share[:-1]
+    assert slowest.gpus == 0.4
+    assert n_gpus == 1 or slowest.workers > max(pool.workers for pool in others)
+
+
 def refusal(nodes: list[dict[str, Any]], *pools: Resources) -> str:
     with pytest.raises(EngineError) as caught:
         pack(pooled(*pools), nodes, 10, single=False)
@@ -154,7 +192,8 @@ def test_what_is_too_little_is_named():
     assert "more than the 2 CPUs" in refusal(cpu(2), *[Resources(cpus=0.5, pool=True)] * 4)
     assert "more than the 0.5 CPUs" in refusal(cpu(0.5))
     two_on_one = refusal([{"CPU": 8, "GPU": 1}], Resources(gpus=1.0), Resources(gpus=1.0))
-    assert "1 GPUs" in two_on_one and "2 pools" in two_on_one
+    assert "1 GPUs" in two_on_one and "2 pools of their own (pooled0: 1 GPU, pooled1: 1 GPU)" in two_on_one
+    assert "Lower `gpus`" in two_on_one and "`device: cpu`" in two_on_one
 
 
 def test_packing_does_not_depend_on_the_order_of_equal_nodes():

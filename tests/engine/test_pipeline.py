@@ -177,6 +177,16 @@ def test_what_needs_workers_of_its_own_starts_a_group_and_its_readers_follow():
     assert [step.stage.name for step in pipe.group(1)] == ["pooled", "after"]
 
 
+def test_only_stages_that_are_asked_for_start_groups():
+    items = [luma(), OnGpu(Config()), PooledDouble(Config()), AfterPool(Config()), Picky(PickyConfig())]
+    alone = pipeline(*items, only=("picky",))
+    assert (alone.n_groups, [step.stage.name for step in alone.group(0)]) == (1, ["picky"])
+    read = pipeline(*items, only=("after",))
+    groups = [[step.stage.name for step in read.group(number)] for number in range(read.n_groups)]
+    assert groups == [["luma"], ["pooled", "after"]]
+    assert read.without_gpus() == read
+
+
 def test_a_stage_below_a_gate_on_a_pool_works_in_that_pool():
     pipe = pipeline(luma(), PooledDouble(Config()), gate("pooled", "twice", min=0), Picky(PickyConfig()))
     assert [step.group for step in pipe.steps] == [0, 1, 1]

@@ -30,6 +30,7 @@ from curate.bulk import inline_map
 from curate.config import Config
 from curate.engine import ray_engine, run_map
 from curate.engine.fuse import MaxFailures
+from curate.engine.pipeline import Pipeline
 from curate.engine.ray_engine import RayEngine
 from curate.engine.ray_start import RayOptions
 from curate.engine.run import MAX_PASSES, RunRequest, execute
@@ -68,6 +69,14 @@ def bucket(tmp_path_factory):
         write_video(folder / f"{index}.mp4", moving_texture(70, 96, 64, (1, index), seed=index))
     (folder / "broken.mp4").write_bytes(b"not a video at all")
     return folder
+
+
+def failures(out: Path, pipe: Pipeline) -> set[str]:
+    """Classes of all recorded errors."""
+    corpus = Corpus(str(out))
+    places = [corpus.sources(), *(corpus.cells(stage.name, fingerprint) for _, stage, fingerprint in pipe.stages())]
+    tables = [read_parquet(Place(path)) for place in places for path in place.files(".parquet")]
+    return {row["error_class"] for table in tables for row in table.to_pylist() if row["outcome"] == "failed"}
 
 
 def test_too_many_failures_end_a_run_on_ray_too_and_the_engine_can_go_on(tmp_path, bucket, engine):
@@ -184,10 +193,37 @@ def test_a_worker_that_loses_its_gpu_is_started_again_and_no_clip_fails(tmp_path
 
 def test_a_gpu_that_is_lost_over_and_over_is_named_as_the_reason(tmp_path, bucket, engine, monkeypatch):
     monkeypatch.setattr(ray_engine, "RETRIES", 0)
-    pipe = pipeline(Luma(LumaConfig()), LosesGpu(FaultConfig(always=True)))
+    pipe = pipeline(Luma(LumaConfig()), Slow(SlowConfig(seconds=0.2)), LosesGpu(FaultConfig(always=True)))
     with pytest.raises(EngineError, match=r"still not done .*stage loses: the GPU failed"):
         run(tmp_path / "c", bucket, pipe, engine)
     assert all_cells(tmp_path / "c", pipe)["loses"] == []
+    assert failures(tmp_path / "c", pipe) <= {"NotMediaError"}
+    assert engine.in_flight() == set(), "no source is to blame for a GPU"
+
+
+def test_a_gpu_that_was_lost_and_came_back_is_not_the_reason_why_a_pass_died_later(engine):
+    registry = ray_engine.Registry.remote()
+    ray.get([registry.on_worker.remote("a", None, "node"), registry.on_death.remote("a", "the GPU failed")])
+    assert ray.get(registry.last_words.remote()) == "the GPU failed"
+    ray.get([registry.on_death.remote("b", "another failed"), registry.on_worker.remote("a", None, "node")])
+    assert ray.get(registry.last_words.remote()) == "another failed"
+    ray.get(registry.on_worker.remote("b", None, "node"))
+    assert ray.get(registry.last_words.remote()) == ""
+
+
+def test_our_reason_is_found_in_what_ray_wraps_it_into_and_no_circle_holds_it_up():
+    def wrapping(carried: BaseException) -> Exception:
+        error = RuntimeError("as Ray's own errors: what the worker raised is their `cause`")
+        error.__dict__["cause"] = carried
+        return error
+
+    full, user = StorageError("is full", subject="disk"), ValueError("in the worker")
+    user.__cause__ = full
+    found = ray_engine._own_error(wrapping(user))
+    assert type(found) is StorageError and found.subject == "disk"
+    circle, back = wrapping(ValueError("not ours")), ValueError("back")
+    circle.__cause__, back.__cause__ = back, circle
+    assert ray_engine._own_error(circle) is None
 
 
 def test_a_model_without_room_ends_a_run_on_ray_too(tmp_path, bucket, engine):

@@ -27,6 +27,12 @@ QUESTIONS = ["a", "a dog runs", "x" * 40, "a dog runs in the park " * 9, "a cat 
 CHATS = [[{"role": "user", "content": text}] for text in QUESTIONS]
 
 
+def loaded(card: str) -> LocalModel:
+    model = LocalModel(card, NET, 12)
+    model.setup()
+    return model
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -38,7 +44,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tiny):
-    return LocalModel("tiny", NET, 12)
+    return loaded("tiny")
 
 
 def directly(folder, chat, max_tokens):
@@ -67,7 +73,7 @@ def test_answers_are_those_of_transformers_called_directly(tiny, model, tmp_path
 @pytest.mark.parametrize("rows", [1, 4])
 def test_an_answer_depends_on_its_question_alone(tiny, rows):
     """Rows of a batch are padded to a shape that the question itself decides, so this is equality."""
-    model = LocalModel("tiny", NET, 12)
+    model = loaded("tiny")
     model.rows = rows
     together = model.ask(CHATS)
     assert [model.ask([chat])[0] for chat in CHATS] == together
@@ -76,7 +82,7 @@ def test_an_answer_depends_on_its_question_alone(tiny, rows):
 
 
 def test_rows_change_nothing_on_this_machine(tiny, model):
-    wide = LocalModel("tiny", NET, 12)
+    wide = loaded("tiny")
     wide.rows = 4
     assert wide.ask(CHATS) == model.ask(CHATS)
 
@@ -89,6 +95,7 @@ def test_questions_that_do_not_fit_together_are_asked_in_smaller_batches(tiny, m
             return super().infer(items, prepared)
 
     tight = Tight("tiny", NET, 12)
+    tight.setup()
     tight.rows = 8
     assert tight.ask(CHATS) == model.ask(CHATS)
     assert tight.rows == 2
@@ -104,7 +111,7 @@ def test_an_answer_ends_where_the_model_says_so(tiny, model):
     third = model._tokenizer.convert_tokens_to_ids(whole[2])
     if whole[2] in whole[:2]:
         pytest.fail("choose another seed: the third letter is to be a new one")
-    ended = LocalModel("tiny", NET, 12)
+    ended = loaded("tiny")
     ended._ends = [*ended._ends, third]
     (answer,) = ended.ask(CHATS[:1])
     assert (answer.text, answer.completion_tokens, answer.truncated) == (whole[:2], 3, False)
@@ -123,7 +130,7 @@ def test_a_folder_that_is_no_such_model_is_refused(tmp_path, monkeypatch, missin
     (folder / missing).unlink()
     ModelKit(tmp_path / "kit", monkeypatch).add("broken", folder)
     with pytest.raises(ModelFileError, match="broken"):
-        LocalModel("broken", NET, 4)
+        loaded("broken")
 
 
 def test_code_in_a_models_folder_is_never_run(tmp_path, monkeypatch):
@@ -134,7 +141,7 @@ def test_code_in_a_models_folder_is_never_run(tmp_path, monkeypatch):
     (folder / "evil.py").write_text(f"open({str(trace)!r}, 'w')")
     ModelKit(tmp_path / "kit", monkeypatch).add("strange", folder)
     with pytest.raises(ModelFileError):
-        LocalModel("strange", NET, 4)
+        loaded("strange")
     assert not trace.exists()
 
 

@@ -184,6 +184,7 @@ def test_a_clip_that_cannot_be_prepared_fails_alone_and_nothing_is_computed_twic
 def test_resources_follow_the_configuration():
     needs = net_resources(NetConfig(gpus=0.5, batch_size=7), ["pp-ocr-det"])
     assert (needs.gpus, needs.gpu_optional, needs.batch_size, needs.memory_bytes) == (0.5, True, 7, 300_000_000)
+    assert needs.cpus == 0.5, "beside a GPU a worker does not keep a core busy"
     assert net_resources(NetConfig(device="cpu"), []).gpus == 0
     assert not net_resources(NetConfig(device="cuda"), []).gpu_optional
     assert place(NetConfig(device="cpu", dtype="bfloat16")) == (torch.device("cpu"), torch.bfloat16)

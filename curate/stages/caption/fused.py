@@ -142,7 +142,9 @@ class FusedCaption(CaptionStage[FusedConfig]):
         if self.config.endpoint:
             return Endpoint(self.config.endpoint)
         longest = self.chat(["word " * (self.config.max_caption_chars // 5)] * len(self.reads))
-        return LocalModel(self.config.model or _MODEL, self.config, self.config.max_tokens, longest=longest)
+        model = LocalModel(self.config.model or _MODEL, self.config, self.config.max_tokens, longest=longest)
+        model.setup()
+        return model
 
     def score(self, item: ClipItem) -> Mapping[str, Any]:
         """The fused caption of one clip."""

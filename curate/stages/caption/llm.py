@@ -27,12 +27,16 @@ class LocalModel(Batched[Chat, Answer]):
     """A causal language model of transformers from a card's folder, with its own chat template."""
 
     def __init__(self, card: str, net: NetConfig, max_tokens: int, *, longest: Chat | None = None) -> None:
-        """Load it. ``longest``: a chat as long as they come, to find out how many fit on a GPU at once.
+        """``longest``: a chat as long as they come, to find out how many fit on a GPU at once."""
+        self._name, self._net, self._max_tokens, self._longest = card, net, max_tokens, longest
+
+    def setup(self) -> None:
+        """Load it.
 
         Raises MissingModelError when files or packages are not here, ModelFileError for a model of another kind, and
         DeviceMemoryError.
         """
-        self._name, self._max_tokens, self._longest = card, max_tokens, longest
+        net = self._net
         self.bring(self._load, place(net), share=net.gpus, most=net.batch_size)
 
     def _load(self, device: torch.device, dtype: torch.dtype) -> None:
