@@ -36,8 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files are spread over the processes of the tests, whole; those that start a Ray, which takes the whole machine, go
-    to one. (pytest-xdist's own groups are without effect in pytest 9.2.)"""
+    """Files are spread over the processes of the tests, whole; those that start a Ray, which takes the whole machine,
+    go to one. (pytest-xdist's own groups are without effect in pytest 9.2.)"""
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

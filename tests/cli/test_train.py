@@ -14,6 +14,7 @@ from train_kit import small_recipe
 SMALL = ["tiny-video", *("--set", "data.batch=2"), *("--set", "data.buckets.frames=[2]")]
 SMALL += ["--set", "data.captions={caption.coca.caption: 1}"]
 """What fits the set."""
+LARGE = ["video-320x576", "--set", "precision=float32"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,12 @@ def test_a_plan_says_what_a_stage_costs_and_starts_nothing(tmp_path, monkeypatch
         ([*SMALL, "--data", "{data}", "--latents", "{here}"], 2, "holds nothing of this run's encoders"),
         (["tiny-video", "--set", "data.batches=3"], 2, "unknown key 'recipe.data.batches', did you mean 'batch'"),
         (["tiny-video", "--device", "cuda", "--data", "{data}"], 2, "PyTorch sees 0 GPUs"),
-        (["video-320x576", "--data", "{data}"], 2, "--encoders: a network that starts at random needs encoders"),
+        (["video-320x576", "--data", "{data}"], 2, "precision: .* Use --set precision=float32"),
+        (
+            ["video-320x576", "--set", "precision=float32", "--data", "{data}"],
+            2,
+            "--encoders: a network that starts at random needs encoders",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(data, tmp_path, args, status, message):

@@ -17,7 +17,6 @@ from diffusers import AutoencoderKL, StableVideoDiffusionPipeline, UNetSpatioTem
 from train_kit import image_unet, small_recipe
 
 from curate.errors import ConfigError, ModelFileError, TrainingError, UsageError
-from curate.train.distributed import units
 from curate.train.encoders import Encoders
 from curate.train.folders import resolve_model
 from curate.train.logs import read_lines
@@ -229,8 +228,9 @@ def test_workers_live_through_a_signal_to_the_whole_group(data, tmp_path):
     assert train(job) == Finished(2, stopped=True, model=None)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch's own, in compiling
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_every_unit_is_compiled(checkpointing):
+def test_every_unit_is_compiled(checkpointing, caplog):
     graphs: list[Any] = []
 
     def count(graph: Any, _: object) -> Any:
@@ -247,7 +247,8 @@ def test_every_unit_is_compiled(checkpointing):
         recompute_units(unet)
     found = unet(*given, return_dict=False)[0].sum()
     found.backward()
-    assert len(graphs) >= len(list(units(unet)))
+    assert len(graphs) > 8  # PyTorch's own limit; units of one shape share a graph
+    assert "recompile_limit" not in caplog.text
     assert found.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
