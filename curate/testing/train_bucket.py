@@ -22,8 +22,8 @@ from curate.testing.scenes import Frame
 
 WIDTH_PX, HEIGHT_PX = 192, 144
 SHOTS, FRAMES, RATE = 3, 50, Fraction(25)
-_COARSE = 6
-"""The textures are enlarged by this, so that a picture of 24 pixels still shows them."""
+_COARSE = 12
+"""The textures are enlarged by this, so that a picture of 16 pixels still shows them."""
 _SLOW_PX, _FAST_PX = (0.1, 0.2), (1.4, 2.0)
 """A frame, of the film's pixels."""
 _MEAN, _CONTRAST = 128.0, 45.0
@@ -41,8 +41,8 @@ def shot(seed: int, limits_px: tuple[float, float]) -> Iterator[Frame]:
 
 
 def _exposed(frame: Frame) -> np.ndarray:
-    """Each colour with the same mean and contrast: the tiny network has one channel a group in its normalisations,
-    so it cannot tell how bright a picture is."""
+    """Each colour with the same mean and contrast: few channels a group, as tiny networks have in their normalisations,
+    make it hard to say how bright a picture is."""
     centred = frame - frame.mean((0, 1))
     return _MEAN + _CONTRAST * centred / centred.std((0, 1))
 

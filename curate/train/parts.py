@@ -65,7 +65,7 @@ class Parts:
 def start(recipe: TrainRecipe, init: str = "", encoders: str = "") -> Parts:
     """The parts that a stage begins with. ConfigError or ModelFileError when something is missing or does not fit."""
     folder = resolve_model(init) if init else None
-    if not (init or encoders or recipe.network == _TINY):
+    if not (init or encoders or recipe.network.startswith(_TINY)):
         raise ConfigError("a network that starts at random needs encoders", subject="--encoders", fix="Name a folder")
     unet = _network(recipe, folder)
     unet.register_to_config(num_frames=recipe.data.buckets.frames[-1])
@@ -92,7 +92,7 @@ def codec_factor(recipe: TrainRecipe, init: str = "", encoders: str = "") -> int
     """Pixels along one side of a latent, by the autoencoder that `start` would take, without loading it; that of
     Stable Diffusion where none is named."""
     if encoders == _TINY or not (init or encoders):
-        return 1 if _TINY in {encoders, recipe.network} else 8
+        return 1 if encoders == _TINY or recipe.network.startswith(_TINY) else 8
     config = _config(resolve_model(encoders or init), "vae")
     return 2 ** (len(config["block_out_channels"]) - 1)
 
@@ -128,7 +128,7 @@ def _config(folder: Path, part: str = "unet") -> dict[str, Any]:
 
 
 def _encoders(recipe: TrainRecipe, folder: Path | None, named: str, width: int) -> Encoders:
-    if named == _TINY or (not named and folder is None and recipe.network == _TINY):
+    if named == _TINY or (not named and folder is None):
         return Encoders.tiny(width)
     own = Encoders.load(folder) if folder is not None and (folder / "vae").is_dir() else None
     if not named:

@@ -229,9 +229,9 @@ def test_flops_of_a_step_follow_the_clips_of_the_buckets():
     assert (small.bucket.frames, large.bucket.frames) == (3, 6)
     assert plan.flops_per_step == 8 * large.model_flops
     assert (
-        step_flops(both, TINY, 1, {"24x24x3": 1, "24x24x6": 3}) == 8 * (small.model_flops + 3 * large.model_flops) // 4
+        step_flops(both, TINY, 1, {"16x16x3": 1, "16x16x6": 3}) == 8 * (small.model_flops + 3 * large.model_flops) // 4
     )
-    assert step_flops(both, TINY, 1, {"24x24x6": 5}) == plan.flops_per_step
+    assert step_flops(both, TINY, 1, {"16x16x6": 5}) == plan.flops_per_step
 
 
 @pytest.mark.parametrize(
