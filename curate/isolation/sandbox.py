@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from curate.errors import CurateError, DecodeLimitError, DecoderCrashError, InputError
@@ -187,6 +188,14 @@ def _with_peak(error: Exception, peak_bytes: int) -> Exception:
     return error
 
 
+def _is_dying(pid: int) -> bool:
+    """Whether its first thread has ended: until the others have too, the system says that it runs."""
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
+    return False
+
+
 class _Child:
     """The process, its channel, its memory file, what it writes to stderr, and the one folder in which it may write."""
 
@@ -219,8 +228,8 @@ class _Child:
                 os.close(end)
 
     def is_gone(self) -> bool:
-        """Whether it has ended."""
-        return self._process.poll() is not None
+        """Whether it has ended, or is ending."""
+        return self._process.poll() is not None or _is_dying(self._process.pid)
 
     def is_like_new(self) -> bool:
         """Whether it is alive, and a child started now would see the same environment."""

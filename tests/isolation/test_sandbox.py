@@ -139,6 +139,15 @@ def test_a_child_that_dies_between_two_tasks_is_no_fault_of_the_next(shared):
     assert shared.call(kit.process_id, limit_s=LONG_S) != pid
 
 
+def test_a_child_that_is_dying_counts_as_gone_before_it_can_be_waited_for(shared, monkeypatch):
+    """Until all its threads have ended the system says that it runs."""
+    pid = shared.call(kit.process_id, limit_s=LONG_S)
+    os.kill(pid, signal.SIGKILL)
+    wait_until_gone(pid)
+    monkeypatch.setattr(shared._child._process, "poll", lambda: None)
+    assert shared._child.is_gone()
+
+
 def test_what_goes_on_computing_after_its_task_is_stopped_by_the_kernel():
     end_spare()
     with Sandbox() as sandbox:

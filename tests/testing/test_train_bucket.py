@@ -22,9 +22,9 @@ def test_a_picture_does_not_tell_its_motion():
     slow, fast = (np.stack(list(shot(3, limits))) for limits in (SLOW_PX, FAST_PX))
     assert len(slow) == len(fast) == FRAMES
     assert np.abs(slow[0].astype(int) - fast[0]).max() <= 4
-    for frames, limits in ((slow, SLOW_PX), (fast, FAST_PX)):
-        speed_px = flow_width_s(frames, float(RATE)) * WIDTH_PX / float(RATE)
-        assert 0.5 * limits[0] < speed_px < 2 * limits[1]
+    speeds_px = [flow_width_s(frames, float(RATE)) * WIDTH_PX / float(RATE) for frames in (slow, fast)]
+    assert 0.5 * FAST_PX[0] < speeds_px[1] < 1.3 * FAST_PX[1]
+    assert speeds_px[0] < speeds_px[1] / 2  # the camera's noise moves too
 
 
 def test_the_films_are_made_once(tmp_path):
