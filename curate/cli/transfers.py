@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from curate.cli.bars import LOG_EVERY_S, Bars
 from curate.cli.console import plain
 from curate.units import format_bytes
 from curate.weights.download import Moved
 
-LOG_EVERY_S = 15.0
 
-
-class Transfers:
+class Transfers(Bars):
     """Shows files by their names while the ``with`` block lasts."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-        rates = (TransferSpeedColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, *rates, console=console, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> Transfers:
-        if self._bars:
-            self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._bars:
-            self._bars.stop()
+        super().__init__(console, DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
 
     def say(self, line: str) -> None:
         """A line that stays."""
