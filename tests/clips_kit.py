@@ -20,8 +20,10 @@ from curate.shards.reader import ShardSet
 from curate.shards.writer import SIDECAR, Sample, build_shard
 from curate.storage import Place
 from curate.testing.footage import moving_texture, write_video
-from curate.train.data.config import SVD_CAPTIONS, DataConfig
+from curate.train.data.config import DataConfig
+from curate.train.recipe import load_train_recipe
 
+SVD_CAPTIONS = load_train_recipe("video-320x576").data.captions
 CAPTIONS = tuple(SVD_CAPTIONS)
 SMALL = {"short_sides_px": (32,), "multiple_px": 16, "aspects": ("16:9",), "frames": (4,)}
 """One bucket, 64x32x4."""

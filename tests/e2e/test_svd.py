@@ -30,7 +30,8 @@ from curate.shards.reader import ShardSet
 from curate.storage import Place
 from curate.testing.footage import moving_texture, text_card, write_video
 from curate.train.data.catalogue import Catalogue
-from curate.train.data.config import SVD_CAPTIONS, DataConfig
+from curate.train.data.config import DataConfig
+from curate.train.recipe import load_train_recipe
 
 pytestmark = pytest.mark.ray
 
@@ -112,9 +113,11 @@ def test_a_trainer_finds_the_papers_three_captions_in_the_shards(done):
     assert ended.status == 0, ended.err
     shards = ShardSet.open(Place(str(done / "shards" / "all")))
     buckets = {"short_sides_px": (64,), "multiple_px": 32, "frames": (8,)}
-    config = DataConfig.model_validate({"buckets": buckets, "batch": 1, "captions": SVD_CAPTIONS, "on_empty": "report"})
+    captions = load_train_recipe("video-320x576").data.captions
+    assert sorted(captions.values()) == [0.25, 0.25, 0.5]
+    config = DataConfig.model_validate({"buckets": buckets, "batch": 1, "captions": captions, "on_empty": "report"})
     assert Catalogue.read(shards, config).n_clips == shards.index.n_clips > 10
-    cells = {column: cells_of(done, column.removesuffix(".caption")) for column in SVD_CAPTIONS}
+    cells = {column: cells_of(done, column.removesuffix(".caption")) for column in captions}
     for sample in shards.samples():
         for column, rows in cells.items():
             assert sample.facts[column] == rows[sample.clip_id]["caption"] != ""

@@ -9,10 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from curate.config import Config
 from curate.shards.buckets import BucketsConfig
 
-SVD_CAPTIONS = {"caption.coca.caption": 0.5, "caption.vblip.caption": 0.25, "caption.chosen.caption": 0.25}
-"""How often each captioner's text is drawn (SVD_SPEC 1.5), by columns that the recipe `svd` exports. The last is the
-language model's, or the single caption that stands for one with words of its own."""
-
 
 class DataConfig(Config):
     """Shapes, captions and conditioning of a stage's batches. What machines differ in (ranks, workers) is not here."""

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import export_kit
 import pytest
-from clips_kit import CAPTIONS, SMALL, Spec, clip_id, make_set, small, usual
+from clips_kit import CAPTIONS, SMALL, SVD_CAPTIONS, Spec, clip_id, make_set, small, usual
 from export_kit import ExportKit
 
 from curate.errors import ConfigError, CorpusError, StorageError
@@ -15,7 +15,7 @@ from curate.storage import Place
 from curate.testing.footage import moving_texture, write_video
 from curate.train.data.catalogue import Catalogue, bucket_for, strides_of
 from curate.train.data.clip import read_clip
-from curate.train.data.config import SVD_CAPTIONS, DataConfig
+from curate.train.data.config import DataConfig
 from curate.train.data.loader import Loader
 
 TEXT = dict.fromkeys(CAPTIONS, "words")
