@@ -12,6 +12,7 @@ from typing import Any
 from curate.errors import CurateError, StorageError, UsageError
 from curate.ingest.spool import local_copy
 from curate.isolation import Sandbox
+from curate.marks import Mark, marks
 from curate.media.sheet import clip_sheet
 from curate.query import RunTables, connect, last_run, listing_again, literal
 from curate.query.parts import file_sql
@@ -21,7 +22,9 @@ from curate.tables import Corpus
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """A clip, its source and all its cells. ``cells`` maps stage name to the cell's row (values and bookkeeping)."""
+    """A clip, its source and all its cells. ``cells`` maps stage name to the cell's row (values and bookkeeping).
+    ``mark`` is what a person said of it.
+    """
 
     clip: Clip
     uris: tuple[str, ...]
@@ -29,6 +32,7 @@ class ClipRecord:
     fingerprints: dict[str, str]
     cells: dict[str, dict[str, Any]]
     verdicts: dict[str, dict[str, Any]]
+    mark: Mark | None = None
 
 
 @listing_again
@@ -60,7 +64,8 @@ def find_clip(corpus: Corpus, clip_id: str, run_id: str | None = None) -> ClipRe
         fingerprints = {stage.name: stage.fingerprint for stage in tables.stages}
         verdicts = _verdicts(con, corpus, clip.clip_id)
         facts = SourceFacts.from_cell(cells.pop(tables.probe.name))
-        return ClipRecord(clip, tuple(row["uri"] for row in uris), facts, fingerprints, cells, verdicts)
+        mark = marks(corpus).get(clip.clip_id)
+        return ClipRecord(clip, tuple(row["uri"] for row in uris), facts, fingerprints, cells, verdicts, mark)
 
 
 def clip_picture(record: ClipRecord) -> bytes:

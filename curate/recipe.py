@@ -24,6 +24,7 @@ from curate.datafiles import MAX_YAML_BYTES, parse_override, parse_yaml, put_val
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
 from curate.errors import ConfigError
 from curate.export import ExportConfig
+from curate.query import MARK, MARK_COLUMNS
 from curate.redaction import redacted
 from curate.select import SelectConfig
 from curate.stage import Stage
@@ -128,10 +129,23 @@ def _build_item(name: str, config: Mapping[str, Any]) -> Stage[Any] | Gate:
     return Gate(stage, column, gate.min, gate.max, gate.one_of, gate.none_of)
 
 
+def _add_condition_on_marks(data: dict[str, Any], key: str) -> None:
+    """A condition on marks, where the key names one that the recipe lacks: no recipe is written with marks in mind."""
+    where, _, column = key.rpartition(".")[0].rpartition("select.conditions.")
+    select = data.get("select")
+    if where or column not in {f"{MARK}.{each.name}" for each in MARK_COLUMNS} or not isinstance(select, dict):
+        return
+    conditions = select.get("conditions") or []
+    named = [c for c in conditions if isinstance(c, dict) and column in {c.get("column"), c.get("name")}]
+    if isinstance(conditions, list) and not named:
+        select["conditions"] = [*conditions, {"column": column}]
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     key, value = parse_override(override)
     head, _, rest = key.partition(".")
     if head in {"select", "export"} and rest:
+        _add_condition_on_marks(data, key)
         put_value(data.setdefault(head, {}), rest.split("."), value, key)
         return
     named = _entries(data)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from curate import __version__
 from curate.errors import CorpusError
 from curate.records import Cell
-from curate.stage import Stage
+from curate.stage import Column, Stage
 from curate.storage import Place, is_remote
 
 FORMAT_VERSION = 1
@@ -97,7 +97,12 @@ BOOKKEEPING = frozenset({"seconds", "host", "attempt", "run_id", "error_tracebac
 
 def cell_schema(stage: Stage[Any]) -> pa.Schema:
     """Schema of a stage's cells: ``key``, the declared columns, then how each cell came about."""
-    values = [pa.field(c.name, c.dtype, metadata={"unit": c.unit, "doc": c.doc}) for c in stage.columns]
+    return cells_schema(stage.columns)
+
+
+def cells_schema(columns: Iterable[Column]) -> pa.Schema:
+    """The same for these columns."""
+    values = [pa.field(c.name, c.dtype, metadata={"unit": c.unit, "doc": c.doc}) for c in columns]
     return pa.schema([pa.field("key", pa.string()), *values, *[pa.field(*tail) for tail in _CELL_TAIL]])
 
 

@@ -82,6 +82,11 @@ def _print_clip(record: ClipRecord) -> None:
     )
     begins, ends = _edge(clip.start_kind, clip.start_detector), _edge(clip.end_kind, clip.end_detector)
     out.print(f"  begins with {begins}, ends with {ends}", soft_wrap=True)
+    if record.mark is not None:
+        said = "".join(
+            f"{mark} {plain(text)}" for mark, text in ((" by", record.mark.by), (":", record.mark.note)) if text
+        )
+        out.print(f"  marked {plain(record.mark.verdict)}{said}", soft_wrap=True)
     for name, verdict in record.verdicts.items():
         why = f": {plain(verdict['reason'])}" if verdict["reason"] else ""
         out.print(f"  selection {plain(name)}: {plain(verdict['verdict'])}{why}", soft_wrap=True)

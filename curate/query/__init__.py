@@ -1,6 +1,7 @@
 """Questions to the tables, in SQL on DuckDB: reading rules (`parts`), folders (`folders`), one run's view (`run`)."""
 
 from curate.query.folders import TableFolder, table_folders
+from curate.query.marks import MARK, MARK_COLUMNS, MARK_FINGERPRINT, MARK_SCHEMA, marks_sql
 from curate.query.parts import (
     TOMBSTONES,
     cells_sql,
@@ -19,6 +20,10 @@ from curate.query.parts import (
 from curate.query.run import ColumnRef, RunGate, RunStage, RunTables, check_run, column_names, last_run, run_stages
 
 __all__ = [
+    "MARK",
+    "MARK_COLUMNS",
+    "MARK_FINGERPRINT",
+    "MARK_SCHEMA",
     "TOMBSTONES",
     "ColumnRef",
     "RunGate",
@@ -35,6 +40,7 @@ __all__ = [
     "list_parts",
     "listing_again",
     "literal",
+    "marks_sql",
     "parts_sql",
     "repeated_rows",
     "run_query",

@@ -4,6 +4,7 @@
 ``source.width_px``, ``source.uri`` ...     facts of its source (the probe cell) and of its input
 ``user.KEY``                                an extra column of the source list
 ``STAGE.COLUMN``                            a cell's value or bookkeeping (``motion.outcome``, ``motion.error_class``)
+``mark.verdict``, ``mark.note``, ``mark.by``  what a person said of the clip (`curate.marks`), whichever run found it
 
 "Skipped by a gate" is derived, never stored: no cell, and a gate above the stage does not pass.
 """
@@ -19,12 +20,14 @@ import duckdb
 
 from curate.config import nearest
 from curate.errors import ConfigError, CorpusError
+from curate.query.marks import MARK, MARK_COLUMNS, marks_sql
 from curate.query.parts import cells_sql, clips_sql, file_sql, id_sql, identifier, literal, run_query
 from curate.tables import CLIPS, Corpus
 
 _TAIL = ("outcome", "error_class", "error_message", "error_traceback", "attempt", "seconds", "host", "run_id")
 _TAIL += ("peak_memory_bytes",)
 _INPUT_FACTS = {"uri": "uri", "size_bytes": "size_bytes", "version": "version", "digest": "source_digest"}
+_MARKS = tuple(f"{MARK}.{column.name}" for column in MARK_COLUMNS)
 _CLIP_FACTS = {**{name: identifier(name) for name in CLIPS.names}, "duration_s": "(end_s - start_s)"}
 
 
@@ -64,10 +67,12 @@ class RunGate:
 
 @dataclass(frozen=True, slots=True)
 class ColumnRef:
-    """What a column name stands for. ``stage`` is the stage whose cell it comes from (None for the clip's own row)."""
+    """What a column name stands for. ``stage`` is the stage whose cell it comes from: None for the clip's own row, and
+    for marks, which a clip need not have.
+    """
 
     name: str
-    scope: Literal["clip", "input", "user", "source", "stage"]
+    scope: Literal["clip", "input", "user", "source", "stage", "mark"]
     column: str
     stage: RunStage | None = None
 
@@ -113,7 +118,8 @@ def column_names(stages: Sequence[RunStage], user_keys: Iterable[str], *, bookke
     cells = [f"{stage.name}.{column}" for stage in stages for column in (*stage.columns, *tail)]
     probed = next(stage.columns for stage in stages if stage.kind == "probe")
     facts = [f"source.{name}" for name in (*_INPUT_FACTS, *probed)]
-    return [*(f"clip.{name}" for name in _CLIP_FACTS), *facts, *(f"user.{key}" for key in user_keys), *cells]
+    users = [f"user.{key}" for key in user_keys]
+    return list(dict.fromkeys([*(f"clip.{name}" for name in _CLIP_FACTS), *facts, *users, *cells, *_MARKS]))
 
 
 class RunTables:
@@ -194,6 +200,8 @@ class RunTables:
             return ColumnRef(name, "source", rest, self.probe)
         if scope == "user" and rest in self.user_keys:
             return ColumnRef(name, "user", rest)
+        if name in _MARKS:
+            return ColumnRef(name, "mark", rest)
         raise ConfigError(f"run {self.run_id} has no column {name!r}, {nearest(name, self.column_names())}")
 
     def column_names(self) -> list[str]:
@@ -254,6 +262,9 @@ class RunTables:
             wanted = [ref for ref in refs if ref.stage == stage]
             cells = self.cells_sql(stage.name, ["key", *dict.fromkeys(ref.column for ref in wanted)])
             yield _join(cells, "key", "clip" if stage.kind == "clip" else "source", wanted)
+        wanted = [ref for ref in refs if ref.scope == "mark"]
+        if wanted:
+            yield _join(marks_sql(self.con, self.corpus), "key", "clip", wanted)
         wanted = [ref for ref in refs if ref.scope in {"input", "user"}]
         if wanted:
             yield _join(self.run_sources_sql(), "source_digest", "source", wanted)

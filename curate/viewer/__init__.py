@@ -1,0 +1,1 @@
+"""`curate view`: a web page over one run of a corpus, with its clips playing."""
