@@ -22,6 +22,7 @@ from curate.cli import (
     sample,
     train,
     verify,
+    view,
 )
 from curate.cli.console import out
 
@@ -58,6 +59,7 @@ app.command("compact")(compact.compact_command)
 app.command("forget")(corpus.forget_command)
 app.command("stats")(look.stats)
 app.command("show")(look.show)
+app.command("view")(view.view)
 app.command("failures")(failures.failures)
 app.command("retry")(retry.retry)
 app.command("latents")(latents.latents_command)

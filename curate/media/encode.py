@@ -33,7 +33,7 @@ from curate.errors import DecodeError
 from curate.media.audio import add_audio
 from curate.media.container import open_media
 from curate.media.decode import iter_frames
-from curate.media.geometry import Crop, Shaper, geometry_of, matrix_code
+from curate.media.geometry import Crop, Geometry, Shaper, geometry_of, matrix_code
 from curate.media.remux import can_copy, copy_packets, mux_in_order
 from curate.records import Clip, SourceFacts
 from curate.units import parse_fraction
@@ -90,22 +90,26 @@ def extract_clip(
     clip: Clip,
     options: EncodeOptions,
     crop: Crop | None = None,
+    most_short_side_px: int | None = None,
 ) -> ClipFile:
     """The clip as an MP4 file, index first.
 
     Re-encoded: H.264, 8-bit 4:2:0, square pixels, upright, even sizes (a last odd row or column is left out), colour
-    tags of the source. Copied: the source's packets with its rotation and pixel aspect; never with ``crop``.
+    tags of the source, reduced to ``most_short_side_px`` where that is given. Copied: the source's packets with its
+    rotation and pixel aspect; never with ``crop`` or a smaller size.
     DecodeError when the span holds no frame or cannot be decoded to its end.
     """
     with tempfile.TemporaryDirectory(prefix="curate-clip-") as folder:
         target = Path(folder) / "clip.mp4"
-        if options.mode == "auto" and crop is None and can_copy(facts, clip):
+        whole = crop is None and most_short_side_px is None
+        if options.mode == "auto" and whole and can_copy(facts, clip):
             n_frames = copy_packets(path, facts, clip, target, _open_output, audio=options.audio)
             if n_frames:
                 size_px = (facts.width_px, facts.height_px)
                 return _clip_file(target, clip, size_px, n_frames, facts.codec, "copy")
         try:
-            size_px, n_frames = _encode(path, facts, clip, options, crop, target)
+            geometry = geometry_of(facts, crop, most_short_side_px)
+            size_px, n_frames = _encode(path, facts, clip, options, geometry, target)
         except av.error.FFmpegError as error:
             raise DecodeError(f"cannot be encoded ({error.strerror or error})", subject=clip.clip_id) from error
         return _clip_file(target, clip, size_px, n_frames, "h264", "encode")
@@ -125,10 +129,9 @@ def _open_output(target: Path) -> OutputContainer:
 
 
 def _encode(
-    path: str, facts: SourceFacts, clip: Clip, options: EncodeOptions, crop: Crop | None, target: Path
+    path: str, facts: SourceFacts, clip: Clip, options: EncodeOptions, geometry: Geometry, target: Path
 ) -> tuple[tuple[int, int], int]:
     """Write the re-encoded clip; gives its size in pixels and its number of frames."""
-    geometry = geometry_of(facts, crop)
     if min(geometry.out_width_px, geometry.out_height_px) < 2:
         raise DecodeError("nothing is left of the picture after the crop", subject=clip.clip_id)
     shaper = Shaper(facts, geometry)

@@ -40,14 +40,21 @@ class Geometry:
     out_height_px: int
 
 
-def geometry_of(facts: SourceFacts, crop: Crop | None = None) -> Geometry:
+def geometry_of(facts: SourceFacts, crop: Crop | None = None, most_short_side_px: int | None = None) -> Geometry:
     """Crop and output size. The crop shrinks to whole 4:2:0 samples inside it and to the picture; nothing is enlarged
     but the axis that a pixel aspect stretches. Sizes are 0 when nothing is left.
+
+    With ``most_short_side_px`` the output is reduced to that short side at most, its aspect kept to even sizes.
     """
     upright_px = _upright(facts)
     crop = crop or Crop(0, 0, facts.width_px, facts.height_px)
     x_px, cut_width_px, out_width_px = _axis(crop.x_px, crop.width_px, upright_px[0], facts.width_px)
     y_px, cut_height_px, out_height_px = _axis(crop.y_px, crop.height_px, upright_px[1], facts.height_px)
+    short_px = min(out_width_px, out_height_px)
+    if most_short_side_px and short_px > most_short_side_px:
+        out_width_px, out_height_px = (
+            max(2, length_px * most_short_side_px // (2 * short_px) * 2) for length_px in (out_width_px, out_height_px)
+        )
     return Geometry(x_px, y_px, cut_width_px, cut_height_px, out_width_px, out_height_px)
 
 

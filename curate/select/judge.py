@@ -143,7 +143,12 @@ def _nearest_rank(con: duckdb.DuckDBPyConnection, population: str, condition: Co
 def column_kind(con: duckdb.DuckDBPyConnection, table: str, ref: ColumnRef) -> Kind:
     """What a loaded column holds."""
     rows = con.sql(f"DESCRIBE SELECT {identifier(ref.name)} FROM {table}").fetchall()
-    dtype = str(rows[0][1]).strip('"')
+    return kind_of(str(rows[0][1]))
+
+
+def kind_of(dtype: str) -> Kind:
+    """What a column of this type of DuckDB holds."""
+    dtype = dtype.strip('"')
     numeric = dtype.removeprefix("U").startswith(_NUMERIC)
     if dtype.endswith("]"):
         return "numbers" if numeric and dtype.count("[") == 1 else "list"

@@ -1,0 +1,84 @@
+"""The columns of a run as the page offers them: what each holds, and in which unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import StorageError
+from curate.query import MARK, RunStage, RunTables, list_parts
+from curate.select.judge import Kind, kind_of
+from curate.storage import Place
+
+SELECTION, REASON = "selection.", "reason."
+"""``selection.NAME`` is the verdict of a selection over the run, ``reason.NAME`` why."""
+
+_TEXTS = ("caption", "text", "ocr", "words")
+"""Columns of text that are searched: captions, and what was read in the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnInfo:
+    """A column by the name that people use. ``group`` is the stage, or clip, source, user, mark, selection."""
+
+    name: str
+    group: str
+    kind: Kind
+    unit: str = ""
+    doc: str = ""
+    searched: bool = False
+
+
+def run_columns(tables: RunTables) -> dict[str, ColumnInfo]:
+    """All columns of a run that can be filtered by, in the order of its stages."""
+    names = [name for name in tables.column_names() if name not in {"clip.clip_id", "clip.source_digest"}]
+    names += [f"{stage.name}.outcome" for stage in tables.stages if stage.kind == "clip"]
+    types = tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()
+    kinds = {str(row[0]): kind_of(str(row[1])) for row in types}
+    told = {name: about for stage in tables.stages for name, about in _told(tables, stage)}
+    found = {}
+    for name in names:
+        group = _group(tables, name)
+        unit, doc = told.get(name, ("", ""))
+        is_text = kinds[name] in {"text", "list"} and group not in {"clip", "source", "user", MARK}
+        searched = is_text and name.rpartition(".")[2] in _TEXTS
+        found[name] = ColumnInfo(name, group, kinds[name], unit or _unit(name), doc, searched)
+    return found
+
+
+def selection_columns(name: str) -> dict[str, ColumnInfo]:
+    """The columns that a selection adds."""
+    verdict = ColumnInfo(SELECTION + name, "selection", "text", doc=f"verdict of {name}: kept, dropped or failed")
+    reason = ColumnInfo(REASON + name, "selection", "text", doc=f"why {name} did not keep it")
+    return {verdict.name: verdict, reason.name: reason}
+
+
+def _group(tables: RunTables, name: str) -> str:
+    ref = tables.column(name)
+    return ref.stage.name if ref.stage and ref.scope == "stage" else name.partition(".")[0]
+
+
+def _unit(name: str) -> str:
+    """The unit that a name ends with, where nobody declared one."""
+    return {"s": "s", "px": "px", "fps": "1/s", "bytes": "bytes"}.get(name.rpartition("_")[2], "")
+
+
+def _told(tables: RunTables, stage: RunStage) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(column, (unit, description)) as the parts of the stage tell them."""
+    folder = tables.corpus.cells(stage.name, stage.fingerprint)
+    for path in list_parts(folder)[:1]:
+        schema = _schema(folder, path)
+        for field in schema or ():
+            about = field.metadata or {}
+            yield f"{stage.name}.{field.name}", (about.get(b"unit", b"").decode(), about.get(b"doc", b"").decode())
+
+
+def _schema(folder: Place, path: str) -> pa.Schema | None:
+    try:
+        with folder.child(path.rpartition("/")[2]).open() as file:
+            return pq.ParquetFile(file).schema_arrow
+    except (StorageError, pa.ArrowInvalid, OSError):
+        return None  # merged meanwhile, or damaged: units are a courtesy
