@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ HOSTILE = '<img src=x onerror="window.pwned=1"></script><script>window.pwned=1</
 """What a caption, a text read in the picture and a name may hold."""
 
 FILE_NAME = "<svg onload=window.pwned=1>&quot;'{{7*7}}.mp4"
-LENGTHS = (10, 12, 14, 16, 48)
+LENGTHS = (8, 10, 12, 14, 36)
 """Frames of the shots of a.mp4, at 24 a second."""
 
 
@@ -46,6 +47,14 @@ class Seen:
     odd: str
     gone: str
 
+    def copy(self, folder: Path) -> Seen:
+        """The same over another copy of the tables; the films are the same files."""
+        return replace(self, corpus=Corpus(str(shutil.copytree(self.corpus.root.path, folder))))
+
+    def film(self, name: str) -> str:
+        """Where a film lies."""
+        return str(Path(self.corpus.root.path).parent / "films" / name)
+
     @property
     def ids(self) -> list[str]:
         return [*self.a, self.odd, self.gone]
@@ -55,7 +64,7 @@ def make_corpus(folder: Path) -> Seen:
     """A corpus below the folder; one film is removed after it was read."""
     films = folder / "films"
     films.mkdir()
-    shots = (moving_texture(n, 320, 180, (2.0, 0.5), seed) for seed, n in enumerate(LENGTHS))
+    shots = (moving_texture(n, 160, 90, (2.0, 0.5), seed) for seed, n in enumerate(LENGTHS))
     write_video(films / "a.mp4", chain(*shots), Fraction(24))
     write_video(films / FILE_NAME, moving_texture(30, 96, 160, (1.0, 0.0), 9), Fraction(24))
     write_video(films / "gone.mp4", moving_texture(24, 96, 64, (0.0, 1.0), 8), Fraction(24))

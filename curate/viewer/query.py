@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from curate.config import Config, nearest
+from curate.config import Config, nearest, parse_config
 from curate.errors import ConfigError
 from curate.query import identifier, literal
 from curate.select.config import Condition, Scalar
@@ -57,7 +57,8 @@ class Filter(Config):
         aggregate = "mean" if ranged and column.kind == "numbers" else None
         if ranged and column.kind not in {"number", "numbers"}:
             raise ConfigError("min and max need numbers", subject=self.column)
-        return condition_sql(Condition(column=self.column, aggregate=aggregate, **given), column.kind)
+        asked = parse_config(Condition, {"column": self.column, "aggregate": aggregate, **given}, self.column)
+        return condition_sql(asked, column.kind)
 
 
 class Ask(Config):

@@ -181,12 +181,14 @@ class _Held(FileResponse):
             await super().__call__(scope, receive, send)
 
 
-def _told(_: Request, error: Exception) -> Response:
+def _told(_: Request, error: CurateError) -> Response:
     """An error of ours as JSON: the page shows its text."""
     status = {ConfigError: 400, UsageError: 404, StorageError: 410, InputError: 422}
     found = next((code for kind, code in status.items() if isinstance(error, kind)), 500)
-    found = 503 if isinstance(error, CurateError) and error.transient else found
-    return JSONResponse({"error": redacted(" ".join(str(error).split()))}, found)
+    found = 503 if error.transient else found
+    lost = isinstance(error, StorageError | InputError)  # what to do then is written for runs
+    text = f"{error.subject}: {error.message}" if lost else str(error)
+    return JSONResponse({"error": redacted(" ".join(text.split()))}, found)
 
 
 def _parsed(text: str) -> Mapping[str, Any]:

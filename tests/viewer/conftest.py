@@ -22,6 +22,6 @@ def view(made) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def own(tmp_path) -> Seen:
-    """A corpus that may be changed."""
-    return make_corpus(tmp_path)
+def own(made, tmp_path) -> Seen:
+    """A copy that may be changed."""
+    return made.copy(tmp_path / "corpus")
