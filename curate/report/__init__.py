@@ -1,0 +1,1 @@
+"""A report of a selection that a person can look at."""
