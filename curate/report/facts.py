@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from curate.report.axes import Axis, axis_facts, find_axes, fixed_conditions
 from curate.report.distributions import buckets, distributions
 from curate.report.joint import count_joint
 from curate.report.judged import Judged, judge_clips
+from curate.report.pictures import Wanted, plan_pictures
 from curate.report.provenance import recipe_text, run_facts, units
 from curate.report.samples import (
     Sizes,
@@ -42,6 +43,15 @@ PICTURES = 200
 
 Step = Callable[[str], None]
 """Hears of a step that begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The facts, in the order of ``facts["clip_facts"]`` the clips that are shown, and what their pictures need."""
+
+    facts: dict[str, Any]
+    wanted: list[Wanted]
+    reasons: dict[str, str]
 
 
 def silent(_text: str) -> None:
@@ -76,9 +86,10 @@ def build_facts(
     funnel: Funnel,
     *,
     pictures: int = PICTURES,
+    addresses: Mapping[str, str] | None = None,
     memory_bytes: int | None = None,
     step: Step = silent,
-) -> dict[str, Any]:
+) -> Found:
     """The report of one selection, but for its pictures. Counting happens in DuckDB, within ``memory_bytes``."""
     step("Counting scores")
     stats = corpus_stats(corpus, funnel.run_id, funnel.name)
@@ -94,8 +105,11 @@ def build_facts(
         step("Choosing clips")
         facts |= {**_scores(judged, stats), "distributions": distributions(judged), "buckets": buckets(judged)}
         facts |= _shown(judged, sizes)
-        facts["clip_facts"] = clip_facts(judged, shown_clips(facts), axes)
-        return _plain({**facts, "pictures": {}, **run_facts(tables, stats), "commands": _commands(judged)})
+        shown = shown_clips(facts)
+        facts["clip_facts"] = clip_facts(judged, shown, axes)
+        wanted, reasons = plan_pictures(judged, shown, pictures, addresses)
+        facts |= {"pictures": {}, **run_facts(tables, stats), "commands": _commands(judged)}
+        return Found(_plain(facts), wanted, reasons)
 
 
 def _head(judged: Judged, stats: CorpusStats) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def clip_facts(judged: Judged, clips: Sequence[str], axes: Sequence[Axis]) -> di
 
 
 def _values(row: dict[str, Any], axes: Sequence[Axis]) -> Iterator[tuple[str, float | None]]:
-    """Values of the axes by the name of what is compared, and by column where that is one number."""
+    """Values of the axes by the name of what is compared."""
     for axis in axes:
         yield axis.rule.measure, row[f"v{axis.condition}"]
 
