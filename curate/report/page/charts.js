@@ -149,7 +149,7 @@ function sparkBars(edges, counts, title) {
 /** A bar of all with the kept part in front; the numbers stand in the table round it. */
 function pairMeter(all, kept, most) {
   const share = (n) => `${(n / (most || 1)) * 100}%`;
-  return h("span", { class: "pair", "aria-hidden": "true", vars: { all: share(all), kept: share(kept) } });
+  return h("span", { class: "pair", "aria-hidden": "true", vars: { part: share(all), inner: share(kept) } });
 }
 
 /** The sum of numbers. */

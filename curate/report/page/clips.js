@@ -6,11 +6,11 @@ function spanText(about) {
 }
 
 /** Its picture, or why there is none. */
-function clipPicture(facts, id, { lazy = true } = {}) {
+function clipPicture(facts, id, limit = 60) {
   const picture = facts.pictures?.[id];
-  if (!picture?.src) return h("span", { class: "no-picture" }, foreign(picture?.missing ?? "no picture", { limit: 120, tag: "span" }));
+  if (!picture?.src) return h("span", { class: "no-picture" }, "No picture", picture?.missing && [": ", foreign(picture.missing, { limit, more: false })]);
   const { src, width, height } = picture;
-  return h("img", { class: "picture", src, width, height, alt: "", loading: lazy ? "lazy" : null, decoding: "async" });
+  return h("img", { class: "picture", src, width, height, alt: "", decoding: "async" });
 }
 
 /** What became of a clip, in a word and a colour. */
@@ -21,7 +21,7 @@ function verdictTag(verdict) {
 /** A button with the picture of a clip; `lines` stand below it, the first in bold. */
 function clipButton(facts, id, lines = []) {
   const about = facts.clip_facts?.[id] ?? {};
-  const name = foreign(baseName(about.uri ?? id), { tag: "span", class: "one-line", limit: 60 });
+  const name = foreign(baseName(about.uri ?? id), { tag: "span", class: "one-line", limit: 60, more: false });
   const text = h("span", { class: "clip-text" }, lines.map((line, i) => h("span", { class: i ? "muted" : "strong" }, line)), name);
   const button = h("button", { type: "button", class: "clip", onclick: () => openClip(facts, id) }, clipPicture(facts, id), text);
   return button;
@@ -50,7 +50,7 @@ function openClip(facts, id) {
     dialog,
     h("div", { class: "stack" },
       head,
-      clipPicture(facts, id, { lazy: false }),
+      clipPicture(facts, id, 600),
       facts_,
       about.uri && h("p", { class: "small" }, h("span", { class: "muted" }, "Source "), foreign(about.uri, { limit: 400 })),
       about.caption && h("p", {}, h("span", { class: "muted" }, "Caption "), foreign(about.caption, { limit: 600 })),

@@ -55,7 +55,7 @@ function failuresSection(facts) {
 /** Where the time went. */
 function timeSection(facts) {
   const run = Object.entries(facts.run ?? {}).filter(([, x]) => x !== null && typeof x !== "object");
-  const text = (name, x) => (name === "seconds" ? seconds(x) : typeof x === "number" ? value(x) : visible(String(x)));
+  const text = (name, x) => (name === "seconds" ? seconds(x) : typeof x === "number" ? value(x) : visible(String(x).replace(/^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):.*\+00:00$/, "$1 $2 UTC")));
   const rows = facts.stages ?? [];
   const total = sum(rows.map((row) => row.sum_s));
   return [
@@ -80,7 +80,7 @@ function provenanceSection(facts) {
   const listed = (title, pairs) => {
     const entries = Object.entries(pairs ?? {});
     return entries.length ? h("div", { class: "card" }, table(title, [
-      { head: "Name", row: true, cell: ([name]) => h("span", { class: "small" }, foreign(name)) },
+      { head: "", row: true, cell: ([name]) => h("span", { class: "small" }, foreign(name)) },
       { head: "", cell: ([, what]) => h("code", { class: "small" }, visible(typeof what === "string" ? what : JSON.stringify(what))) },
     ], entries)) : null;
   };

@@ -36,8 +36,7 @@ function funnelSection(facts) {
   const found = facts.clips.found;
   const start = { name: "found", text: "clips of all sources", left: found, left_hours: facts.hours.found, begins: true };
   const rows = table("From all clips to those kept", [
-    { head: "Step", row: true, cell: (step) => [foreign(step.name, { limit: 80 }), !step.begins && step.kind !== step.name && h("span", { class: "second muted" }, step.kind)] },
-    { head: "What it drops", cell: (step) => foreign(step.text, { limit: 160, class: "small" }) },
+    { head: "Step", row: true, cell: (step) => [foreign(step.name, { limit: 80, class: "strong" }), step.text !== step.name && h("span", { class: "second muted" }, foreign(stepText(step), { limit: 160 }))] },
     { head: "Drops here", num: true, cell: (step) => (step.begins ? "" : both(step.first, step.first_hours)) },
     { head: "Alone would drop", num: true, cell: (step) => (step.begins ? "" : both(step.failing, step.failing_hours)) },
     { head: "Only this drops", num: true, cell: (step) => (step.begins ? "" : both(step.only, step.only_hours)) },
@@ -49,9 +48,14 @@ function funnelSection(facts) {
     h("p", { class: "muted" }, "Steps in their order; each sees what the steps above it left. “Alone would drop” counts all clips that do not fulfil it; “only this drops” those that fulfil everything else. Clips above, hours below."),
     h("div", { class: "card funnel" }, rows),
     h("div", { class: "grid", vars: { least: "28rem" } },
-      h("div", { class: "card" }, reasonTable("Why clips are not kept", clips)),
-      h("div", { class: "card" }, reasonTable("Why inputs gave nothing", inputs))),
+      h("div", { class: "card reasons" }, reasonTable("Why clips are not kept", clips)),
+      h("div", { class: "card reasons" }, reasonTable("Why inputs gave nothing", inputs))),
   ];
+}
+
+/** What a step drops, without the name that stands above it. */
+function stepText({ name, text }) {
+  return text.startsWith(`${name} (`) && text.endsWith(")") ? text.slice(name.length + 2, -1) : text;
 }
 
 function reasonTable(caption, reasons) {
@@ -82,7 +86,8 @@ function expectedSection(facts) {
 
 /** All against kept, and every column. */
 function distributionsSection(facts) {
-  const charts = (facts.distributions ?? []).map((one) => h("div", { class: "card" }, one.kind === "bars" ? barsOf(one) : histogramOf(one)));
+  const long = (one) => one.labels?.some((label) => label.length > 24);
+  const charts = (facts.distributions ?? []).map((one) => h("div", { class: long(one) ? "card double" : "card" }, one.kind === "bars" ? barsOf(one) : histogramOf(one)));
   return [
     h("p", { class: "legend small" }, h("span", { class: "key gone" }), "all clips ", h("span", { class: "key kept" }), "kept clips"),
     h("div", { class: "grid", vars: { least: "24rem" } }, charts),

@@ -128,7 +128,7 @@ function keptBar(facts, thresholds) {
     fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
     fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
-    bar.style.setProperty("--share", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
+    bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
     announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
   });
   thresholds.refresh();
@@ -190,7 +190,7 @@ function axisNumbers(facts, thresholds, axis, i) {
     ["Dropped by this only", only && `${count(only.n)} · ${hours(only.hours)}`],
     ["Recipe", `${thresholdText(axis, axis.start)}${share}`],
     [h("span", { title: missing }, "Without a passing value"), axis.never_n > 0 && `${count(axis.never_n)} · ${hours(axis.never_hours)}`],
-  ].filter(([, what]) => what));
+  ].filter(([, what]) => what), { vars: { least: "20rem" } });
 }
 
 /** What an axis compares of a clip. */
