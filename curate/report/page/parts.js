@@ -43,7 +43,7 @@ function failuresSection(facts) {
   if (!facts.failures?.length) return [h("p", { class: "muted" }, "Nothing failed.")];
   const example = ({ uri, clip, message }) => h("li", {}, foreign(uri ?? clip ?? "", { class: "strong small", limit: 200 }), h("p", { class: "small" }, foreign(message, { limit: 400 })));
   const rows = table("Failures by stage and class", [
-    { head: "Stage", row: true, cell: (one) => h("code", {}, visible(one.stage)) },
+    { head: "Stage", row: true, cell: (one) => h("code", { class: "nowrap" }, visible(one.stage)) },
     { head: "Class", cell: (one) => foreign(one.error_class) },
     { head: "Number", num: true, cell: (one) => count(one.n) },
     { head: "Tried again", cell: (one) => (one.transient ? "on the next run" : "by curate retry") },
@@ -61,7 +61,7 @@ function timeSection(facts) {
   return [
     facts.bottleneck && h("p", { class: "note" }, h("b", {}, "Bottleneck: "), h("code", {}, visible(facts.bottleneck.stage)), " – ", foreign(facts.bottleneck.why, { limit: 400 })),
     h("div", { class: "card" }, table("Time per stage", [
-      { head: "Stage", row: true, cell: (row) => h("code", {}, visible(row.stage)) },
+      { head: "Stage", row: true, cell: (row) => h("code", { class: "nowrap" }, visible(row.stage)) },
       { head: "Cells", num: true, cell: (row) => count(row.n) },
       { head: "In all", num: true, cell: (row) => seconds(row.sum_s) },
       { head: "Mean", num: true, cell: (row) => seconds(row.mean_s) },

@@ -38,11 +38,11 @@ function funnelSection(facts) {
   const rows = table("From all clips to those kept", [
     { head: "Step", row: true, cell: (step) => [foreign(step.name, { limit: 80, class: "strong" }), step.text !== step.name && h("span", { class: "second muted" }, foreign(stepText(step), { limit: 160 }))] },
     { head: "Drops here", num: true, cell: (step) => (step.begins ? "" : both(step.first, step.first_hours)) },
+    { head: "Left", num: true, cell: (step) => both(step.left, step.left_hours) },
+    { head: "", wide: true, cell: (step) => meter(step.left / found) },
     { head: "Alone would drop", num: true, cell: (step) => (step.begins ? "" : both(step.failing, step.failing_hours)) },
     { head: "Only this drops", num: true, cell: (step) => (step.begins ? "" : both(step.only, step.only_hours)) },
     { head: "Not measured", num: true, cell: (step) => (step.begins || !step.cell_failed ? "" : count(step.cell_failed)) },
-    { head: "Left", num: true, cell: (step) => both(step.left, step.left_hours) },
-    { head: "", wide: true, cell: (step) => meter(step.left / found) },
   ], [start, ...steps]);
   return [
     h("p", { class: "muted" }, "Steps in their order; each sees what the steps above it left. “Alone would drop” counts all clips that do not fulfil it; “only this drops” those that fulfil everything else. Clips above, hours below."),
@@ -61,7 +61,8 @@ function stepText({ name, text }) {
 function reasonTable(caption, reasons) {
   const most = Math.max(1, ...(reasons ?? []).map((reason) => reason.n));
   return table(caption, [
-    { head: "Reason", row: true, cell: (reason) => [foreign(reason.reason, { limit: 200 }), " ", verdictTag(reason.verdict)] },
+    { head: "Reason", row: true, cell: (reason) => foreign(reason.reason, { limit: 200 }) },
+    { head: "Ended as", cell: (reason) => verdictTag(reason.verdict) },
     { head: "Number", num: true, cell: (reason) => count(reason.n) },
     { head: "Hours", num: true, cell: (reason) => (reason.hours ? hours(reason.hours) : "–") },
     { head: "", cell: (reason) => h("div", { class: "short" }, meter(reason.n / most, "gone")) },
@@ -99,7 +100,7 @@ function distributionsSection(facts) {
 function barsOf({ title, labels, all, kept }) {
   const most = Math.max(1, ...all);
   return table(title, [
-    { head: "", row: true, cell: ({ label }) => foreign(label, { limit: 60 }) },
+    { head: "", row: true, cell: ({ label }) => foreign(label, { limit: 60, class: label.length < 16 ? "nowrap" : "" }) },
     { head: "", wide: true, cell: ({ n, left }) => pairMeter(n, left, most) },
     { head: "All", num: true, cell: ({ n }) => count(n) },
     { head: "Kept", num: true, cell: ({ left }) => count(left) },
