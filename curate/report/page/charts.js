@@ -20,17 +20,22 @@ function along(x, low, high) {
   return Math.max(0, Math.min(100, ((x - low) / (high - low)) * 100));
 }
 
-/** SVG path of bars over `edges`; heights by `scale(count)` in 0..1. */
-function barsPath(edges, counts, scale, inset = 0.08) {
-  const [low, high] = [edges[0], edges[edges.length - 1]];
-  const flat = !(high > low);
+/** The range that a chart of these edges covers, with further values; never empty. */
+function rangeOf(edges, more = []) {
+  const [low, high] = [Math.min(edges[0], ...more), Math.max(edges[edges.length - 1], ...more)];
+  if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
+  return high > low ? [low, high] : [low - 0.5, low + 0.5];
+}
+
+/** SVG path of bars over `edges` within a range; heights by `scale(count)` in 0..1. No bar is too thin to see. */
+function barsPath(edges, counts, scale, { range = rangeOf(edges), inset = 0.08 } = {}) {
   let path = "";
   counts.forEach((n, i) => {
     if (!n) return;
-    const left = flat ? (i / counts.length) * 100 : along(edges[i], low, high);
-    const right = flat ? ((i + 1) / counts.length) * 100 : along(edges[i + 1], low, high);
-    const gap = ((right - left) * inset) / 2;
-    const [x0, x1] = [(left + gap) * 10, (right - gap) * 10];
+    const [left, right] = [along(edges[i], ...range), along(edges[i + 1], ...range)];
+    const [middle, half] = [(left + right) * 5, Math.max((right - left) * 5 * (1 - inset), 3)];
+    const x0 = Math.max(0, Math.min(middle - half, PLOT.width - 2 * half));
+    const x1 = x0 + 2 * half;
     const y = PLOT.height * (1 - Math.max(scale(n), 0.012));
     path += `M${x0.toFixed(1)} ${PLOT.height}V${y.toFixed(1)}H${x1.toFixed(1)}V${PLOT.height}Z`;
   });
@@ -65,13 +70,14 @@ let drawn = 0;
  * `set(x)` draws the threshold at the value x (null: off); `logarithmic(yes)` changes the heights. `pick(x)` is called
  * with the value under a pointer that presses or drags.
  */
-function thresholdChart({ edges, counts, side, recipe, title, pick }) {
-  const [low, high] = [edges[0], edges[edges.length - 1]];
+function thresholdChart({ edges, counts, side, stops, recipe, title, pick }) {
+  const range = rangeOf(edges, stops);
+  const [low, high] = range;
   const id = `part-${(drawn += 1)}`;
   const window_ = svg("rect", { x: 0, y: 0, width: PLOT.width, height: PLOT.height });
   const all = svg("path", { class: "gone" });
   const kept = svg("path", { class: "kept", "clip-path": `url(#${id})` });
-  const most = Math.max(...counts);
+  const most = Math.max(0, ...counts);
   const desc = `${plural(counts.reduce((sum, n) => sum + n, 0), "clip")} from ${value(low)} to ${value(high)}; the highest bar has ${count(most)}.`;
   const picture = stretched(title, desc, svg("clipPath", { id }, window_), all, kept);
   const gone = h("div", { class: "gone-side" });
@@ -80,7 +86,7 @@ function thresholdChart({ edges, counts, side, recipe, title, pick }) {
   const plot = h("div", { class: "plot pickable" }, gone, picture, recipe === null ? null : mark, line);
   if (recipe !== null) mark.style.setProperty("--at", `${along(recipe, low, high)}%`);
   const draw = (logarithmic) => {
-    const path = barsPath(edges, counts, heights(counts, logarithmic));
+    const path = barsPath(edges, counts, heights(counts, logarithmic), { range });
     all.setAttribute("d", path);
     kept.setAttribute("d", path);
   };
@@ -135,9 +141,9 @@ function curveChart(title) {
 /** What is kept in front of all, over the same edges. */
 function compareHistogram({ title, edges, all, kept }) {
   const scale = heights(all);
-  const [low, high] = [edges[0], edges[edges.length - 1]];
+  const [low, high] = rangeOf(edges);
   const desc = `${count(sum(all))} clips, ${count(sum(kept))} of them kept, from ${value(low)} to ${value(high)}.`;
-  const picture = stretched(title, desc, svg("path", { class: "gone", d: barsPath(edges, all, scale) }), svg("path", { class: "kept", d: barsPath(edges, kept, scale, 0.3) }));
+  const picture = stretched(title, desc, svg("path", { class: "gone", d: barsPath(edges, all, scale) }), svg("path", { class: "kept", d: barsPath(edges, kept, scale, { inset: 0.3 }) }));
   return h("div", {}, h("div", { class: "plot" }, picture), tickRow(low, high));
 }
 

@@ -161,7 +161,7 @@ function table(caption, columns, rows, { hidden = false, empty = "None." } = {})
   const title = h("caption", { class: hidden ? "hidden" : null }, caption);
   const label = typeof caption === "string" ? caption : caption.textContent;
   const body = h("tbody", {}, rows.map(line));
-  return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, h("table", {}, title, h("thead", {}, head), body));
+  return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, h("table", {}, title, h("thead", { class: columns.some((column) => column.head) ? null : "hidden" }, head), body));
 }
 
 /** Names with what they are. */

@@ -70,7 +70,7 @@ function recipeSnippet(facts, stops) {
 
 /** The command that selects with these thresholds. */
 function selectCommand(facts, stops) {
-  const base = facts.commands?.select ?? "curate select CORPUS --name mine";
+  const base = (facts.commands?.select ?? "curate select CORPUS --name NAME").replace(/ NAME$/, " mine");
   const conditions = conditionsAt(facts, stops);
   const moved = facts.axes.map((axis, i) => ({ axis, stop: stops[i] })).filter(({ axis, stop }) => !axis.frozen && stop !== axis.start);
   const whole = conditions.some(({ left, moved: changed }) => left && changed) || moved.some(({ axis }) => axis.set_key.includes("="));

@@ -9,6 +9,7 @@ function randomSection(facts) {
 /** What was said of clips, side by side. */
 function captionsSection(facts) {
   if (!facts.captions?.length) return [h("p", { class: "muted" }, "The recipe writes no captions.")];
+  if ((facts.caption_columns ?? []).length < 2) return [singleCaptions(facts)];
   const measured = facts.captions.some((one) => one.disagreement !== null);
   const intro = measured ? "Disagreement is what the run measured between the captions of a clip; those that disagree most come first." : "The run measured no disagreement between captions.";
   return [
@@ -17,6 +18,11 @@ function captionsSection(facts) {
       h("div", { class: "stack" }, clipButton(facts, one.clip), one.disagreement !== null && h("p", { class: "small" }, "Disagreement ", h("b", {}, value(one.disagreement)))),
       h("dl", { class: "captions" }, one.captions.map((caption) => captionText(one, caption)))))),
   ];
+}
+
+/** Captions of one kind: there is nothing to put beside them. */
+function singleCaptions(facts) {
+  return h("ul", { class: "clips", vars: { least: "14rem" } }, facts.captions.map((one) => h("li", {}, clipButton(facts, one.clip), one.captions.map(({ text }) => h("p", { class: "small" }, foreign(text ?? "", { limit: 200 }))))));
 }
 
 function captionText(one, { column, text, score }) {
@@ -86,6 +92,6 @@ function provenanceSection(facts) {
   };
   return [
     h("div", { class: "card" }, copyBlock("Recipe of the run", () => facts.recipe ?? "")),
-    h("div", { class: "grid", vars: { least: "26rem" } }, listed("Models", facts.models), listed("Versions", facts.versions), listed("Fingerprints of the stages", facts.fingerprints)),
+    h("div", { class: "columns", vars: { least: "26rem" } }, listed("Models", facts.models), listed("Versions", facts.versions), listed("Fingerprints of the stages", facts.fingerprints)),
   ];
 }

@@ -64,7 +64,7 @@ function reasonTable(caption, reasons) {
     { head: "Reason", row: true, cell: (reason) => foreign(reason.reason, { limit: 200 }) },
     { head: "Ended as", cell: (reason) => verdictTag(reason.verdict) },
     { head: "Number", num: true, cell: (reason) => count(reason.n) },
-    { head: "Hours", num: true, cell: (reason) => (reason.hours ? hours(reason.hours) : "–") },
+    ...(reasons?.some((reason) => reason.hours) ? [{ head: "Hours", num: true, cell: (reason) => (reason.hours ? hours(reason.hours) : "–") }] : []),
     { head: "", cell: (reason) => h("div", { class: "short" }, meter(reason.n / most, "gone")) },
   ], (reasons ?? []).filter((reason) => reason.n));
 }
@@ -87,13 +87,12 @@ function expectedSection(facts) {
 
 /** All against kept, and every column. */
 function distributionsSection(facts) {
-  const long = (one) => one.labels?.some((label) => label.length > 24);
-  const charts = (facts.distributions ?? []).map((one) => h("div", { class: long(one) ? "card double" : "card" }, one.kind === "bars" ? barsOf(one) : histogramOf(one)));
+  const charts = (facts.distributions ?? []).map((one) => h("div", { class: "card" }, one.kind === "bars" ? barsOf(one) : histogramOf(one)));
   return [
     h("p", { class: "legend small" }, h("span", { class: "key gone" }), "all clips ", h("span", { class: "key kept" }), "kept clips"),
-    h("div", { class: "grid", vars: { least: "24rem" } }, charts),
+    h("div", { class: "columns", vars: { least: "26rem" } }, charts),
     fold(`Every measured column (${count((facts.scores ?? []).length)})`, h("div", { class: "card" }, scoresTable(facts.scores ?? []))),
-    facts.categories?.length > 0 && fold(`Every column of names (${count(facts.categories.length)})`, h("div", { class: "grid", vars: { least: "24rem" } }, facts.categories.map((one) => h("div", { class: "card" }, categoryTable(one))))),
+    facts.categories?.length > 0 && fold(`Every column of names (${count(facts.categories.length)})`, h("div", { class: "columns", vars: { least: "24rem" } }, facts.categories.map((one) => h("div", { class: "card" }, categoryTable(one))))),
   ];
 }
 

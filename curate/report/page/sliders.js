@@ -3,7 +3,7 @@
 /** A threshold in words: "≥ 0.8 px", or "off". */
 function thresholdText(axis, stop) {
   if (stop < 0) return "off";
-  const unit = axis.unit && axis.unit.length <= 12 ? ` ${axis.unit}` : "";
+  const unit = axis.unit && axis.unit.length <= 12 && axis.unit !== "share" ? ` ${axis.unit}` : "";
   return `${axis.side === "min" ? "≥" : "≤"} ${value(axis.stops[stop])}${unit}`;
 }
 
@@ -141,7 +141,7 @@ function axisCard(facts, thresholds, axis, i) {
   const id = `axis-${i}`;
   const recipe = axis.start < 0 ? null : axis.stops[axis.start];
   const chart = thresholdChart({
-    edges: axis.edges, counts: axis.counts, side: axis.side, recipe, title: `Values of ${visible(axis.label)}`,
+    edges: axis.edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
     pick: (x) => thresholds.move(i, nearestStop(axis, x)),
   });
   const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
@@ -167,7 +167,7 @@ function axisCard(facts, thresholds, axis, i) {
     h("span", { class: "muted small" }, measureText(axis)));
   const control = h("div", { class: "axis-control" }, h("div", { class: "row spread" }, output, h("span", { class: "row" }, back, off)), slider, curve.node);
   const left = h("div", { class: "stack" }, chart.node, control, numbers, axis.frozen && frozenNote(axis));
-  const node = h("article", { class: "card axis", id: `threshold-${i}` }, head, h("div", { class: "axis-halves" }, left, axisClips(facts, axis)));
+  const node = h("article", { class: "card axis", id: `threshold-${i}` }, head, h("div", { class: "axis-halves" }, left, nearClips(facts, axis)), endClips(facts, axis));
   return { node, logarithmic: chart.logarithmic };
 }
 
@@ -199,20 +199,24 @@ function axisValue(facts, axis, id) {
   return values[axis.measure ?? axis.column] ?? null;
 }
 
-function axisClips(facts, axis) {
-  const words = (id) => {
-    const found = axisValue(facts, axis, id);
-    return [typeof found === "number" ? value(found) : "–"];
-  };
+/** Clips with their values of an axis. */
+function axisClips(facts, axis, title, ids) {
+  const words = (id) => [value(axisValue(facts, axis, id))];
+  return [h("h4", {}, title), clipList(facts, ids, words, { label: title, least: "8.5rem" })];
+}
+
+function nearClips(facts, axis) {
   const away = (id) => Math.abs(axisValue(facts, axis, id) - axis.stops[axis.start]) || 0;
   const near = (side) => (axis.near ?? []).filter((one) => one.side === side).map((one) => one.clip).sort((a, b) => away(a) - away(b));
-  const show = (title, ids) => [h("h4", {}, title), clipList(facts, ids, words, { label: title, least: "8.5rem" })];
   const [passing, failing] = axis.side === "min" ? ["above", "below"] : ["below", "above"];
-  if (!axis.near?.length && !axis.best?.length) return h("p", { class: "muted small" }, "No clips are shown for this axis.");
   return h("div", { class: "stack" },
-    show(`Just ${passing} the recipe's threshold: these pass`, near(passing)),
-    show(`Just ${failing} it: these fail`, near(failing)),
-    fold("Best and worst of all clips", show("Best", axis.best), show("Worst", axis.worst)));
+    axisClips(facts, axis, `Just ${passing} the recipe's threshold: these pass`, near(passing)),
+    axisClips(facts, axis, `Just ${failing} it: these fail`, near(failing)));
+}
+
+function endClips(facts, axis) {
+  if (!axis.best?.length) return null;
+  return fold("Best and worst of all clips", h("div", { class: "axis-halves" }, h("div", { class: "stack" }, axisClips(facts, axis, "Best", axis.best)), h("div", { class: "stack" }, axisClips(facts, axis, "Worst", axis.worst))));
 }
 
 function fixedConditions(facts) {
