@@ -236,19 +236,28 @@ def _number(
     con: duckdb.DuckDBPyConnection, table: str, name: tuple[str, str], value: str, failed: int
 ) -> Iterator[NumberStats]:
     """Statistics of the SQL ``value`` under its ``name`` (stage, column)."""
-    values = f"(SELECT {value}::DOUBLE AS v FROM {table} WHERE outcome = 'ok' AND {value} IS NOT NULL)"
+    found = number_stats(con, f"SELECT {value}::DOUBLE AS v FROM {table} WHERE outcome = 'ok'", name, failed)
+    yield from [found] if found else []
+
+
+def number_stats(
+    con: duckdb.DuckDBPyConnection, values: str, name: tuple[str, str], failed: int, *, bins: int = BINS
+) -> NumberStats | None:
+    """Statistics of the finite values of ``values``, SQL of a column ``v``; None where there is none."""
+    finite = f"(SELECT v FROM ({values}) WHERE isfinite(v))"
     shares = list(PERCENTILES.values())
     ((n, low, high, ranks),) = con.sql(
-        f"SELECT count(*), min(v), max(v), quantile_disc(v, {shares}) FROM {values}"
+        f"SELECT count(*), min(v), max(v), quantile_disc(v, {shares}) FROM {finite}"
     ).fetchall()
     if not n:
-        return
-    width = (high - low) / BINS
-    edges = [low + i * width for i in range(BINS)] + [high]
-    place = f"least({BINS - 1}, floor((v - {literal(low)}) / {literal(width)}))::INTEGER" if width else "0"
-    found = dict(con.sql(f"SELECT {place} AS bin, count(*) FROM {values} GROUP BY 1").fetchall())
-    counts = [found.get(i, 0) for i in range(BINS)]
-    yield NumberStats(*name, n, failed, low, high, dict(zip(PERCENTILES, ranks, strict=True)), edges, counts)
+        return None
+    width = (high / 2 - low / 2) / bins * 2  # halved, since the difference of huge values may be infinite
+    edges = [low + i * width for i in range(bins)] + [high]
+    halved = f"(v / 2 - {literal(low / 2)}) / {literal(width / 2)}"
+    place = f"least({bins - 1}, floor({halved}))::INTEGER" if width else "0"
+    found = dict(con.sql(f"SELECT {place} AS bin, count(*) FROM {finite} GROUP BY 1").fetchall())
+    counts = [found.get(i, 0) for i in range(bins)]
+    return NumberStats(*name, n, failed, low, high, dict(zip(PERCENTILES, ranks, strict=True)), edges, counts)
 
 
 def _category(con: duckdb.DuckDBPyConnection, stage: str, column: str, failed: int, kind: str) -> CategoryStats:

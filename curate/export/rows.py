@@ -73,7 +73,7 @@ def read_kept(
                 fix="Run `curate select` again",
             )
         clips = [Clip.from_row(row) for row in wide.select(own).rename_columns(list(CLIPS.names)).to_pylist()]
-        sources = clip_sources(con, run, {clip.source_digest for clip in clips}, addresses or {})
+        sources = sources_of(con, run, {clip.source_digest for clip in clips}, addresses or {})
     named = {name: wide[name].to_pylist() for name in needed}
     columns = wide.select([name for name in extra if config.columns or not pa.types.is_nested(wide[name].type)])
     return KeptClips(run_id, clips, columns, named, sources)
@@ -112,10 +112,10 @@ def _chosen_rows(con: duckdb.DuckDBPyConnection, run: RunTables, columns: Iterab
     return run_query(con, lambda: f"SELECT {listed} FROM export_rows ORDER BY {identifier('clip.clip_id')}")
 
 
-def clip_sources(
+def sources_of(
     con: duckdb.DuckDBPyConnection, run: RunTables, digests: set[str], addresses: Mapping[str, str]
 ) -> dict[str, Source]:
-    """The sources of these contents, as the tables know them; CorpusError for one without facts or name."""
+    """The contents of these digests with all their names; CorpusError where the tables do not know one of them."""
     con.register(_DIGESTS, pa.table({"digest": pa.array(sorted(digests), pa.string())}))
     chosen = f"SELECT digest FROM {_DIGESTS}"
     cells = run_query(

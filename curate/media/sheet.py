@@ -68,25 +68,8 @@ def clip_sheet(path: str, facts: SourceFacts, clip: Clip, n: int = 8) -> bytes:
     return contact_sheet(pictures, captions, title=clip.clip_id)
 
 
-def clip_still(path: str, facts: SourceFacts, clip: Clip, most_px: int = CELL_WIDTH_PX) -> bytes:
-    """The middle frame of a clip as JPEG, its longer side at most ``most_px``.
-
-    Raises DecodeError, or StageError when the clip holds no frame.
-    """
-    middle_pts = (clip.start_pts + clip.end_pts) // 2
-    for start_pts in (middle_pts, clip.start_pts):  # a clip of few frames has none behind its middle
-        with iter_frames(path, facts, start_pts=start_pts, end_pts=clip.end_pts, salvage=True) as frames:
-            frame = next(frames, None)
-            if frame is not None:
-                ok, jpeg = cv2.imencode(".jpg", _displayed(frame, facts, Scaler(), most_px)[..., ::-1])
-                if not ok:
-                    raise StageError("the picture could not be written as JPEG")
-                return jpeg.tobytes()
-    raise StageError("the clip holds no frame", subject=clip.clip_id)
-
-
-def _displayed(frame: Frame, facts: SourceFacts, scaler: Scaler, most_px: int = CELL_WIDTH_PX) -> np.ndarray:
-    scale = min(1.0, most_px / facts.width_px, most_px / facts.height_px)
+def _displayed(frame: Frame, facts: SourceFacts, scaler: Scaler) -> np.ndarray:
+    scale = min(1.0, CELL_WIDTH_PX / facts.width_px, CELL_HEIGHT_PX / facts.height_px)
     size = max(1, round(facts.width_px * scale)), max(1, round(facts.height_px * scale))
     stored = size if facts.rotation_deg % 180 == 0 else size[::-1]
     return rotate(scaler.rgb(frame.master(), *stored), facts.rotation_deg)

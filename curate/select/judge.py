@@ -24,6 +24,7 @@ Kind = Literal["number", "text", "truth", "list", "numbers", "unknown", "other"]
 
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 _LISTS = ("list", "numbers")
+_MASKS = ((8, "UTINYINT"), (16, "USMALLINT"), (32, "UINTEGER"), (64, "UBIGINT"))
 _LIST_SQL = {"mean": "avg", "min": "min", "max": "max"}
 
 
@@ -60,6 +61,23 @@ class Judge:
     def is_error(self) -> str:
         """SQL: the cell failed and that counts."""
         return "FALSE" if self.on_failed == "keep" else f"({self.above} AND {self.outcome} = 'failed')"
+
+
+def bits_sql(judges: Sequence[Judge]) -> tuple[str, str]:
+    """SQL of the two columns that tell clips apart: bit i of ``fails`` and of ``errors`` belongs to judge i."""
+    kind = next(name for bits, name in _MASKS if len(judges) <= bits)
+    fails = " | ".join(f"if({judge.is_fail}, {1 << i}::UBIGINT, 0)" for i, judge in enumerate(judges)) or "0"
+    errors = " | ".join(f"if({judge.is_error}, {1 << i}::UBIGINT, 0)" for i, judge in enumerate(judges)) or "0"
+    return f"({fails})::{kind}", f"({errors})::{kind}"
+
+
+def axis_bits(judges: Sequence[Judge]) -> dict[str, int]:
+    """The conditions by column, as bits: those on one column are one axis."""
+    axes: dict[str, int] = {}
+    for i, judge in enumerate(judges):
+        if judge.kind == "condition":
+            axes[judge.column.name] = axes.get(judge.column.name, 0) | 1 << i
+    return axes
 
 
 def needed_columns(tables: RunTables, names: Sequence[str]) -> list[str]:
@@ -121,7 +139,7 @@ def percentile(tables: RunTables, table: str, condition: Condition) -> Threshold
         )
     measured = f"{identifier(_outcome_column(ref))} = 'ok'" if ref.stage else "TRUE"
     where = " AND ".join([measured, *(gate.sql for gate in gates)])
-    value = _number(condition, column_kind(tables.con, table, ref))
+    value = number_sql(condition, column_kind(tables.con, table, ref))
     population = f"SELECT {value} AS v FROM {table} WHERE {where} AND {value} IS NOT NULL"
     return _nearest_rank(tables.con, population, condition)
 
@@ -159,7 +177,7 @@ def kind_of(dtype: str) -> Kind:
 def condition_sql(condition: Condition, kind: Kind) -> str:
     """Boolean SQL, never null, of an absolute condition on a column; ConfigError where it does not suit its kind."""
     if condition.min is not None or condition.max is not None:
-        number = _number(condition, kind)
+        number = number_sql(condition, kind)
         low = [f"{number} >= {literal(condition.min)}"] if condition.min is not None else []
         high = [f"{number} <= {literal(condition.max)}"] if condition.max is not None else []
         return f"coalesce({' AND '.join([*low, *high])}, FALSE)"
@@ -188,7 +206,7 @@ def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _number(condition: Condition, kind: Kind) -> str:
+def number_sql(condition: Condition, kind: Kind) -> str:
     """SQL of the number that a range or percentile judges; ConfigError where the column does not give one."""
     column, aggregate = identifier(condition.column), condition.aggregate
     what = "a percentile" if condition.share is not None else "min and max"
@@ -216,7 +234,7 @@ def _threshold_sql(condition: Condition, kind: Kind, threshold: Threshold) -> st
     if threshold.value is None:
         return "TRUE"
     comparison = ">=" if condition.drop_lowest is not None else "<="
-    return f"coalesce({_number(condition, kind)} {comparison} {literal(float(threshold.value))}, FALSE)"
+    return f"coalesce({number_sql(condition, kind)} {comparison} {literal(float(threshold.value))}, FALSE)"
 
 
 def threshold_like(condition: Condition, earlier: Sequence[Threshold], name: str) -> Threshold:

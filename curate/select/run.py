@@ -23,6 +23,8 @@ from curate.select.funnel import ConditionCount, Counts, Funnel, Reason, Retenti
 from curate.select.inputs import FORGOTTEN, count_inputs, forgotten_sql
 from curate.select.judge import (
     Judge,
+    axis_bits,
+    bits_sql,
     check_missing,
     condition_judge,
     gate_judges,
@@ -123,14 +125,12 @@ class _Selecting:
 
     def _judge(self) -> list[_Group]:
         """Table ``judged``: bit i of ``fails`` and ``errors`` belongs to judge i. Gives the groups of equal bits."""
-        fails = " | ".join(f"if({j.is_fail}, {1 << i}::UBIGINT, 0)" for i, j in enumerate(self.judges)) or "0"
-        errors = " | ".join(f"if({j.is_error}, {1 << i}::UBIGINT, 0)" for i, j in enumerate(self.judges)) or "0"
-        kind = next(k for bits, k in _MASKS if len(self.judges) <= bits)
+        fails, errors = bits_sql(self.judges)
         shape = "".join(f", {identifier(name)}" for name in _SHAPE) if self.bucket_of else ""
         self.con.sql(
             f"""CREATE OR REPLACE TEMP TABLE judged AS SELECT clip, source, "clip.duration_s" AS seconds,
-            source IN ({forgotten_sql(self.tables)}) AS forgotten, ({fails})::{kind} AS fails,
-            ({errors})::{kind} AS errors{shape} FROM work"""
+            source IN ({forgotten_sql(self.tables)}) AS forgotten, {fails} AS fails,
+            {errors} AS errors{shape} FROM work"""
         )
         self.con.sql("DROP TABLE work")
         rows = self.con.sql(
@@ -254,22 +254,15 @@ class _Selecting:
 
     def _retention(self, groups: list[_Group]) -> Retention | None:
         gates = sum(1 << i for i, judge in enumerate(self.judges) if judge.kind == "gate")
-        asked = [i for i, judge in enumerate(self.judges) if judge.kind == "condition"]
+        axes = axis_bits(self.judges)
         judged = [g for g in groups if not g.errors and not g.fails & gates]
         n = sum(g.n for g in judged)
-        if not n or not asked:
+        if not n or not axes:
             return None
-        axes: dict[str, int] = {}
-        for i in asked:
-            name = self.judges[i].column.name
-            axes[name] = axes.get(name, 0) | 1 << i
         product = 1.0
         for conditions in axes.values():
             product *= sum(g.n for g in judged if not g.fails & conditions) / n
         return Retention(n, sum(g.n for g in judged if not g.fails) / n, product)
-
-
-_MASKS = ((8, "UTINYINT"), (16, "USMALLINT"), (32, "UINTEGER"), (64, "UBIGINT"))
 
 
 def _reasons(tally: list[tuple[Verdict, int, float]]) -> list[Reason]:

@@ -18,12 +18,12 @@ from curate.errors import StorageError
 from curate.export.write import ENCODE_BYTES_PER_PX, ENCODE_FACTOR, scored_source
 from curate.isolation import Limits, Sandbox
 from curate.media.encode import EncodeOptions, extract_clip
-from curate.media.sheet import clip_still
+from curate.media.still import clip_still
 from curate.records import Clip, SourceFacts
 from curate.shards.tombstones import forgotten
 from curate.viewer.library import Library
 
-Kind = Literal["mp4", "jpg"]
+Kind = Literal["mp4", "webp"]
 
 MOST_BYTES = 512 << 20
 """Of clips and pictures that are kept; those that nobody asked for longest go first."""
@@ -49,7 +49,7 @@ class Films:
         self._folder = tempfile.TemporaryDirectory(prefix="curate-view-")
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._kept = threading.Lock()
-        self._makers = {"mp4": _Maker(_clip), "jpg": _Maker(_still)}
+        self._makers = {"mp4": _Maker(_clip), "webp": _Maker(_still)}
 
     def close(self) -> None:
         """Remove all files and end the processes."""
@@ -59,7 +59,7 @@ class Films:
 
     @contextmanager
     def file(self, clip_id: str, kind: Kind) -> Iterator[Path]:
-        """The clip as MP4 (its short side at most SHORT_SIDE_PX) or its middle frame as JPEG; stays while it is read.
+        """The clip as MP4 (its short side at most SHORT_SIDE_PX) or its middle frame as WebP; stays while it is read.
 
         UsageError where the run has no such clip, other errors of ours where it cannot be had any more.
         """
@@ -134,4 +134,4 @@ def _clip(sandbox: Sandbox, path: str, facts: SourceFacts, clip: Clip, limit_s: 
 
 
 def _still(sandbox: Sandbox, path: str, facts: SourceFacts, clip: Clip, limit_s: float) -> bytes:
-    return sandbox.call(clip_still, path, facts, clip, STILL_PX, limit_s=limit_s)
+    return sandbox.call(clip_still, path, facts, clip, STILL_PX, STILL_PX, limit_s=limit_s)[0]

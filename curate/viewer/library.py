@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.errors import UsageError
-from curate.export.rows import Source, clip_sources
+from curate.export.rows import Source, sources_of
 from curate.marks import Verdict, set_marks
 from curate.query import (
     MARK,
@@ -186,7 +186,7 @@ class Library:
 
     @listing_again
     def _source(self, digest: str) -> dict[str, Source]:
-        return clip_sources(self._con, self.tables, {digest}, {})
+        return sources_of(self._con, self.tables, {digest}, {})
 
     def _row(self, clip_id: str) -> dict[str, Any]:
         where = f"clip = {literal(clip_id)}::UUID" if _CLIP_ID.fullmatch(clip_id) else "FALSE"

@@ -161,8 +161,8 @@ class _View:
 
     async def film(self, request: Request) -> Response:
         kind = request.path_params["kind"]
-        if kind not in {"mp4", "jpg"}:
-            return JSONResponse({"error": "clips are mp4, pictures jpg"}, 404)
+        if kind not in {"mp4", "webp"}:
+            return JSONResponse({"error": "clips are mp4, pictures webp"}, 404)
         held = ExitStack()
         path = await run_in_threadpool(held.enter_context, self._films.file(request.path_params["clip_id"], kind))
         return _Held(held, path, kind)
@@ -172,7 +172,7 @@ class _Held(FileResponse):
     """A file that stays where it is until it is sent."""
 
     def __init__(self, held: ExitStack, path: Path, kind: Kind) -> None:
-        media_type = {"mp4": "video/mp4", "jpg": "image/jpeg"}[kind]
+        media_type = {"mp4": "video/mp4", "webp": "image/webp"}[kind]
         super().__init__(path, media_type=media_type, headers={"cache-control": "private, max-age=3600"})
         self._held = held
 

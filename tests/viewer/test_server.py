@@ -31,8 +31,8 @@ def test_a_clip_is_played_as_the_span_it_is(made, view):
         assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
         times = decoded(answer.content)
         assert times == pytest.approx([n / 24 for n in range(frames)], abs=1e-4)
-    picture = view.get(f"/clips/{made.odd}.jpg")
-    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
+    picture = view.get(f"/clips/{made.odd}.webp")
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/webp")
     with av.open(io.BytesIO(picture.content)) as container:
         frame = next(container.decode(video=0))
     assert (frame.width, frame.height) == (96, 160)
@@ -81,7 +81,7 @@ def test_a_failed_cell_is_told_without_its_secret(made, view):
 
 
 def test_a_film_that_is_gone_is_said_so(made, view):
-    for kind in ("mp4", "jpg"):
+    for kind in ("mp4", "webp"):
         answer = view.get(f"/clips/{made.gone}.{kind}")
         assert answer.status_code in {410, 503}
         assert "gone.mp4: is gone" in answer.json()["error"]
@@ -93,7 +93,7 @@ AWAY = [
     "/clips/..%2fa.mp4",
     "/clips/{path}.mp4",
     "/clips/0123456789abcdef0123456789abcdef.mp4",
-    "/clips/{id}.mp4%00.jpg",
+    "/clips/{id}.mp4%00.webp",
     "/clips/{id}.json",
     "/clips/{id}",
     "/clips/{ID}.mp4",
@@ -170,7 +170,7 @@ def test_beyond_loopback_nothing_is_told_without_the_token(made):
             "/",
             "/api/facts",
             "/assets/main.js",
-            f"/clips/{made.a[0]}.jpg",
+            f"/clips/{made.a[0]}.webp",
             "/?token=",
             "/?token=s3cre",
             "/?token=é",
@@ -266,20 +266,20 @@ def test_what_others_do_meanwhile_is_seen_when_the_page_is_opened_again(own):
 def test_a_source_that_was_taken_down_is_not_shown(made, own):
     forget(own.corpus, made.film("a.mp4"), "asked to")
     with opened(own.corpus) as client:
-        answer = client.get(f"/clips/{own.a[0]}.jpg")
+        answer = client.get(f"/clips/{own.a[0]}.webp")
         assert (answer.status_code, "taken down: asked to" in answer.json()["error"]) == (410, True)
-        assert client.get(f"/clips/{own.odd}.jpg").status_code == 200
+        assert client.get(f"/clips/{own.odd}.webp").status_code == 200
 
 
 def test_what_is_kept_is_bounded_and_made_once(made):
     with opened(made.corpus, most_bytes=1) as client:
-        answers = [client.get(f"/clips/{clip}.jpg").content for clip in [*made.a, made.a[0]]]
+        answers = [client.get(f"/clips/{clip}.webp").content for clip in [*made.a, made.a[0]]]
         assert answers[0] == answers[-1]
         assert len(client.films._files) <= 2
     with opened(made.corpus) as client:
         got = []
         threads = [
-            threading.Thread(target=lambda: got.append(client.get(f"/clips/{made.a[0]}.jpg").content)) for _ in "ab"
+            threading.Thread(target=lambda: got.append(client.get(f"/clips/{made.a[0]}.webp").content)) for _ in "ab"
         ]
         for thread in threads:
             thread.start()

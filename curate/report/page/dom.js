@@ -52,13 +52,17 @@ function visible(text) {
   return String(text ?? "").replace(HIDDEN, (mark) => `⟨U+${mark.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
 }
 
-/** Text that a stranger wrote: apart from its surroundings in direction, clamped when it is long. */
-function foreign(text, { limit = 280, tag = "bdi", ...props } = {}) {
+/**
+ * Text that a stranger wrote: apart from its surroundings in direction, clamped when it is long, with a button for the
+ * rest (`more: false`: without, for places inside a button).
+ */
+function foreign(text, { limit = 280, tag = "bdi", more = true, ...props } = {}) {
   const shown = visible(text);
   const node = h(tag, { dir: "auto", ...props, class: `foreign ${props.class ?? ""}`.trim() });
   const letters = shown.length > limit ? Array.from(shown) : shown;
   if (letters.length <= limit * 1.15) return put(node, shown);
   const body = h("span", {}, letters.slice(0, limit).join(""), "…");
+  if (!more) return put(node, body);
   const button = h("button", { type: "button", class: "more", "aria-expanded": "false" }, `all ${count(letters.length)} characters`);
   button.addEventListener("click", () => {
     const open = button.getAttribute("aria-expanded") === "false";
@@ -157,7 +161,7 @@ function table(caption, columns, rows, { hidden = false, empty = "None." } = {})
   const title = h("caption", { class: hidden ? "hidden" : null }, caption);
   const label = typeof caption === "string" ? caption : caption.textContent;
   const body = h("tbody", {}, rows.map(line));
-  return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, h("table", {}, title, h("thead", {}, head), body));
+  return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, h("table", {}, title, h("thead", { class: columns.some((column) => column.head) ? null : "hidden" }, head), body));
 }
 
 /** Names with what they are. */
@@ -168,7 +172,7 @@ function definitions(pairs, props = {}) {
 
 /** A bar from 0 to `share` of the width; its number stands beside it in text. */
 function meter(share, kind = "") {
-  return h("span", { class: `meter ${kind}`.trim(), "aria-hidden": "true", vars: { share: `${Math.max(0, Math.min(1, share || 0)) * 100}%` } });
+  return h("span", { class: `meter ${kind}`.trim(), "aria-hidden": "true", vars: { part: `${Math.max(0, Math.min(1, share || 0)) * 100}%` } });
 }
 
 /** What folds away. */

@@ -26,8 +26,8 @@ function card(clip, open) {
 }
 
 function stillOf(id, clip) {
-  const picture = h("img", { class: "picture", src: `/clips/${id}.jpg`, alt: "", loading: "lazy", decoding: "async" });
-  picture.addEventListener("error", () => excuse(picture, `/clips/${id}.jpg`));
+  const picture = h("img", { class: "picture", src: `/clips/${id}.webp`, alt: "", loading: "lazy", decoding: "async" });
+  picture.addEventListener("error", () => excuse(picture, `/clips/${id}.webp`));
   return [picture, marked(clip)];
 }
 

@@ -1,0 +1,202 @@
+"""Sliders: what limits a condition could have instead, and how many clips each of them would leave.
+
+An axis is one limit of one condition. Its *stops* are values that occur in the column (nearest-rank quantiles) and the
+limit that the selection had. A clip's *coordinate* is the number of stops it passes; a slider that asks for more than
+``position`` of them keeps exactly the clips of a greater coordinate. Stops ascend: ``position`` i stands for stop i of a
+``min`` and for the i-th stop from above of a ``max``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from curate.datafiles import put_value
+from curate.errors import ConfigError
+from curate.query import literal
+from curate.report.judged import HOURS, Judged, is_number
+from curate.select import Condition
+from curate.stats import NumberStats, number_stats
+
+MOST_STOPS = 32
+FEWEST_STOPS = 16
+"""Stops of an axis: so many where the joint counts stay small, and at least so many where the column has them."""
+
+BINS = 64
+_SHARES = (
+    *(0.0, 1.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875, 0.005, 0.995, 0.02, 0.98, 0.05, 0.95),
+    *(0.0625, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125, 0.9375),
+    *(0.01, 0.99, 0.001, 0.999, 0.03, 0.97, 0.1, 0.9),
+)
+"""Quantiles in the order in which they are wanted as stops. With the limit, 16, 24 or 32 of them are spread evenly, and
+more closely at both ends, where most limits lie."""
+
+_FINER = 256
+"""Steps of the grid that is taken besides where ties leave too few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One limit of one condition. ``condition`` is its place in the selection; ``limit`` what the selection asked.
+
+    ``ranked`` are the stops, those first that matter most; ``stats`` those of the finite values of clips that stand.
+    """
+
+    condition: int
+    rule: Condition
+    side: Literal["min", "max"]
+    limit: float
+    ranked: tuple[float, ...] = ()
+    stats: NumberStats | None = field(default=None, compare=False)
+
+    def stops(self, most: int) -> list[float]:
+        """The stops, ascending."""
+        return sorted(self.ranked[:most])
+
+    def passes(self, limit: float) -> str:
+        """SQL over ``judged``: the number passes this limit, as the selection compares it; null without a number."""
+        return f"(v{self.condition} {'>=' if self.side == 'min' else '<='} {literal(limit)})"
+
+    def coordinate(self, stops: Sequence[float]) -> str:
+        """SQL over ``judged`` of the number of stops that a clip passes; a failed cell passes all where it is kept."""
+        passed = " + ".join(f"{self.passes(stop)}::UTINYINT" for stop in stops)
+        failed = len(stops) if self.rule.on_failed == "keep" else 0
+        return f"(CASE WHEN f{self.condition} THEN {failed} ELSE coalesce({passed}, 0) END)::UTINYINT"
+
+    @property
+    def never(self) -> str:
+        """SQL over ``judged``: no position of the slider keeps such a clip, only turning it off does."""
+        missing = f"v{self.condition} IS NULL"
+        failed = f"f{self.condition}"
+        return f"({missing} AND NOT {failed})" if self.rule.on_failed == "keep" else f"({missing} OR {failed})"
+
+    def position(self, stops: Sequence[float], stop: float) -> int:
+        """Where the slider stands for this stop: coordinates above it are kept."""
+        index = stops.index(stop)
+        return index if self.side == "min" else len(stops) - 1 - index
+
+    def coarser(self, fine: Sequence[float], coarse: Sequence[float]) -> list[int]:
+        """For each coordinate on the fine stops the one on the coarse stops, which are among them."""
+        asked = fine if self.side == "min" else fine[::-1]
+        counts = [0]
+        for stop in asked:
+            counts.append(counts[-1] + (stop in coarse))
+        return counts
+
+
+def find_axes(judged: Judged) -> list[Axis]:
+    """An axis for every limit of the selection that is a number, with its stops."""
+    found = [axis for i, rule in enumerate(judged.config.conditions) for axis in _limits(judged, i, rule)]
+    return [_with_stops(judged, axis) for axis in found]
+
+
+def _limits(judged: Judged, i: int, rule: Condition) -> list[Axis]:
+    if not is_number(rule):
+        return []
+    if rule.share is not None:
+        limit = judged.limits[i]
+        side = "min" if rule.drop_lowest is not None else "max"
+        return [] if limit is None else [Axis(i, rule, side, limit)]
+    low = [Axis(i, rule, "min", float(rule.min))] if rule.min is not None else []
+    high = [Axis(i, rule, "max", float(rule.max))] if rule.max is not None else []
+    return [*low, *high]
+
+
+def fixed_conditions(judged: Judged, axes: Sequence[Axis]) -> list[int]:
+    """Places of the conditions without a slider."""
+    return sorted(set(range(len(judged.config.conditions))) - {axis.condition for axis in axes})
+
+
+def _with_stops(judged: Judged, axis: Axis) -> Axis:
+    values = f"SELECT v{axis.condition} AS v FROM judged WHERE {judged.standing_sql()} AND NOT f{axis.condition}"
+    stats = number_stats(judged.con, values, ("", axis.rule.measure), 0, bins=BINS)
+    ranked = [axis.limit]
+    if stats:
+        ranked = _ranked(judged, f"SELECT v FROM ({values}) WHERE isfinite(v)", axis.limit)
+    return Axis(axis.condition, axis.rule, axis.side, axis.limit, tuple(ranked), stats)
+
+
+def _ranked(judged: Judged, values: str, limit: float) -> list[float]:
+    """Stops in the order in which they are wanted: the limit, both ends, then ever finer quantiles.
+
+    Where ties leave fewer than the fewest stops, the values themselves are ranked, each once.
+    """
+    stops = list(dict.fromkeys([limit, *_quantiles(judged, values)]))[:MOST_STOPS]
+    if len(stops) < FEWEST_STOPS:
+        listed = ", ".join(map(literal, stops))
+        rest = f"SELECT DISTINCT v FROM ({values}) WHERE v NOT IN ({listed})"
+        stops = list(dict.fromkeys([*stops, *_quantiles(judged, rest)]))[:MOST_STOPS]
+    return stops
+
+
+def _quantiles(judged: Judged, values: str) -> list[float]:
+    """Nearest-rank quantiles, those first that are wanted most; with few values all of them."""
+    shares = list(dict.fromkeys([*_SHARES, *(k / _FINER for k in range(_FINER))]))
+    ((found,),) = judged.con.sql(f"SELECT quantile_disc(v, {shares}) FROM ({values})").fetchall()
+    return found or []
+
+
+def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str, frozen: bool) -> dict[str, Any]:
+    """The axis as the page reads it, but for the clips that are shown with it."""
+    rule, stats = axis.rule, axis.stats
+    counted = judged.con.sql(
+        f"""SELECT {axis.coordinate(stops)} AS c, count(*), sum(seconds) / {HOURS},
+        count(*) FILTER (WHERE {axis.never}), coalesce(sum(seconds) FILTER (WHERE {axis.never}), 0) / {HOURS}
+        FROM judged WHERE {judged.standing_sql()} GROUP BY 1"""
+    ).fetchall()
+    alone = {c: (n, hours) for c, n, hours, _, _ in counted}
+    keys = keys_of(judged.config.conditions, axis.condition, axis.side)
+    share = None if rule.share is None else {"kind": _kind(rule), "share": rule.share}
+    return {
+        "label": _label(rule, axis.side),
+        "column": rule.column,
+        "measure": rule.measure,
+        "aggregate": rule.aggregate or "",
+        "condition": axis.condition,
+        "side": axis.side,
+        "unit": unit,
+        "stops": list(stops),
+        "start": stops.index(axis.limit),
+        "start_position": axis.position(stops, axis.limit),
+        "percentile": share,
+        "set_key": keys[0],
+        "clear_key": keys[1],
+        "frozen": frozen,
+        "on_failed": rule.on_failed,
+        "alone_n": [alone.get(c, (0, 0))[0] for c in range(len(stops) + 1)],
+        "alone_hours": [alone.get(c, (0, 0.0))[1] for c in range(len(stops) + 1)],
+        "never_n": sum(row[3] for row in counted),
+        "never_hours": sum(row[4] for row in counted),
+        "edges": stats.edges if stats else [],
+        "counts": stats.counts if stats else [],
+        "min": stats.min if stats else None,
+        "max": stats.max if stats else None,
+        "median": stats.percentiles["p50"] if stats else None,
+        "n": stats.n if stats else 0,
+    }
+
+
+def _label(rule: Condition, side: str) -> str:
+    both = rule.min is not None and rule.max is not None
+    return f"{rule.label} ({'at least' if side == 'min' else 'at most'})" if both else rule.label
+
+
+def _kind(rule: Condition) -> str:
+    return "drop_lowest" if rule.drop_lowest is not None else "drop_highest"
+
+
+def keys_of(conditions: Sequence[Condition], index: int, side: str) -> tuple[str, str]:
+    """What ``curate select --set`` calls the limit, and what must be null for it to hold (a percentile), or nothing."""
+    rule = conditions[index]
+    name = next(name for name in (rule.label, str(index)) if _leads_to(conditions, name, index))
+    return f"{name}.{side}", f"{name}.{_kind(rule)}" if rule.share is not None else ""
+
+
+def _leads_to(conditions: Sequence[Condition], name: str, index: int) -> bool:
+    listed = [{"name": rule.name, "column": rule.column} for rule in conditions]
+    try:
+        put_value(listed, [*name.split("."), "found"], True, name)
+    except ConfigError:
+        return False
+    return "=" not in name and "found" in listed[index]

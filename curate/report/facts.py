@@ -1,0 +1,205 @@
+"""Everything a report shows, as plain JSON: counted in the tables, nothing measured anew (docs/report.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from curate import __version__
+from curate.config import nearest
+from curate.datafiles import parse_yaml
+from curate.errors import ConfigError
+from curate.failures import shell_word
+from curate.query import RunTables, connect, last_run, listing_again
+from curate.redaction import redacted
+from curate.report.axes import Axis, axis_facts, find_axes, fixed_conditions
+from curate.report.distributions import buckets, distributions
+from curate.report.joint import count_joint
+from curate.report.judged import Judged, judge_clips
+from curate.report.pictures import Wanted, plan_pictures
+from curate.report.provenance import recipe_text, run_facts, units
+from curate.report.samples import (
+    Sizes,
+    axis_samples,
+    caption_columns,
+    caption_samples,
+    clip_facts,
+    cut,
+    duplicate_pairs,
+    random_clips,
+)
+from curate.report.steps import clip_counts, funnel_steps, retention
+from curate.select import Funnel, load_funnel
+from curate.stats import CorpusStats, corpus_stats
+from curate.tables import Corpus
+
+FORMAT = 1
+PICTURES = 200
+
+Step = Callable[[str], None]
+"""Hears of a step that begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The facts, in the order of ``facts["clip_facts"]`` the clips that are shown, and what their pictures need."""
+
+    facts: dict[str, Any]
+    wanted: list[Wanted]
+    reasons: dict[str, str]
+
+
+def silent(_text: str) -> None:
+    """Tells nobody."""
+
+
+def chosen_selection(corpus: Corpus, run_id: str | None, name: str | None) -> Funnel:
+    """The named selection, else the latest over the run (the last complete one). ConfigError where there is none."""
+    corpus.check()
+    if name is not None:
+        funnel = load_funnel(corpus, name)
+        if run_id not in {None, funnel.run_id}:
+            raise ConfigError(f"selection {name!r} was made over run {funnel.run_id}, not {run_id}")
+        return funnel
+    known = corpus.run_ids()
+    if run_id is not None and run_id not in known:
+        hint = nearest(run_id, known) if known else "there is none"
+        raise ConfigError(f"no run is called {run_id!r}, {hint}", subject=corpus.uri)
+    run_id = run_id or last_run(corpus)
+    places = [corpus.selections().child(folder, "funnel.json") for folder in corpus.selections().folders()]
+    made = [Funnel.from_json(place.read_text()) for place in places if place.exists()]
+    over = [funnel for funnel in made if funnel.run_id == run_id]
+    if not over:
+        fix = f"Make one: `curate select {shell_word(redacted(corpus.uri))}`"
+        raise ConfigError(f"run {run_id} has no selection to report on", subject=redacted(corpus.uri), fix=fix)
+    return max(over, key=lambda funnel: (funnel.created_at, funnel.name))
+
+
+@listing_again
+def build_facts(
+    corpus: Corpus,
+    funnel: Funnel,
+    *,
+    pictures: int = PICTURES,
+    addresses: Mapping[str, str] | None = None,
+    memory_bytes: int | None = None,
+    step: Step = silent,
+) -> Found:
+    """The report of one selection, but for its pictures. Counting happens in DuckDB, within ``memory_bytes``."""
+    step("Counting scores")
+    stats = corpus_stats(corpus, funnel.run_id, funnel.name)
+    with closing(connect(memory_bytes=memory_bytes)) as con:
+        tables = RunTables(con, corpus, funnel.run_id)
+        step("Counting clips")
+        judged = judge_clips(tables, funnel)
+        facts = {**_head(judged, stats), **_counts(judged), "retention": retention(judged)}
+        step("Counting for the sliders")
+        axes = find_axes(judged)
+        sizes = Sizes.of(pictures, len(axes))
+        facts |= _thresholds(judged, axes, sizes)
+        step("Choosing clips")
+        facts |= {**_scores(judged, stats), "distributions": distributions(judged), "buckets": buckets(judged)}
+        facts |= _shown(judged, sizes)
+        shown = shown_clips(facts)
+        facts["clip_facts"] = clip_facts(judged, shown, axes)
+        wanted, reasons = plan_pictures(judged, shown, pictures, addresses)
+        facts |= {"pictures": {}, **run_facts(tables, stats), "commands": _commands(judged)}
+        return Found(_plain(facts), wanted, reasons)
+
+
+def _head(judged: Judged, stats: CorpusStats) -> dict[str, Any]:
+    manifest, funnel = judged.tables.manifest, judged.funnel
+    return {
+        "format": FORMAT,
+        "tool_version": __version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "corpus": redacted(judged.tables.corpus.uri),
+        "run_id": funnel.run_id,
+        "selection": funnel.name,
+        "selected_at": funnel.created_at,
+        "recipe_name": manifest.get("recipe", ""),
+        "stand_ins": stats.stand_ins,
+    }
+
+
+def _counts(judged: Judged) -> dict[str, Any]:
+    counts = clip_counts(judged)
+    reasons = {name: counts.pop(name) for name in ("input_reasons", "clip_reasons")}
+    return {**counts, "funnel": {"steps": [asdict(step) for step in funnel_steps(judged)], **reasons}}
+
+
+def _thresholds(judged: Judged, axes: Sequence[Axis], sizes: Sizes) -> dict[str, Any]:
+    fixed = fixed_conditions(judged, axes)
+    joint = count_joint(judged, axes, fixed)
+    known = units(judged.tables)
+    listed = []
+    for i, (axis, stops) in enumerate(zip(axes, joint.stops, strict=True)):
+        facts = axis_facts(judged, axis, stops, unit=known.get(axis.rule.column, ""), frozen=i not in joint.axes)
+        listed.append({**facts, **axis_samples(judged, axis, sizes)})
+    gates, conditions = judged.judges[: judged.n_gates], judged.judges[judged.n_gates :]
+    return {
+        "axes": listed,
+        "fixed": [{"label": judge.name, "text": judge.text} for judge in [*gates, *(conditions[i] for i in fixed)]],
+        "conditions": judged.funnel.config.get("conditions", []),
+        "joint": {"axes": joint.axes, "cells": joint.cells, "data": joint.data},
+    }
+
+
+def _scores(judged: Judged, stats: CorpusStats) -> dict[str, Any]:
+    known = units(judged.tables)
+    numbers = [
+        {**asdict(entry), "unit": known.get(f"{entry.stage}.{entry.column.removesuffix(' (mean)')}", "")}
+        for entry in stats.numbers
+    ]
+    texts = {name.rpartition(".")[0] for name in caption_columns(judged.tables)}
+    categories = [
+        {**asdict(entry), "top": [[cut(value), n] for value, n in entry.top]}
+        for entry in stats.categories
+        if not (entry.stage in texts and entry.column == "caption")
+    ]
+    return {"scores": numbers, "categories": categories}
+
+
+def _shown(judged: Judged, sizes: Sizes) -> dict[str, Any]:
+    return {
+        "captions": caption_samples(judged, sizes.captions),
+        "caption_columns": caption_columns(judged.tables),
+        "duplicates": duplicate_pairs(judged, sizes.pairs),
+        "random": random_clips(judged, sizes.random),
+    }
+
+
+def shown_clips(facts: dict[str, Any]) -> list[str]:
+    """Clips that the report shows, each once: those at the limits first, one axis after the other."""
+    near = [[entry["clip"] for entry in axis["near"]] for axis in facts["axes"]]
+    pairs = [clip for pair in facts["duplicates"]["pairs"] for clip in (pair["clip"], pair["kept"])]
+    listed = [clip for clips in near for clip in clips] + facts["random"]
+    listed += [entry["clip"] for entry in facts["captions"]] + pairs
+    listed += [clip for axis in facts["axes"] for clip in (*axis["best"], *axis["worst"])]
+    return list(dict.fromkeys(listed))
+
+
+def _commands(judged: Judged) -> dict[str, str]:
+    """The command that selects again as this selection did, to be completed with limits and a name."""
+    tables, config = judged.tables, judged.funnel.config
+    words = ["curate", "select", shell_word(redacted(tables.corpus.uri)), "--run", shell_word(tables.run_id)]
+    recipe = parse_yaml(recipe_text(tables) or "{}", "recipe.yaml") or {}
+    for key in ("conditions", "dedup"):
+        if (recipe.get("select") or {}).get(key) != config.get(key):
+            text = json.dumps(config.get(key), ensure_ascii=True)
+            words += ["--set", shell_word(f"select.{key}={text}")]
+    return {"select": " ".join([*words, "--name", "NAME"])}
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no infinity and no NaN: they become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,237 @@
+// The thresholds: a histogram with a slider an axis, and what the corpus would keep with all of them.
+
+/** A threshold in words: "≥ 0.8 px", or "off". */
+function thresholdText(axis, stop) {
+  if (stop < 0) return "off";
+  const unit = axis.unit && axis.unit.length <= 12 && axis.unit !== "share" ? ` ${axis.unit}` : "";
+  return `${axis.side === "min" ? "≥" : "≤"} ${value(axis.stops[stop])}${unit}`;
+}
+
+/** What the sliders say and what follows from it. Those who `listen` are told after each change, once a frame. */
+class Thresholds {
+  constructor(facts) {
+    this.facts = facts;
+    this.axes = facts.axes;
+    this.stops = this.axes.map((axis) => axis.start);
+    this.alone = this.axes.map((axis) => ({ n: keptFrom(axis.alone_n), hours: keptFrom(axis.alone_hours) }));
+    this.free = facts.joint?.axes ?? [];
+    this.joint = null;
+    this.counted = null;
+    this.recipe = null;
+    this.listeners = [];
+    this.waiting = false;
+  }
+
+  /** Read the joint histogram; counts of all together are known from then on. */
+  async load() {
+    if (!this.facts.joint) return;
+    this.joint = await readJoint(this.facts.joint, this.free.map((i) => this.axes[i].stops.length + 1));
+    this.facts.joint.data = "";
+    this.counted = this.count(this.axes.map((axis) => axis.start));
+    this.recipe = this.counted;
+    this.refresh();
+  }
+
+  count(stops) {
+    return countJoint(this.joint, this.free.map((i) => strictnessOf(this.axes[i], stops[i])));
+  }
+
+  listen(heard) {
+    this.listeners.push(heard);
+  }
+
+  /** Move one slider. */
+  move(i, stop) {
+    if (this.stops[i] === stop) return;
+    this.stops[i] = stop;
+    this.soon();
+  }
+
+  /** All as the recipe has them. */
+  reset() {
+    this.stops = this.axes.map((axis) => axis.start);
+    this.soon();
+  }
+
+  soon() {
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      const began = performance.now();
+      if (this.joint) this.counted = this.count(this.stops);
+      this.refresh();
+      this.took = performance.now() - began;
+    });
+  }
+
+  refresh() {
+    for (const heard of this.listeners) heard(this);
+  }
+
+  /** Clips and hours that axis i keeps alone. */
+  keptAlone(i) {
+    const at = strictnessOf(this.axes[i], this.stops[i]) + 1;
+    return { n: this.alone[i].n[at], hours: this.alone[i].hours[at] };
+  }
+
+  /** What goes by axis i alone, were the others as they are; null where it is not known. */
+  onlyBy(i) {
+    const place = this.free.indexOf(i);
+    if (place < 0 || !this.counted) return null;
+    return { n: sum(this.counted.byN[place]) - this.counted.n, hours: (sum(this.counted.byMs[place]) - this.counted.ms) / 3.6e6 };
+  }
+
+  /** What each place of slider i, from left to right, keeps: with the others as they are, else alone. */
+  curve(i) {
+    const place = this.free.indexOf(i);
+    const kept = place >= 0 && this.counted ? keptFrom(this.counted.byN[place]) : this.alone[i].n;
+    return this.axes[i].side === "min" ? kept : kept.slice().reverse();
+  }
+}
+
+/** The section of the thresholds. */
+function thresholdsSection(facts) {
+  if (!facts.axes?.length) return [h("p", { class: "muted" }, "The selection has no conditions on numbers.")];
+  const thresholds = new Thresholds(facts);
+  const cards = facts.axes.map((axis, i) => axisCard(facts, thresholds, axis, i));
+  const logarithmic = h("input", { type: "checkbox" });
+  logarithmic.addEventListener("change", () => cards.forEach((card) => card.logarithmic(logarithmic.checked)));
+  const failed = h("p", { class: "note bad", hidden: true });
+  const started = thresholds.load().catch((error) => {
+    failed.hidden = false;
+    fill(failed, `The counts of all thresholds together cannot be read in this browser: ${error.message}`);
+  });
+  thresholdsSection.ready = started.then(() => thresholds);
+  return [
+    h("p", { class: "muted" }, "Each slider stops where the values' quantiles lie. Counts are exact, over every clip of the run, before near-duplicates are removed. Clips shown lie next to the recipe's thresholds."),
+    failed,
+    keptBar(facts, thresholds),
+    h("label", { class: "check" }, logarithmic, "Logarithmic heights of the bars"),
+    cards.map((card) => card.node),
+    fixedConditions(facts),
+    exportCard(facts, thresholds),
+  ];
+}
+
+/** What is kept together, in sight while one scrolls through the sliders. */
+function keptBar(facts, thresholds) {
+  const now = h("output", { class: "kept-now", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
+  const against = h("span", { class: "muted" });
+  const reset = h("button", { type: "button", onclick: () => thresholds.reset() }, "Back to the recipe");
+  const away = h("a", { href: "#export", class: "small" }, "Take them away");
+  const bar = h("span", { class: "meter" });
+  thresholds.listen(({ counted, recipe, stops, axes }) => {
+    reset.disabled = stops.every((stop, i) => stop === axes[i].start);
+    if (!counted) return fill(now, thresholds.facts.joint ? "counting…" : "not counted");
+    const kept = counted.ms / 3.6e6;
+    fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
+    const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
+    fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
+    bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
+    announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
+  });
+  thresholds.refresh();
+  const words = h("div", { class: "row" }, h("span", { class: "strong" }, "Kept together"), now, against);
+  return h("div", { class: "kept-bar", id: "kept" }, h("div", {}, words, bar), h("div", { class: "row" }, reset, away));
+}
+
+/** One axis: histogram, slider, numbers, clips. */
+function axisCard(facts, thresholds, axis, i) {
+  const id = `axis-${i}`;
+  const recipe = axis.start < 0 ? null : axis.stops[axis.start];
+  const chart = thresholdChart({
+    edges: axis.edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
+    pick: (x) => thresholds.move(i, nearestStop(axis, x)),
+  });
+  const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
+  slider.addEventListener("input", () => thresholds.move(i, stopAt(axis, Number(slider.value))));
+  const curve = curveChart(`What each stop of ${visible(axis.label)} keeps`);
+  const output = h("output", { for: id, class: "strong" });
+  const numbers = h("div", { id: `${id}-numbers` });
+  const [back, off] = [["Recipe", axis.start], ["Off", -1]].map(([text, stop]) =>
+    h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => thresholds.move(i, stop) }, text));
+  thresholds.listen(() => {
+    const stop = thresholds.stops[i];
+    slider.value = placeOf(axis, stop);
+    slider.setAttribute("aria-valuetext", thresholdText(axis, stop));
+    fill(output, thresholdText(axis, stop));
+    chart.set(stop < 0 ? null : axis.stops[stop]);
+    curve.set(Array.from(thresholds.curve(i)), placeOf(axis, stop));
+    [back.disabled, off.disabled] = [stop === axis.start, stop < 0];
+    fill(numbers, axisNumbers(facts, thresholds, axis, i));
+  });
+  thresholds.refresh();
+  const head = h("div", { class: "section-head" },
+    h("h3", {}, h("label", { for: id }, foreign(axis.label, { limit: 80 }))),
+    h("span", { class: "muted small" }, measureText(axis)));
+  const control = h("div", { class: "axis-control" }, h("div", { class: "row spread" }, output, h("span", { class: "row" }, back, off)), slider, curve.node);
+  const left = h("div", { class: "stack" }, chart.node, control, numbers, axis.frozen && frozenNote(axis));
+  const node = h("article", { class: "card axis", id: `threshold-${i}` }, head, h("div", { class: "axis-halves" }, left, nearClips(facts, axis)), endClips(facts, axis));
+  return { node, logarithmic: chart.logarithmic };
+}
+
+function measureText(axis) {
+  const what = axis.aggregate ? `${axis.aggregate} of ${axis.column}` : axis.column;
+  return [h("code", {}, visible(what)), axis.unit ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
+}
+
+function frozenNote(axis) {
+  return h("p", { class: "note small" }, `This slider counts alone. Together with the others, and in what is taken away, it stays at ${thresholdText(axis, axis.start)}: there are too many combinations to count it with them.`);
+}
+
+function axisNumbers(facts, thresholds, axis, i) {
+  const alone = thresholds.keptAlone(i);
+  const only = thresholds.onlyBy(i);
+  const share = axis.percentile ? `, ${axis.percentile.kind.replace("drop_", "drops the ")} ${percent(axis.percentile.share)}` : "";
+  const missing = { keep: "pass all the same", drop: "never pass" }[axis.on_failed] ?? "fail at every stop";
+  return definitions([
+    ["Kept alone", `${count(alone.n)} · ${hours(alone.hours)} · ${percent(alone.n, facts.clips.found)}`],
+    ["Dropped by this only", only && `${count(only.n)} · ${hours(only.hours)}`],
+    ["Recipe", `${thresholdText(axis, axis.start)}${share}`],
+    [h("span", { title: missing }, "Without a passing value"), axis.never_n > 0 && `${count(axis.never_n)} · ${hours(axis.never_hours)}`],
+  ].filter(([, what]) => what), { vars: { least: "20rem" } });
+}
+
+/** What an axis compares of a clip. */
+function axisValue(facts, axis, id) {
+  const values = facts.clip_facts?.[id]?.values ?? {};
+  return values[axis.measure ?? axis.column] ?? null;
+}
+
+/** Clips with their values of an axis. */
+function axisClips(facts, axis, title, ids) {
+  const words = (id) => [value(axisValue(facts, axis, id))];
+  return [h("h4", {}, title), clipList(facts, ids, words, { label: title, least: "8.5rem" })];
+}
+
+function nearClips(facts, axis) {
+  const away = (id) => Math.abs(axisValue(facts, axis, id) - axis.stops[axis.start]) || 0;
+  const near = (side) => (axis.near ?? []).filter((one) => one.side === side).map((one) => one.clip).sort((a, b) => away(a) - away(b));
+  const [passing, failing] = axis.side === "min" ? ["above", "below"] : ["below", "above"];
+  return h("div", { class: "stack" },
+    axisClips(facts, axis, `Just ${passing} the recipe's threshold: these pass`, near(passing)),
+    axisClips(facts, axis, `Just ${failing} it: these fail`, near(failing)));
+}
+
+function endClips(facts, axis) {
+  if (!axis.best?.length) return null;
+  return fold("Best and worst of all clips", h("div", { class: "axis-halves" }, h("div", { class: "stack" }, axisClips(facts, axis, "Best", axis.best)), h("div", { class: "stack" }, axisClips(facts, axis, "Worst", axis.worst))));
+}
+
+function fixedConditions(facts) {
+  if (!facts.fixed?.length) return null;
+  const items = facts.fixed.map((one) => h("li", {}, foreign(one.label, { class: "strong" }), ": ", foreign(one.text)));
+  return h("div", { class: "card" }, h("h3", {}, "Conditions without a slider"), h("p", { class: "muted small" }, "They hold in every count above. Each line says what a clip is dropped for."), h("ul", {}, items));
+}
+
+function exportCard(facts, thresholds) {
+  const blocks = [
+    copyBlock("As a command", () => selectCommand(facts, thresholds.stops), { id: "export-command", class: "wrap" }),
+    copyBlock("As a piece of a recipe", () => recipeSnippet(facts, thresholds.stops), { id: "export-recipe" }),
+  ];
+  thresholds.listen(() => blocks.forEach((block) => block.refresh()));
+  return h("div", { class: "card", id: "export" }, h("h3", {}, "Take these thresholds away"),
+    h("p", { class: "muted small" }, "Selecting computes no score; it takes seconds. Near-duplicates are removed after the thresholds, as the recipe says."),
+    h("div", { class: "grid", vars: { least: "26rem" } }, blocks));
+}

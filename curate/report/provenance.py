@@ -1,0 +1,114 @@
+"""What a run was: its failures, its time, its recipe, versions and models; and the units of its columns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import is_transient
+from curate.failures import FailureGroup
+from curate.query import RunTables, list_parts
+from curate.redaction import redacted
+from curate.report.samples import cut
+from curate.stats import CorpusStats, StageSeconds
+from curate.storage import client_errors, storage_error
+
+_ABOUT = ("started_at", "finished_at", "engine", "counts", "machine", "limit", "decode")
+_CLIP_CHARS = 32
+_FAILURE_CLASSES = 200
+
+_UNITS = {"clip.duration_s": "s", "clip.start_s": "s", "clip.end_s": "s", "source.size_bytes": "bytes"}
+
+
+def units(tables: RunTables) -> dict[str, str]:
+    """Units of the columns of cells by their full names, as the stages wrote them into their parts."""
+    found = dict(_UNITS)
+    for stage in tables.stages:
+        folder = tables.corpus.cells(stage.name, stage.fingerprint)
+        for path in list_parts(folder)[:1]:
+            try:
+                with folder.fs.open(path, "rb") as file:
+                    schema = pq.read_schema(file)
+            except pa.ArrowException:
+                continue  # a damaged part is the business of those who count
+            except client_errors() as error:
+                raise storage_error(error, folder.uri) from error
+            named = {
+                field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema
+            }
+            for column in stage.columns:
+                found[f"{stage.name}.{column}"] = named.get(column, "")
+                if stage.kind == "probe":
+                    found[f"source.{column}"] = named.get(column, "")
+    return found
+
+
+def run_facts(tables: RunTables, stats: CorpusStats) -> dict[str, Any]:
+    """Failures, time, recipe and versions of the run."""
+    manifest = tables.manifest
+    stages = _stages(stats)
+    return {
+        "failures": [_failure(group) for group in stats.failures[:_FAILURE_CLASSES]],
+        "stages": stages,
+        "bottleneck": _bottleneck(stages),
+        "run": {"seconds": _seconds(manifest), **{name: manifest[name] for name in _ABOUT if name in manifest}},
+        "recipe": recipe_text(tables),
+        "versions": {"curate": manifest.get("tool_version", ""), **manifest.get("libraries", {})},
+        "models": {
+            f"{stage}: {name}": digest
+            for stage, files in manifest.get("models", {}).items()
+            for name, digest in files.items()
+        },
+        "fingerprints": {stage.name: stage.fingerprint for stage in tables.stages},
+    }
+
+
+def recipe_text(tables: RunTables) -> str:
+    """The run's recipe as YAML; empty where none was kept."""
+    place = tables.corpus.runs().child(tables.run_id, "recipe.yaml")
+    return redacted(place.read_text()) if place.exists() else ""
+
+
+def _failure(group: FailureGroup) -> dict[str, Any]:
+    examples = [
+        {"uri": e.uri, "clip": e.key if len(e.key) == _CLIP_CHARS else "", "message": cut(e.message)}
+        for e in group.examples
+    ]
+    return {
+        "stage": group.stage,
+        "error_class": group.error_class,
+        "n": group.n,
+        "transient": is_transient(group.error_class),
+        "examples": examples,
+    }
+
+
+def _stages(stats: CorpusStats) -> list[dict[str, Any]]:
+    total_s = sum(entry.sum_s for entry in stats.seconds) or 1.0
+    return [_stage(entry, total_s) for entry in stats.seconds]
+
+
+def _stage(entry: StageSeconds, total_s: float) -> dict[str, Any]:
+    return {**asdict(entry), "share": entry.sum_s / total_s}
+
+
+def _bottleneck(stages: list[dict[str, Any]]) -> dict[str, str] | None:
+    """The stage that took most of the time."""
+    if not stages:
+        return None
+    slowest = max(stages, key=lambda stage: stage["sum_s"])
+    why = f"{slowest['share']:.0%} of the time of all stages"
+    if slowest["clips_per_s"] is not None:
+        why += f"; {slowest['clips_per_s']:.3g} clips/s while a worker works, {slowest['waited']:.0%} of its time it waited"
+    return {"stage": slowest["stage"], "why": why}
+
+
+def _seconds(manifest: dict[str, Any]) -> float | None:
+    began, ended = manifest.get("started_at"), manifest.get("finished_at")
+    if not began or not ended:
+        return None
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
