@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,8 +26,10 @@ from curate.media.views import estimated_bytes
 from curate.query import check_run, column_names, last_run, run_stages
 from curate.recipe import Recipe, build, load_recipe, parse_recipe
 from curate.records import InputRef, Outcome
+from curate.report import Written, write_report
 from curate.select import BucketOf, Funnel, load_funnel, select
 from curate.shards.buckets import bucket_of
+from curate.stage import boundary
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.units import format_bytes
@@ -49,7 +51,7 @@ class JobOptions:
     """What the command line says beside recipe and sources.
 
     ``sample`` is a share of the inputs, drawn with ``seed``. ``where`` names a selection whose kept clips alone are
-    computed. ``export`` False stops after the selection.
+    computed. ``export`` False stops after the selection. ``report`` writes one of it at the end.
     """
 
     out: str
@@ -64,16 +66,20 @@ class JobOptions:
     export: bool = True
     max_failures: MaxFailures | None = None
     limits: Limits | None = None
+    report: bool = False
 
 
 @dataclass(frozen=True)
 class JobResult:
     """What a job did. Selection and export are None where it only computed stages: for a selection's clips, or not all
-    that the recipe's selection and export read."""
+    that the recipe's selection and export read. ``report`` is None too where it was not asked for, or
+    ``report_error`` says why it could not be written."""
 
     run: RunResult
     funnel: Funnel | None
     export: ExportReport | None
+    report: Written | None = None
+    report_error: str = ""
 
 
 def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listener: JobListener) -> JobResult:
@@ -98,15 +104,26 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
             return JobResult(run, None, None)
         listener.step("Selecting")
         funnel = select(corpus, recipe.select, run_id=run.run_id, bucket_of=_bucket_of(recipe.export))
-        if not options.export:
-            return JobResult(run, funnel, None)
-        listener.step("Writing shards")
         addresses = {ref.uri: ref.address for ref in refs if ref.address}
-        more = {"addresses": addresses, "limits": options.limits}
-        report = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
-        return JobResult(run, funnel, report)
+        shards = None
+        if options.export:
+            listener.step("Writing shards")
+            more = {"addresses": addresses, "limits": options.limits}
+            shards = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
+        done = JobResult(run, funnel, shards)
+        return _reported(corpus, done, addresses, listener) if options.report else done
     finally:
         engine.close()
+
+
+def _reported(corpus: Corpus, done: JobResult, addresses: Mapping[str, str], listener: JobListener) -> JobResult:
+    """The job with its report. One that cannot be written fails no job: all that it shows is there."""
+    assert done.funnel is not None
+    listener.step("Writing the report")
+    with boundary() as caught:
+        written = write_report(corpus, selection=done.funnel.name, addresses=addresses)
+        return replace(done, report=written)
+    return replace(done, report_error=" ".join(str(caught.error).split()))
 
 
 def select_again(

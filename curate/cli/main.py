@@ -17,6 +17,7 @@ from curate.cli import (
     look,
     models,
     recipes,
+    report,
     retry,
     run,
     sample,
@@ -58,6 +59,7 @@ app.command("compact")(compact.compact_command)
 app.command("forget")(corpus.forget_command)
 app.command("stats")(look.stats)
 app.command("show")(look.show)
+app.command("report", epilog=report.EPILOG)(report.report_command)
 app.command("failures")(failures.failures)
 app.command("retry")(retry.retry)
 app.command("latents")(latents.latents_command)

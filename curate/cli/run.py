@@ -1,4 +1,4 @@
-"""`curate run`: sources in, shards out."""
+"""`curate run`: sources in, shards and a report out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from curate.cli.console import EXIT_FAILURES, ending, err, out, plain
 from curate.cli.corpus import print_export
+from curate.cli.report import print_report
 from curate.cli.tables import print_failures, print_funnel, print_stand_ins
 from curate.units import format_duration
 
@@ -65,7 +66,8 @@ def run(
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster (`auto`, `ray://...`).")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 3 when anything failed.")] = False,
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Take links that leave a folder.")] = False,
-    no_export: Annotated[bool, typer.Option("--no-export", help="Stop after the selection.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Write no shards.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no `reports/SELECTION.html`.")] = False,
     max_failures: FailureLimit = "",
     decode_memory_gb: DecodeMemory = 4.0,
     decode_s: DecodeSeconds = 60.0,
@@ -88,8 +90,9 @@ def run(
         only = tuple(stages or ())
         limits = Limits(round(decode_memory_gb * 1e9), decode_s)
         options = JobOptions(
-            corpus, engine, address, only, where, limit, sample, seed, follow_links, not no_export, most, limits
-        )
+            corpus, engine, address, only, where, limit, sample, seed, follow_links, not no_export, most, limits,
+            not no_report,
+        )  # fmt: skip
         with Progress(out) as progress:
             result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
         failed = _print_result(result, corpus)
@@ -130,6 +133,11 @@ def _print_result(result: JobResult, corpus: str) -> int:
     print_stand_ins(out, run_result.stand_ins)
     if failed:
         print_failures(out, failures(Corpus(corpus), run_result.run_id))
+    if result.report is not None:
+        print_report(result.report)
+    elif result.report_error:
+        text = f"The report could not be written: {result.report_error}. Try `curate report {shlex.quote(corpus)}`"
+        err.print(f"[yellow]{plain(text)}[/]", soft_wrap=True)
     _print_next(corpus, failed=bool(failed), exported=result.export is not None)
     return failed
 

@@ -45,9 +45,9 @@ class Cells:
     ms: np.ndarray
 
 
-def count_joint(judged: Judged, axes: Sequence[Axis], fixed: Sequence[int], *, most_cells: int = MOST_CELLS) -> Joint:
+def count_joint(judged: Judged, axes: Sequence[Axis], fixed: Sequence[int]) -> Joint:
     """The finest joint counts that fit."""
-    counting = _Counting(judged, axes, fixed, most_cells)
+    counting = _Counting(judged, axes, fixed)
     everything = list(range(len(axes)))
     try:
         for level in _LEVELS:
@@ -73,10 +73,9 @@ def _dropped(judged: Judged, axis: Axis) -> int:
 
 
 class _Counting:
-    def __init__(self, judged: Judged, axes: Sequence[Axis], fixed: Sequence[int], most_cells: int) -> None:
+    def __init__(self, judged: Judged, axes: Sequence[Axis], fixed: Sequence[int]) -> None:
         self._con: duckdb.DuckDBPyConnection = judged.con
         self._axes = axes
-        self._most_cells = most_cells
         self._fine = [axis.stops(MOST_STOPS) for axis in axes]
         coordinates = [f"{axis.coordinate(stops)} AS c{i}" for i, (axis, stops) in enumerate(self._pairs())]
         listed = ", ".join([*coordinates, "count(*) AS n", "sum(seconds) AS seconds"])
@@ -91,10 +90,10 @@ class _Counting:
     def packed(self, free: Sequence[int], level: int) -> Joint | None:
         """The counts by these axes with so many stops each, the others frozen; None when they do not fit."""
         stops = [axis.stops(level) for axis in self._axes]
-        key, size = "0", 1
+        key, size = "0::BIGINT", 1
         for i in free:
             lookup = self._axes[i].coarser(self._fine[i], stops[i])
-            key = f"({key}) * {len(stops[i]) + 1} + {lookup}[c{i} + 1]"
+            key = f"({key}) * {len(stops[i]) + 1} + ({lookup}::BIGINT[])[c{i} + 1]"
             size *= len(stops[i]) + 1
         if size > MOST_KEY:
             return None
@@ -106,7 +105,7 @@ class _Counting:
             round(sum(seconds) * 1000)::BIGINT AS ms FROM fine WHERE {where} GROUP BY 1"""
         )
         ((count,),) = self._con.sql("SELECT count(*) FROM cells").fetchall()
-        if count > self._most_cells:
+        if count > MOST_CELLS:
             return None
         found = self._con.sql("SELECT key, n, ms FROM cells ORDER BY key").fetchnumpy()
         data = pack(Cells(found["key"], found["n"], found["ms"]))

@@ -95,7 +95,9 @@ def judge_clips(tables: RunTables, funnel: Funnel) -> Judged:
     facts = tuple(name for name, column in FACTS.items() if _has(tables, column))
     columns = needed_columns(tables, [condition.column for condition in config.conditions])
     tables.load("work", list(dict.fromkeys(["clip.duration_s", *(FACTS[name] for name in facts), *columns])))
-    limits = {i: _limit(condition, funnel) for i, condition in enumerate(config.conditions) if condition.share is not None}
+    limits = {
+        i: _limit(condition, funnel) for i, condition in enumerate(config.conditions) if condition.share is not None
+    }
     judges = gate_judges(tables)
     for condition in config.conditions:
         threshold = next((t for t in funnel.thresholds if t.condition == condition.label), None)
@@ -136,15 +138,25 @@ def _join_selection(
     place = tables.corpus.selections().child(funnel.name, "selection.parquet")
     chosen = f"""SELECT {id_sql("clip_id")} AS clip, verdict, coalesce(reason, '') AS reason, bucket,
         {id_sql("duplicate_of")} AS keeper FROM ({file_sql(con, place)})"""
-    run_query(con, lambda: f"""CREATE OR REPLACE TEMP TABLE endings AS SELECT verdict, reason,
+    run_query(
+        con,
+        lambda: (
+            f"""CREATE OR REPLACE TEMP TABLE endings AS SELECT verdict, reason,
         (row_number() OVER (ORDER BY verdict, reason))::INTEGER AS code
-        FROM (SELECT DISTINCT verdict, reason FROM ({chosen}))""")
+        FROM (SELECT DISTINCT verdict, reason FROM ({chosen}))"""
+        ),
+    )
     shape = [f"{identifier(FACTS[name])} AS {name}" for name in facts]
     listed = ", ".join(["w.clip", "w.source", '"clip.duration_s" AS seconds', *shape, *values])
-    run_query(con, lambda: f"""CREATE OR REPLACE TEMP TABLE judged AS SELECT {listed},
+    run_query(
+        con,
+        lambda: (
+            f"""CREATE OR REPLACE TEMP TABLE judged AS SELECT {listed},
         w.source IN ({forgotten_sql(tables)}) AS forgotten, {bits[0]} AS fails, {bits[1]} AS errors,
         e.code, s.bucket, s.keeper
-        FROM work w JOIN ({chosen}) s ON s.clip = w.clip JOIN endings e USING (verdict, reason)""")
+        FROM work w JOIN ({chosen}) s ON s.clip = w.clip JOIN endings e USING (verdict, reason)"""
+        ),
+    )
     ((n, joined),) = con.sql("SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM judged)").fetchall()
     con.sql("DROP TABLE work")
     if joined != n:

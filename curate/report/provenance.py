@@ -37,7 +37,9 @@ def units(tables: RunTables) -> dict[str, str]:
                 continue  # a damaged part is the business of those who count
             except client_errors() as error:
                 raise storage_error(error, folder.uri) from error
-            named = {field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema}
+            named = {
+                field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema
+            }
             for column in stage.columns:
                 found[f"{stage.name}.{column}"] = named.get(column, "")
                 if stage.kind == "probe":

@@ -42,7 +42,9 @@ def axis_samples(judged: Judged, axis: Axis, sizes: Sizes) -> dict[str, Any]:
     value, limit = f"v{axis.condition}", literal(axis.limit)
     above = f"{value} >= {limit}" if axis.side == "min" else f"{value} > {limit}"
     best, worst = ("DESC", "ASC") if axis.side == "min" else ("ASC", "DESC")
-    near = [{"clip": clip, "side": "below"} for clip in _ids(judged, axis, f"NOT ({above})", f"{value} DESC", sizes.near)]
+    near = [
+        {"clip": clip, "side": "below"} for clip in _ids(judged, axis, f"NOT ({above})", f"{value} DESC", sizes.near)
+    ]
     near.reverse()
     near += [{"clip": clip, "side": "above"} for clip in _ids(judged, axis, above, f"{value} ASC", sizes.near)]
     return {

@@ -128,9 +128,7 @@ def clip_counts(judged: Judged) -> dict[str, Any]:
         "inputs": {name: getattr(counts, name) for name in ("found", *verdicts, "skipped")},
         "clips": {"found": found[0], **{name: n for name, (n, _) in by_verdict.items()}, "skipped": 0},
         "hours": {"found": found[1], **{name: hours for name, (_, hours) in by_verdict.items()}},
-        "input_reasons": [
-            {"verdict": r.verdict, "reason": r.reason, "n": r.n, "hours": r.hours} for r in reasons
-        ],
+        "input_reasons": [{"verdict": r.verdict, "reason": r.reason, "n": r.n, "hours": r.hours} for r in reasons],
         "clip_reasons": sorted(clip_reasons, key=lambda r: (-r["n"], r["verdict"], r["reason"])),
     }
 
@@ -149,7 +147,13 @@ def retention(judged: Judged) -> dict[str, Any] | None:
         product *= share
         shares.append({"label": name, "share": share})
     joint = _total(g for g in groups if not g.fails)[0] / n
-    return {"judged": n, "joint": joint, "product": product, "ratio": joint / product if product else None, "axes": shares}
+    return {
+        "judged": n,
+        "joint": joint,
+        "product": product,
+        "ratio": joint / product if product else None,
+        "axes": shares,
+    }
 
 
 __all__ = ["FORGOTTEN", "Step", "clip_counts", "funnel_steps", "retention"]

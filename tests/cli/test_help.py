@@ -14,7 +14,7 @@ OPTIONS = {
     "": {"--version", "--install-completion", "--show-completion"},
     "run": {
         "SOURCE", "--out", "--recipe", "--set", "--stages", "--where", "--limit", "--sample", "--seed", "--engine",
-        "--address", "--strict", "--follow-links", "--no-export", "--max-failures",
+        "--address", "--strict", "--follow-links", "--no-export", "--no-report", "--max-failures",
         "--decode-memory-gb", "--decode-s",
     },
     "select": {"CORPUS", "--recipe", "--set", "--name", "--like", "--run"},
@@ -27,6 +27,7 @@ OPTIONS = {
     "forget": {"CORPUS", "URI", "--reason"},
     "stats": {"CORPUS", "--run", "--selection", "--json"},
     "show": {"CORPUS", "CLIP_ID", "--run", "--png"},
+    "report": {"CORPUS", "--run", "--selection", "--out", "--pictures"},
     "failures": {"CORPUS", "--run", "--all", "--stage", "--class", "--examples", "--traceback", "--json"},
     "retry": {
         "CORPUS", "--run", "--stage", "--class", "--engine", "--address", "--decode-memory-gb", "--decode-s",

@@ -1,0 +1,114 @@
+"""Stops are values that occur, enough of them, with the selection's own limit among them."""
+
+from __future__ import annotations
+
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_kit import CorpusKit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_kit import CONDITIONS, facts_of, make, write_recipe
+
+from curate.config import parse_config
+from curate.query import RunTables, connect
+from curate.report.axes import FEWEST_STOPS, MOST_STOPS
+from curate.report.provenance import units
+from curate.select import SelectConfig, load_funnel, select
+
+
+def scores_at(path, values, *conditions):
+    """The axes of a corpus with one clip per score (None is a failed cell)."""
+    kit = CorpusKit(path / "corpus", {"motion": {"v2d_px16": pa.float64()}})
+    clips = kit.source("a.mp4", [2.0] * len(values))
+    for clip, value in zip(clips, values, strict=True):
+        if value is None:
+            kit.failed("motion", clip)
+        else:
+            kit.cell("motion", clip, v2d_px16=value)
+    corpus = kit.write()
+    rule = {"name": "sel", "conditions": list(conditions), "dedup": {"method": "none"}}
+    write_recipe(corpus, rule)
+    select(corpus, parse_config(SelectConfig, rule, "select"))
+    return facts_of(corpus)["axes"]
+
+
+VALUES = st.lists(st.one_of(st.none(), st.floats(), st.integers(0, 3).map(float)), min_size=1, max_size=80)
+
+
+@settings(max_examples=12, deadline=None)
+@given(VALUES, st.sampled_from([{"min": 1.5}, {"max": 0.0}, {"drop_lowest": 0.25}, {"drop_highest": 0.5}]))
+def test_stops_and_counts_of_one_axis(tmp_path_factory, values, limit):
+    axes = scores_at(tmp_path_factory.mktemp("axes"), values, {"column": "motion.v2d_px16", **limit})
+    measured = [value for value in values if value is not None]
+    if not axes:  # a percentile of nothing, or one that came to no number
+        assert "drop" in next(iter(limit)) and (not measured or not all(map(math.isfinite, measured)))
+        return
+    (axis,) = axes
+    stops, finite = axis["stops"], {value for value in measured if math.isfinite(value)}
+    assert stops == sorted(set(stops)) and len(stops) <= MOST_STOPS
+    assert set(stops) <= finite | {stops[axis["start"]]}
+    assert len(stops) >= min(FEWEST_STOPS, len(finite))
+    if "min" in limit or "max" in limit:
+        assert stops[axis["start"]] == next(iter(limit.values()))
+    passed = [sum(v >= s if axis["side"] == "min" else v <= s for s in stops) for v in measured if not math.isnan(v)]
+    if not any(map(math.isnan, measured)):
+        assert axis["alone_n"] == [passed.count(c) + (c == 0) * values.count(None) for c in range(len(stops) + 1)]
+    assert sum(axis["alone_n"]) == len(values)
+    assert sum(axis["alone_hours"]) == pytest.approx(len(values) * 2 / 3600)
+    assert axis["never_n"] == values.count(None)
+    assert sum(axis["counts"]) == axis["n"] == sum(map(math.isfinite, measured))
+    assert (axis["min"], axis["max"]) == ((min(finite), max(finite)) if finite else (None, None))
+
+
+def test_a_column_of_ties_still_has_all_its_values_as_stops(tmp_path):
+    values = [0.0] * 2000 + [float(k) for k in range(1, 40)]
+    (axis,) = scores_at(tmp_path, values, {"column": "motion.v2d_px16", "max": 0.5})
+    assert len(axis["stops"]) == MOST_STOPS
+    assert {0.0, 0.5, 39.0} <= set(axis["stops"])
+    assert max(b - a for a, b in zip(axis["stops"], axis["stops"][1:], strict=False)) <= 4
+
+
+def test_stops_are_spread_by_rank(tmp_path):
+    values = [float(k) ** 3 for k in range(1000)]
+    (axis,) = scores_at(tmp_path, values, {"column": "motion.v2d_px16", "min": 1e6})
+    ranks = [round(stop ** (1 / 3)) for stop in axis["stops"] if stop != 1e6]
+    assert max(b - a for a, b in zip(ranks, ranks[1:], strict=False)) <= 70
+    assert (ranks[0], ranks[-1]) == (0, 999)
+    assert axis["percentile"] is None and axis["start_position"] == axis["start"]
+
+
+def test_a_percentile_starts_at_the_limit_that_the_selection_came_to(tmp_path):
+    corpus = make(tmp_path, 8)
+    facts = facts_of(corpus)
+    limits = {limit.condition: limit.value for limit in load_funnel(corpus, "sel").thresholds}
+    found = {axis["label"]: axis for axis in facts["axes"] if axis["percentile"]}
+    assert {label: axis["stops"][axis["start"]] for label, axis in found.items()} == limits
+    assert found["little motion"]["percentile"] == {"kind": "drop_lowest", "share": 0.25}
+    highest = found["much.text=1"]
+    assert highest["start_position"] == len(highest["stops"]) - 1 - highest["start"]
+
+
+def test_a_condition_of_two_limits_is_two_axes_and_words_are_none(tmp_path):
+    facts = facts_of(make(tmp_path, 4))
+    assert [axis["condition"] for axis in facts["axes"]] == [0, 1, 2, 3, 4, 5, 5, 7]
+    assert [axis["side"] for axis in facts["axes"]][5:7] == ["min", "max"]
+    assert [entry["label"] for entry in facts["fixed"]] == ["gate motion.freeze_ratio", "motion.camera"]
+    columns = [condition["column"] for condition in facts["conditions"]]
+    assert columns == [condition["column"] for condition in CONDITIONS]
+
+
+def test_units_come_from_the_parts(tmp_path):
+    kit = CorpusKit(tmp_path / "corpus", {"motion": {"speed": pa.float64()}})
+    (clip,) = kit.source("a.mp4", [1.0])
+    kit.cell("motion", clip, speed=1.0)
+    corpus = kit.write()
+    schema = pa.schema([pa.field("key", pa.string()), pa.field("speed", pa.float64(), metadata={"unit": "px/s"})])
+    folder = corpus.cells("motion", kit.fingerprint("motion"))
+    (part,) = folder.files()
+    pq.write_table(pa.table({"key": [clip], "speed": [1.0]}, schema=schema), part)
+    with connect() as con:
+        found = units(RunTables(con, corpus, "run-1"))
+    assert (found["motion.speed"], found["clip.duration_s"], found["source.width_px"]) == ("px/s", "s", "")
