@@ -65,6 +65,6 @@ def opened(browser: Browser, url: str, allowed: str = "", **options: Any) -> Ite
     try:
         page.goto(url)
         yield page
-        assert seen == Seen()
+        assert seen == Seen(), seen
     finally:
         context.close()

@@ -33,6 +33,7 @@ from curate.viewer.query import MOST_CLIPS, Ask
 _PAGE = Path(__file__).parent / "page"
 _SHARED = Path(__file__).parents[1] / "report" / "page"
 ASSETS = {
+    "icon.svg": (_PAGE, "image/svg+xml"),
     "view.css": (_PAGE, "text/css"),
     "style.css": (_SHARED, "text/css"),
     "dom.js": (_SHARED, "text/javascript"),

@@ -28,6 +28,7 @@ OPTIONS = {
     "stats": {"CORPUS", "--run", "--selection", "--json"},
     "show": {"CORPUS", "CLIP_ID", "--run", "--png"},
     "report": {"CORPUS", "--run", "--selection", "--out", "--pictures"},
+    "view": {"CORPUS", "--run", "--port", "--host", "--token", "--no-open"},
     "failures": {"CORPUS", "--run", "--all", "--stage", "--class", "--examples", "--traceback", "--json"},
     "retry": {
         "CORPUS", "--run", "--stage", "--class", "--engine", "--address", "--decode-memory-gb", "--decode-s",

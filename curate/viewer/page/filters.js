@@ -40,9 +40,11 @@ function columnChoice(first, chosen, keep, onchange) {
 
 function searchBox(changed) {
   let timer;
+  let said = state.ask.search; // a box that goes away says its text once more, when the question is another by now
   const say = (text) => {
     clearTimeout(timer);
-    if (text === state.ask.search) return;
+    if (text === said) return;
+    said = text;
     state.ask.search = text;
     changed();
   };
