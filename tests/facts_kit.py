@@ -72,7 +72,9 @@ def strictness(axis: dict[str, Any]) -> int:
     return start if start < 0 or axis["side"] == "min" else n - 1 - start
 
 
-def make_facts(n: int = 3000, seed: int = 1, n_stops: int = 17, pictures: int = 8, axes: tuple[Axis, ...] = AXES) -> Made:
+def make_facts(
+    n: int = 3000, seed: int = 1, n_stops: int = 17, pictures: int = 8, axes: tuple[Axis, ...] = AXES
+) -> Made:
     """Facts of ``n`` clips; with more stops there are more cells."""
     rng = np.random.default_rng(seed)
     base = rng.normal(size=n)
@@ -86,8 +88,14 @@ def make_facts(n: int = 3000, seed: int = 1, n_stops: int = 17, pictures: int = 
         entries.append(entry)
     free = [i for i, axis in enumerate(axes) if not axis.frozen]
     made = Made({}, coordinates, milliseconds, values, stands, free)
-    frozen = np.all([coordinates[:, i] > strictness(entries[i]) for i in range(len(axes)) if axes[i].frozen] or [stands], axis=0)
-    joint = pack(coordinates[:, free][stands & frozen], milliseconds[stands & frozen], [len(entries[i]["stops"]) + 1 for i in free])
+    frozen = np.all(
+        [coordinates[:, i] > strictness(entries[i]) for i in range(len(axes)) if axes[i].frozen] or [stands], axis=0
+    )
+    joint = pack(
+        coordinates[:, free][stands & frozen],
+        milliseconds[stands & frozen],
+        [len(entries[i]["stops"]) + 1 for i in free],
+    )
     made.facts |= {"axes": entries, "joint": {"axes": free, **joint}}
     made.facts |= _rest(made, axes, rng, pictures)
     return made
@@ -224,11 +232,11 @@ def condition(entry: dict[str, Any]) -> dict[str, Any]:
 def _funnel(made: Made, axes: tuple[Axis, ...], duplicates: int) -> dict[str, Any]:
     hours = made.milliseconds / 3.6e6
     left = made.stands.copy()
-    fails = np.stack(
-        [made.coordinates[:, i] <= strictness(made.facts["axes"][i]) for i in range(len(axes))], axis=1
-    )
+    fails = np.stack([made.coordinates[:, i] <= strictness(made.facts["axes"][i]) for i in range(len(axes))], axis=1)
     alone = fails.sum(axis=1) == 1
-    steps = [_step("take-down", "taken down", "forgotten sources", ~made.stands, ~made.stands, ~made.stands, left, hours)]
+    steps = [
+        _step("take-down", "taken down", "forgotten sources", ~made.stands, ~made.stands, ~made.stands, left, hours)
+    ]
     for i, axis in enumerate(axes):
         first = left & fails[:, i]
         left = left & ~fails[:, i]
@@ -239,7 +247,10 @@ def _funnel(made: Made, axes: tuple[Axis, ...], duplicates: int) -> dict[str, An
     gone[np.flatnonzero(left)[:duplicates]] = True
     left = left & ~gone
     steps.append(_step("near-duplicate", "near-duplicate", "looks like a better clip", gone, gone, gone, left, hours))
-    reasons = [{"verdict": "dropped", "reason": step["text"], "n": step["first"], "hours": step["first_hours"]} for step in steps]
+    reasons = [
+        {"verdict": "dropped", "reason": step["text"], "n": step["first"], "hours": step["first_hours"]}
+        for step in steps
+    ]
     inputs = [
         {"verdict": "skipped", "reason": "same content as s3://bucket/films/first.mp4", "n": 7, "hours": 0.0},
         {"verdict": "skipped", "reason": "no video stream", "n": 4, "hours": 0.0},
@@ -283,7 +294,11 @@ def _words(chosen: list[str], rng: np.random.Generator) -> dict[str, Any]:
         for i, clip in enumerate(chosen[12:24])
     ]
     pairs = [
-        {"clip": chosen[24 + i], "kept": chosen[34 + i], "score": {"hamming_first": i % 4, "hamming_last": 1, "cosine": 0.97}}
+        {
+            "clip": chosen[24 + i],
+            "kept": chosen[34 + i],
+            "score": {"hamming_first": i % 4, "hamming_last": 1, "cosine": 0.97},
+        }
         for i in range(8)
     ]
     return {"captions": captions, "caption_columns": columns, "duplicates": {"n": 40, "pairs": pairs}}
@@ -331,7 +346,13 @@ def _running() -> dict[str, Any]:
         {"stage": "caption.endpoint", "error_class": "TimeoutError", "n": 3, "transient": True, "examples": [
             {"uri": "s3://bucket/films/long.mp4", "clip": "0" * 32, "message": "no answer within 60 s " * 200}]},
     ]  # fmt: skip
-    stages = [("probe", 0.02, None), ("cut", 0.11, 0.02), ("motion", 0.16, 0.2), ("text", 0.42, 0.01), ("caption.coca", 0.29, 0.4)]
+    stages = [
+        ("probe", 0.02, None),
+        ("cut", 0.11, 0.02),
+        ("motion", 0.16, 0.2),
+        ("text", 0.42, 0.01),
+        ("caption.coca", 0.29, 0.4),
+    ]
     return {
         "failures": failures,
         "stages": [

@@ -118,8 +118,9 @@ function seconds(x) {
 function clock(x) {
   if (x === null || x === undefined) return "–";
   if (x < 60) return `${x.toFixed(2)} s`;
-  const [hour, minute] = [Math.floor(x / 3600), Math.floor((x % 3600) / 60)];
-  const rest = (x % 60).toFixed(1).padStart(4, "0");
+  const tenths = Math.round(x * 10);
+  const [hour, minute] = [Math.floor(tenths / 36000), Math.floor((tenths % 36000) / 600)];
+  const rest = ((tenths % 600) / 10).toFixed(1).padStart(4, "0");
   return hour ? `${hour}:${String(minute).padStart(2, "0")}:${rest}` : `${minute}:${rest}`;
 }
 

@@ -16,6 +16,7 @@ class Thresholds {
     this.alone = this.axes.map((axis) => ({ n: keptFrom(axis.alone_n), hours: keptFrom(axis.alone_hours) }));
     this.free = facts.joint?.axes ?? [];
     this.joint = null;
+    this.unreadable = !facts.joint;
     this.counted = null;
     this.recipe = null;
     this.listeners = [];
@@ -30,6 +31,7 @@ class Thresholds {
     this.counted = this.count(this.axes.map((axis) => axis.start));
     this.recipe = this.counted;
     this.refresh();
+    performance.mark("counting");
   }
 
   count(stops) {
@@ -79,7 +81,7 @@ class Thresholds {
   onlyBy(i) {
     const place = this.free.indexOf(i);
     if (place < 0 || !this.counted) return null;
-    return { n: sum(this.counted.byN[place]) - this.counted.n, hours: (sum(this.counted.byMs[place]) - this.counted.ms) / 3.6e6 };
+    return { n: this.counted.onlyN[place], hours: this.counted.onlyMs[place] / 3.6e6 };
   }
 
   /** What each place of slider i, from left to right, keeps: with the others as they are, else alone. */
@@ -99,6 +101,8 @@ function thresholdsSection(facts) {
   logarithmic.addEventListener("change", () => cards.forEach((card) => card.logarithmic(logarithmic.checked)));
   const failed = h("p", { class: "note bad", hidden: true });
   const started = thresholds.load().catch((error) => {
+    thresholds.unreadable = true;
+    thresholds.refresh();
     failed.hidden = false;
     fill(failed, `The counts of all thresholds together cannot be read in this browser: ${error.message}`);
   });
@@ -123,7 +127,7 @@ function keptBar(facts, thresholds) {
   const bar = h("span", { class: "meter" });
   thresholds.listen(({ counted, recipe, stops, axes }) => {
     reset.disabled = stops.every((stop, i) => stop === axes[i].start);
-    if (!counted) return fill(now, thresholds.facts.joint ? "counting…" : "not counted");
+    if (!counted) return fill(now, thresholds.unreadable ? "not counted" : "counting…");
     const kept = counted.ms / 3.6e6;
     fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
@@ -230,8 +234,15 @@ function exportCard(facts, thresholds) {
     copyBlock("As a command", () => selectCommand(facts, thresholds.stops), { id: "export-command", class: "wrap" }),
     copyBlock("As a piece of a recipe", () => recipeSnippet(facts, thresholds.stops), { id: "export-recipe" }),
   ];
-  thresholds.listen(() => blocks.forEach((block) => block.refresh()));
+  const crossed = h("p", { class: "note warn", hidden: true });
+  thresholds.listen(({ stops }) => {
+    blocks.forEach((block) => block.refresh());
+    const found = conditionsAt(facts, stops).filter(({ condition: { min, max } }) => min > max).map(({ condition }) => condition.name || condition.column);
+    crossed.hidden = !found.length;
+    fill(crossed, "No value can be above the least and below the most that is asked of ", foreign(found.join(", ")), ": selecting refuses that.");
+  });
   return h("div", { class: "card", id: "export" }, h("h3", {}, "Take these thresholds away"),
     h("p", { class: "muted small" }, "Selecting computes no score; it takes seconds. Near-duplicates are removed after the thresholds, as the recipe says."),
+    crossed,
     h("div", { class: "grid", vars: { least: "26rem" } }, blocks));
 }
