@@ -11,6 +11,7 @@ from curate import __version__
 from curate.cli import (
     compact,
     corpus,
+    diff,
     doctor,
     failures,
     latents,
@@ -62,6 +63,7 @@ app.command("stats")(look.stats)
 app.command("show")(look.show)
 app.command("report", epilog=report.EPILOG)(report.report_command)
 app.command("view")(view.view)
+app.command("diff", epilog=diff.EPILOG)(diff.diff_command)
 app.command("failures")(failures.failures)
 app.command("retry")(retry.retry)
 app.command("latents")(latents.latents_command)

@@ -1,5 +1,6 @@
 """Questions to the tables, in SQL on DuckDB: reading rules (`parts`), folders (`folders`), one run's view (`run`)."""
 
+from curate.query.described import Description, described
 from curate.query.folders import TableFolder, table_folders
 from curate.query.marks import MARK, MARK_COLUMNS, MARK_FINGERPRINT, MARK_SCHEMA, marks_sql
 from curate.query.parts import (
@@ -26,6 +27,7 @@ __all__ = [
     "MARK_SCHEMA",
     "TOMBSTONES",
     "ColumnRef",
+    "Description",
     "RunGate",
     "RunStage",
     "RunTables",
@@ -35,6 +37,7 @@ __all__ = [
     "clips_sql",
     "column_names",
     "connect",
+    "described",
     "identifier",
     "last_run",
     "list_parts",

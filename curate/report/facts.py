@@ -107,7 +107,7 @@ def build_facts(
         facts |= _shown(judged, sizes)
         shown = shown_clips(facts)
         facts["clip_facts"] = clip_facts(judged, shown, axes)
-        wanted, reasons = plan_pictures(judged, shown, pictures, addresses)
+        wanted, reasons = plan_pictures(tables, shown, pictures, addresses)
         facts |= {"pictures": {}, **run_facts(tables, stats), "commands": _commands(judged)}
         return Found(_plain(facts), wanted, reasons)
 

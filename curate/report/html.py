@@ -34,9 +34,9 @@ def page_part(name: str) -> str:
         raise StorageError("this installation lacks a part of its reports", subject=name, fix=fix) from error
 
 
-def render(facts: Mapping[str, Any], read: Read = page_part) -> str:
-    """The report as the text of one HTML file. StorageError where the page is not whole."""
-    page = read("report.html")
+def render(facts: Mapping[str, Any], read: Read = page_part, name: str = "report.html") -> str:
+    """A page over its facts as the text of one HTML file. StorageError where the page is not whole."""
+    page = read(name)
     wanted = {kind: names.split() for kind, names in _WANTED.findall(page)}
     style = "\n".join(map(read, wanted.get("styles", [])))
     script = "\n".join(map(read, wanted.get("scripts", [])))

@@ -22,9 +22,9 @@ from curate.export.rows import Source, sources_of
 from curate.export.write import scored_source
 from curate.isolation import Limits, Sandbox
 from curate.media.still import clip_still
+from curate.query import RunTables
 from curate.records import Clip
 from curate.redaction import redacted
-from curate.report.judged import Judged
 from curate.report.samples import clip_rows, cut
 from curate.stage import boundary
 from curate.storage import is_remote
@@ -69,18 +69,18 @@ class Wanted:
 
 
 def plan_pictures(
-    judged: Judged, clips: Sequence[str], n: int, addresses: Mapping[str, str] | None = None
+    tables: RunTables, clips: Sequence[str], n: int, addresses: Mapping[str, str] | None = None
 ) -> tuple[list[Wanted], dict[str, str]]:
     """The sources of the first ``n`` clips, and reasons for the clips without a picture.
 
     ``addresses``: where to read sources that are only reached with a secret, by the names that tables keep.
     """
     reasons = dict.fromkeys(clips[n:], _TOO_MANY if n else NOT_WANTED)
-    rows = clip_rows(judged, clips[:n], [f"clip.{name}" for name in CLIPS.names]) if n else []
+    rows = clip_rows(tables, clips[:n], [f"clip.{name}" for name in CLIPS.names]) if n else []
     found = [Clip.from_row({name: row[f"clip.{name}"] for name in CLIPS.names}) for row in rows]
     digests = {clip.source_digest for clip in found}
     with boundary() as caught:
-        sources = sources_of(judged.con, judged.tables, digests, addresses or {}) if digests else {}
+        sources = sources_of(tables.con, tables, digests, addresses or {}) if digests else {}
     if caught.error is not None:
         return [], reasons | {clip.clip_id: _reason(caught.error) for clip in found}
     own = {digest: tuple(clip for clip in found if clip.source_digest == digest) for digest in digests}

@@ -6,45 +6,21 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from curate.errors import is_transient
 from curate.failures import FailureGroup
-from curate.query import RunTables, list_parts
+from curate.query import RunTables, described
 from curate.redaction import redacted
 from curate.report.samples import cut
 from curate.stats import CorpusStats, StageSeconds
-from curate.storage import client_errors, storage_error
 
 _ABOUT = ("started_at", "finished_at", "engine", "counts", "machine", "limit", "decode")
 _CLIP_CHARS = 32
 _FAILURE_CLASSES = 200
 
-_UNITS = {"clip.duration_s": "s", "clip.start_s": "s", "clip.end_s": "s", "source.size_bytes": "bytes"}
-
 
 def units(tables: RunTables) -> dict[str, str]:
-    """Units of the columns of cells by their full names, as the stages wrote them into their parts."""
-    found = dict(_UNITS)
-    for stage in tables.stages:
-        folder = tables.corpus.cells(stage.name, stage.fingerprint)
-        for path in list_parts(folder)[:1]:
-            try:
-                with folder.fs.open(path, "rb") as file:
-                    schema = pq.read_schema(file)
-            except pa.ArrowException:
-                continue  # a damaged part is the business of those who count
-            except client_errors() as error:
-                raise storage_error(error, folder.uri) from error
-            named = {
-                field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema
-            }
-            for column in stage.columns:
-                found[f"{stage.name}.{column}"] = named.get(column, "")
-                if stage.kind == "probe":
-                    found[f"source.{column}"] = named.get(column, "")
-    return found
+    """Units of columns by their full names."""
+    return {name: about.unit for name, about in described(tables).items()}
 
 
 def run_facts(tables: RunTables, stats: CorpusStats) -> dict[str, Any]:

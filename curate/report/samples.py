@@ -83,7 +83,7 @@ def caption_samples(judged: Judged, n: int) -> list[dict[str, Any]]:
     chosen = _disagreeing(judged, n) or random_clips(judged, n, kept=True)
     scored = _score_columns(judged.tables, columns)
     extra = [name for name in scored.values() if name] + [name for name in (_disagreement(judged.tables),) if name]
-    rows = clip_rows(judged, chosen, [*columns, *extra])
+    rows = clip_rows(judged.tables, chosen, [*columns, *extra])
     return [_captions_of(row, columns, scored, _disagreement(judged.tables)) for row in rows]
 
 
@@ -146,7 +146,7 @@ def _likeness(judged: Judged, clips: Sequence[str]) -> Any:
     stage, names = judged.config.dedup.stage, ("phash_first", "phash_middle", "phash_last")
     method = judged.config.dedup.method_of({found.name for found in judged.tables.stages})
     columns = [f"{stage}.{name}" for name in names] if method == "hash" else []
-    rows = {row["clip"]: row for row in clip_rows(judged, clips, columns)} if columns else {}
+    rows = {row["clip"]: row for row in clip_rows(judged.tables, clips, columns)} if columns else {}
 
     def of(clip: str, kept: str) -> dict[str, int]:
         one, other = rows.get(clip), rows.get(kept)
@@ -159,14 +159,14 @@ def _likeness(judged: Judged, clips: Sequence[str]) -> Any:
     return of
 
 
-def clip_rows(judged: Judged, clips: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+def clip_rows(tables: RunTables, clips: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
     """Columns of some clips by their full names, and ``clip``; in the order of ``clips``."""
     if not clips:
         return []
     only = ", ".join(f"'{clip}'::UUID" for clip in clips)
-    judged.tables.load("shown", columns, only=f"SELECT unnest([{only}])")
-    rows = rows_of(judged.con, f"SELECT * REPLACE ({_ID} AS clip) FROM shown")
-    judged.con.sql("DROP TABLE shown")
+    tables.load("shown", columns, only=f"SELECT unnest([{only}])")
+    rows = rows_of(tables.con, f"SELECT * REPLACE ({_ID} AS clip) FROM shown")
+    tables.con.sql("DROP TABLE shown")
     place = {clip: i for i, clip in enumerate(clips)}
     return sorted(rows, key=lambda row: place[row["clip"]])
 
@@ -185,7 +185,7 @@ def clip_facts(judged: Judged, clips: Sequence[str], axes: Sequence[Axis]) -> di
     )
     known = {row["clip"]: row for row in ends}
     found = {}
-    for row in clip_rows(judged, clips, columns):
+    for row in clip_rows(judged.tables, clips, columns):
         ending = known[row["clip"]]
         found[row["clip"]] = {
             "uri": redacted(row["source.uri"] or ""),

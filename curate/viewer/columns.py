@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from curate.errors import StorageError
-from curate.query import MARK, RunStage, RunTables, list_parts
+from curate.query import MARK, Description, RunTables, described
 from curate.select.judge import Kind, kind_of
-from curate.storage import Place
 
 SELECTION, REASON = "selection.", "reason."
 """``selection.NAME`` is the verdict of a selection over the run, ``reason.NAME`` why."""
@@ -38,14 +32,14 @@ def run_columns(tables: RunTables) -> dict[str, ColumnInfo]:
     names += [f"{stage.name}.outcome" for stage in tables.stages if stage.kind == "clip"]
     types = tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()
     kinds = {str(row[0]): kind_of(str(row[1])) for row in types}
-    told = {name: about for stage in tables.stages for name, about in _told(tables, stage)}
+    told = described(tables)
     found = {}
     for name in names:
         group = _group(tables, name)
-        unit, doc = told.get(name, ("", ""))
+        about = told.get(name, Description())
         is_text = kinds[name] in {"text", "list"} and group not in {"clip", "source", "user", MARK}
         searched = is_text and name.rpartition(".")[2] in _TEXTS
-        found[name] = ColumnInfo(name, group, kinds[name], unit or _unit(name), doc, searched)
+        found[name] = ColumnInfo(name, group, kinds[name], about.unit, about.doc, searched)
     return found
 
 
@@ -59,26 +53,3 @@ def selection_columns(name: str) -> dict[str, ColumnInfo]:
 def _group(tables: RunTables, name: str) -> str:
     ref = tables.column(name)
     return ref.stage.name if ref.stage and ref.scope == "stage" else name.partition(".")[0]
-
-
-def _unit(name: str) -> str:
-    """The unit that a name ends with, where nobody declared one."""
-    return {"s": "s", "px": "px", "fps": "1/s", "bytes": "bytes"}.get(name.rpartition("_")[2], "")
-
-
-def _told(tables: RunTables, stage: RunStage) -> Iterator[tuple[str, tuple[str, str]]]:
-    """(column, (unit, description)) as the parts of the stage tell them."""
-    folder = tables.corpus.cells(stage.name, stage.fingerprint)
-    for path in list_parts(folder)[:1]:
-        schema = _schema(folder, path)
-        for field in schema or ():
-            about = field.metadata or {}
-            yield f"{stage.name}.{field.name}", (about.get(b"unit", b"").decode(), about.get(b"doc", b"").decode())
-
-
-def _schema(folder: Place, path: str) -> pa.Schema | None:
-    try:
-        with folder.child(path.rpartition("/")[2]).open() as file:
-            return pq.ParquetFile(file).schema_arrow
-    except (StorageError, pa.ArrowInvalid, OSError):
-        return None  # merged meanwhile, or damaged: units are a courtesy

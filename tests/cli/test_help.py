@@ -28,6 +28,7 @@ OPTIONS = {
     "stats": {"CORPUS", "--run", "--selection", "--json"},
     "show": {"CORPUS", "CLIP_ID", "--run", "--png"},
     "report": {"CORPUS", "--run", "--selection", "--out", "--pictures"},
+    "diff": {"A", "B", "--json", "--html", "--pictures"},
     "view": {"CORPUS", "--run", "--port", "--host", "--token", "--no-open"},
     "failures": {"CORPUS", "--run", "--all", "--stage", "--class", "--examples", "--traceback", "--json"},
     "retry": {

@@ -45,7 +45,7 @@ function openClip(facts, id) {
     ["Span", about.end_s !== undefined && spanText(about)],
     ["Length", about.end_s !== undefined && seconds(about.end_s - about.start_s)],
   ]);
-  const command = `curate show ${shellWord(facts.corpus ?? "CORPUS")} ${shellWord(id)}`;
+  const command = `curate show ${shellWord(about.corpus ?? facts.corpus ?? "CORPUS")} ${shellWord(id)}`;
   fill(
     dialog,
     h("div", { class: "stack" },
