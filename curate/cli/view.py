@@ -8,8 +8,9 @@ import webbrowser
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from curate.cli.console import ending, out, plain
+from curate.cli.console import ending, out
 from curate.cli.look import CorpusName, RunName
 
 
@@ -34,7 +35,8 @@ def view(
     from curate.viewer.serve import viewing
 
     with ending(), viewing(Corpus(corpus), run, host=host, port=port, token=token) as page:
-        out.print(f"Look at {plain(page.url)} (Ctrl-C ends it)", soft_wrap=True)
+        # Not by `plain`, which would blot out the token: it is there to be seen.
+        out.print(f"Look at {escape(page.url)} (Ctrl-C ends it)", soft_wrap=True)
         if not no_open and page.is_local and _has_browser():
             webbrowser.open(page.url)
         try:

@@ -34,7 +34,7 @@ def url(mine):
     process = start("view", mine.corpus.uri, "--port", 0, "--no-open")
     try:
         line = process.stdout.readline()
-        yield re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+        yield re.search(r"http://[\d.]+:\d+/", line)[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         assert "Ended" in process.stdout.read()

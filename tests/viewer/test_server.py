@@ -16,7 +16,8 @@ from curate.select import SelectConfig, select
 from curate.tables import read_parquet
 from curate.viewer.server import ASSETS
 
-ORIGIN = {"origin": "http://127.0.0.1:1"}
+HERE, EVIL = "127.0.0.1:1", "evil.example"
+ORIGIN = {"origin": f"http://{HERE}"}
 
 
 def decoded(data: bytes) -> list[float]:
@@ -146,9 +147,9 @@ def test_names_of_loopback_are_taken_whatever_the_port(view, host):
 FOREIGN = [
     {},
     {"origin": "null"},
-    {"origin": "http://evil.example"},
+    {"origin": f"http://{EVIL}"},
     {"origin": "http://127.0.0.1:2"},
-    {"origin": "http://127.0.0.1:1.evil.example"},
+    {"origin": f"http://{HERE}.{EVIL}"},
     {**ORIGIN, "content-type": "text/plain"},
     {**ORIGIN, "content-type": "application/x-www-form-urlencoded"},
 ]
@@ -189,9 +190,11 @@ def test_beyond_loopback_nothing_is_told_without_the_token(made):
         assert client.get("/", headers={**given, "host": "10.1.2.3"}).status_code == 200
         assert client.get("/", headers={**given, "host": "evil.example"}).status_code == 421
         client.cookies.clear()
+        box = "box:1"
         post = {"clips": made.a[:1], "verdict": "drop"}
         assert (
-            client.post("/api/marks", json=post, headers={"host": "box:1", "origin": "http://box:1"}).status_code == 401
+            client.post("/api/marks", json=post, headers={"host": "box:1", "origin": f"http://{box}"}).status_code
+            == 401
         )
 
 
