@@ -49,7 +49,10 @@ def test_counts_are_those_of_the_funnel(corpus, facts):
         told = [(r.verdict, r.reason, r.n) for r in getattr(funnel, what)]
         assert [(r["verdict"], r["reason"], r["n"]) for r in facts["funnel"][what]] == told
     assert facts["retention"]["ratio"] == pytest.approx(funnel.retention.ratio)
-    assert (facts["retention"]["judged"], facts["retention"]["joint"]) == (funnel.retention.judged, funnel.retention.joint)
+    assert (facts["retention"]["judged"], facts["retention"]["joint"]) == (
+        funnel.retention.judged,
+        funnel.retention.joint,
+    )
     product = 1.0
     for axis in facts["retention"]["axes"]:
         product *= axis["share"]
@@ -138,7 +141,9 @@ def test_buckets_are_the_selections_and_the_rest_has_a_reason(tmp_path):
 
 def test_scores_failures_and_time_are_those_of_the_statistics(corpus, facts):
     stats = corpus_stats(corpus)
-    assert [(s["stage"], s["column"], s["n"]) for s in facts["scores"]] == [(s.stage, s.column, s.n) for s in stats.numbers]
+    assert [(s["stage"], s["column"], s["n"]) for s in facts["scores"]] == [
+        (s.stage, s.column, s.n) for s in stats.numbers
+    ]
     assert {(s["stage"], s["column"]) for s in facts["categories"]} >= {("motion", "camera"), ("probe", "codec")}
     assert not any(entry["column"] == "caption" for entry in facts["categories"])
     assert [(f["stage"], f["error_class"], f["n"]) for f in facts["failures"]] == [
