@@ -75,6 +75,6 @@ function clipValues(facts, id) {
     { head: "Condition", row: true, cell: (axis) => foreign(axis.label) },
     { head: "Value", num: true, cell: (axis) => value(axisValue(facts, axis, id)) },
     { head: "Recipe", num: true, cell: (axis) => thresholdText(axis, axis.start) },
-    { head: "", cell: verdict },
+    { head: "", said: "Passes", cell: verdict },
   ], rows);
 }

@@ -120,7 +120,7 @@ function thresholdsSection(facts) {
 
 /** What is kept together, in sight while one scrolls through the sliders. */
 function keptBar(facts, thresholds) {
-  const now = h("output", { class: "kept-now", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
+  const now = h("output", { class: "kept-now", "aria-live": "off", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
   const against = h("span", { class: "muted" });
   const reset = h("button", { type: "button", onclick: () => thresholds.reset() }, "Back to the recipe");
   const away = h("a", { href: "#export", class: "small" }, "Take them away");
@@ -133,7 +133,7 @@ function keptBar(facts, thresholds) {
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
     fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
     bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
-    announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
+    if (n || time || against.isConnected) announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
   });
   thresholds.refresh();
   const words = h("div", { class: "row" }, h("span", { class: "strong" }, "Kept together"), now, against);
@@ -151,7 +151,7 @@ function axisCard(facts, thresholds, axis, i) {
   const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
   slider.addEventListener("input", () => thresholds.move(i, stopAt(axis, Number(slider.value))));
   const curve = curveChart(`What each stop of ${visible(axis.label)} keeps`);
-  const output = h("output", { for: id, class: "strong" });
+  const output = h("output", { for: id, class: "strong", "aria-live": "off" });
   const numbers = h("div", { id: `${id}-numbers` });
   const [back, off] = [["Recipe", axis.start], ["Off", -1]].map(([text, stop]) =>
     h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => thresholds.move(i, stop) }, text));
