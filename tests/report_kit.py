@@ -32,7 +32,8 @@ STAGES = {
 GATE = {"after_index": 2, "column": "motion.freeze_ratio", "max": 0.9}
 CONDITIONS: list[dict[str, Any]] = [
     {"column": "motion.v2d_px16", "drop_lowest": 0.25, "name": "little motion"},
-    {"column": "text.area_max", "drop_highest": 0.1, "population": "after_gate", "on_failed": "keep", "name": "much.text=1"},
+    {"column": "text.area_max", "drop_highest": 0.1, "population": "after_gate", "on_failed": "keep",
+     "name": "much.text=1"},
     {"column": "text.area_max", "max": 0.5, "on_failed": "drop"},
     {"column": "aesthetic.scores", "aggregate": "mean", "min": 3.0, "on_failed": "drop"},
     {"column": "aesthetic.scores", "aggregate": "last", "max": 9.5, "name": "the last"},
@@ -92,7 +93,10 @@ def fill(kit: CorpusKit, clip: str, draw: random.Random) -> None:
     cell("caption.coca", caption=draw.choice(["a cat", "<b>a dog</b>", "a " + "very " * 300 + "long one"]))
     cell("caption.chosen", caption="a cat sits")
     cell("clip.similarity", coca=[0.1, 0.2, 0.3], disagreement=draw.random())
-    cell("features", **dict.fromkeys(HASHES, draw.choice([5, 7, 1 << 40])), phash_flat=False)
+    if draw.random() < 0.05:
+        kit.failed("features", clip)
+    else:
+        kit.cell("features", clip, **dict.fromkeys(HASHES, draw.choice([5, 7, 1 << 40])), phash_flat=False)
 
 
 def number(draw: random.Random, digits: int) -> float:

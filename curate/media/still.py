@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+
 import cv2
 
 from curate.errors import DecodeError, StageError
@@ -19,7 +20,7 @@ _MOST_DECODED_PX = 100_000_000
 
 
 def clip_still(path: str, facts: SourceFacts, clip: Clip, width_px: int, height_px: int) -> tuple[bytes, int, int]:
-    """The frame in the middle of a clip, or a key frame near it, fitted into a size: as WebP, with its width and height.
+    """The frame in the middle of a clip, or a key frame near it, fitted into a size: WebP, its width, its height.
 
     DecodeError where there is none.
     """

@@ -2,8 +2,8 @@
 
 An axis is one limit of one condition. Its *stops* are values that occur in the column (nearest-rank quantiles) and the
 limit that the selection had. A clip's *coordinate* is the number of stops it passes; a slider that asks for more than
-``position`` of them keeps exactly the clips of a greater coordinate. Stops ascend: ``position`` i stands for stop i of a
-``min`` and for the i-th stop from above of a ``max``.
+``position`` of them keeps exactly the clips of a greater coordinate. Stops ascend: ``position`` i stands for stop i of
+a ``min`` and for the i-th stop from above of a ``max``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all clips are like, against those that are kept: length, size, shape, frame rate, camera, source; and buckets."""
+"""What all clips are like against those that are kept: length, size, shape, frame rate, camera, source; buckets."""
 
 from __future__ import annotations
 

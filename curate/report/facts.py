@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from curate import __version__
-from curate.config import nearest
+from curate.config import nearest, parse_config
 from curate.datafiles import parse_yaml
 from curate.errors import ConfigError
 from curate.failures import shell_word
@@ -34,7 +34,7 @@ from curate.report.samples import (
     random_clips,
 )
 from curate.report.steps import clip_counts, funnel_steps, retention
-from curate.select import Funnel, load_funnel
+from curate.select import Funnel, SelectConfig, load_funnel
 from curate.stats import CorpusStats, corpus_stats
 from curate.tables import Corpus
 
@@ -186,12 +186,13 @@ def shown_clips(facts: dict[str, Any]) -> list[str]:
 
 def _commands(judged: Judged) -> dict[str, str]:
     """The command that selects again as this selection did, to be completed with limits and a name."""
-    tables, config = judged.tables, judged.funnel.config
+    tables = judged.tables
     words = ["curate", "select", shell_word(redacted(tables.corpus.uri)), "--run", shell_word(tables.run_id)]
     recipe = parse_yaml(recipe_text(tables) or "{}", "recipe.yaml") or {}
+    own = parse_config(SelectConfig, recipe.get("select"), "select")
     for key in ("conditions", "dedup"):
-        if (recipe.get("select") or {}).get(key) != config.get(key):
-            text = json.dumps(config.get(key), ensure_ascii=True)
+        if getattr(own, key) != getattr(judged.config, key):
+            text = json.dumps(judged.funnel.config.get(key), ensure_ascii=True)
             words += ["--set", shell_word(f"select.{key}={text}")]
     return {"select": " ".join([*words, "--name", "NAME"])}
 

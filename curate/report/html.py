@@ -1,8 +1,8 @@
 """One HTML file out of the page's parts and the facts: nothing is loaded from anywhere, and no fact can become markup.
 
-``page/report.html`` says which parts it wants (``<!-- styles: a.css b.css -->``, ``<!-- scripts: a.js b.js -->``) and where:
-``{{policy}}``, ``{{style}}``, ``{{facts}}`` and ``{{script}}`` stand in it once each. The policy (Content-Security-Policy)
-forbids every request, and every style and script but those whose digests it names.
+``page/report.html`` says which parts it wants (``<!-- styles: a.css b.css -->``, ``<!-- scripts: a.js b.js -->``) and
+where: ``{{policy}}``, ``{{style}}``, ``{{facts}}`` and ``{{script}}`` stand in it once each. The policy
+(Content-Security-Policy) forbids every request, and every style and script but those whose digests it names.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Small pictures of the clips that a report shows, as data URIs; or the reason why there is none.
 
-Sources are spread over as many processes as there are cores. Each is fetched once, whatever it holds of the clips, and
-decoded in a sandbox. How many pictures there are, how large they are together, how much is fetched and how long it takes
-is bounded: what lies beyond says so.
+Sources are spread over as many processes as there are cores. Each is fetched once, whatever it holds of the clips,
+and decoded in a sandbox. How many pictures there are, how large they are together, how much is fetched and how long it
+takes is bounded: what lies beyond says so.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def plan_pictures(
 
     ``addresses``: where to read sources that are only reached with a secret, by the names that tables keep.
     """
-    reasons = {clip: _TOO_MANY if n else NOT_WANTED for clip in clips[n:]}
+    reasons = dict.fromkeys(clips[n:], _TOO_MANY if n else NOT_WANTED)
     rows = clip_rows(judged, clips[:n], [f"clip.{name}" for name in CLIPS.names]) if n else []
     found = [Clip.from_row({name: row[f"clip.{name}"] for name in CLIPS.names}) for row in rows]
     digests = {clip.source_digest for clip in found}
@@ -132,23 +132,24 @@ def _of_source(wanted: Wanted, deadline_s: float) -> dict[str, dict[str, Any]]:
     if time.monotonic() > deadline_s:
         return {clip.clip_id: {"missing": _TOO_LATE} for clip in wanted.clips}
     found: dict[str, dict[str, Any]] = {}
-    with boundary() as caught, tempfile.TemporaryDirectory(prefix="curate-") as scratch:
-        with scored_source(wanted.digest, wanted.source, Path(scratch)) as path, Sandbox(_limits()) as sandbox:
-            deaths = 0
-            for clip in wanted.clips:
-                with boundary() as failed:
-                    found[clip.clip_id] = _picture(sandbox, path, wanted, clip)
-                if failed.error is not None:
-                    found[clip.clip_id] = {"missing": _reason(failed.error)}
-                    deaths += isinstance(failed.error, DecoderCrashError | DecodeLimitError)
-                if deaths == _MOST_DEATHS:
-                    raise failed.error or AssertionError
+    with (
+        boundary() as caught,
+        tempfile.TemporaryDirectory(prefix="curate-") as scratch,
+        scored_source(wanted.digest, wanted.source, Path(scratch)) as path,
+        Sandbox(Limits(least_s=_DECODE_S)) as sandbox,
+    ):
+        deaths: list[Exception] = []
+        for clip in wanted.clips:
+            with boundary() as failed:
+                found[clip.clip_id] = _picture(sandbox, path, wanted, clip)
+            if failed.error is not None:
+                found[clip.clip_id] = {"missing": _reason(failed.error)}
+            if isinstance(failed.error, DecoderCrashError | DecodeLimitError):
+                deaths.append(failed.error)
+            if len(deaths) == _MOST_DEATHS:
+                raise deaths[-1]
     lost = [clip.clip_id for clip in wanted.clips if clip.clip_id not in found]
     return found | {clip: {"missing": _reason(caught.error)} for clip in lost}
-
-
-def _limits() -> Limits:
-    return Limits(least_s=_DECODE_S)
 
 
 def _picture(sandbox: Sandbox, path: str, wanted: Wanted, clip: Clip) -> dict[str, Any]:

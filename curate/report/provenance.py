@@ -103,7 +103,8 @@ def _bottleneck(stages: list[dict[str, Any]]) -> dict[str, str] | None:
     slowest = max(stages, key=lambda stage: stage["sum_s"])
     why = f"{slowest['share']:.0%} of the time of all stages"
     if slowest["clips_per_s"] is not None:
-        why += f"; {slowest['clips_per_s']:.3g} clips/s while a worker works, {slowest['waited']:.0%} of its time it waited"
+        rate, waited = slowest["clips_per_s"], slowest["waited"]
+        why += f"; {rate:.3g} clips/s while a worker works, which waits {waited:.0%} of its time"
     return {"stage": slowest["stage"], "why": why}
 
 

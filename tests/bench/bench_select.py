@@ -114,7 +114,9 @@ def write_clips(corpus, rng, digests, start, n, words, what):
     begin = (number % CLIPS_PER_SOURCE) * 25.0
     # A near-duplicate is as long as the clip before it, which it is like.
     length_s = (
-        1 + 19 * (((number - (number % CLIPS_PER_SOURCE == 0)) * 0.6180339887) % 1) if what == "embedding" else 5.0
+        1 + 19 * (((number - (number % CLIPS_PER_SOURCE == 0)) * 0.6180339887) % 1)
+        if what in {"embedding", "lengths"}
+        else 5.0
     )
     zeros, text = pa.array(np.zeros(n, np.int64)), pa.repeat("hard", n)
     columns = {

@@ -1,0 +1,84 @@
+"""Wall time, size and peak memory of `curate report` over generated tables.
+
+    python tests/bench/bench_report.py [--sizes 10000 1000000 10000000] [--keep FOLDER]
+
+The tables are those of bench_select.py: four percentile thresholds over the cells of four stages (1 % failed), five
+clips of 1 to 20 s a source. The selection is made first, without near-duplicates. Each report is written in a process
+of its own; peak is its largest resident set. The sources do not exist, so no picture is taken: these are bounded anyway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench_select import CONDITIONS, generate
+
+from curate.report import write_report
+from curate.report.facts import build_facts, chosen_selection
+from curate.report.joint import unpack
+from curate.select import SelectConfig, select
+from curate.tables import Corpus
+
+
+def measure(uri):
+    """Write one report here and print its figures as JSON."""
+    steps = []
+    began, cpu = time.perf_counter(), time.process_time()
+    written = write_report(Corpus(uri), pictures=0, step=lambda text: steps.append((text, time.perf_counter())))
+    ended = time.perf_counter()
+    ends = [at for _, at in steps[1:]] + [ended]
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    print(
+        json.dumps(
+            {
+                "wall_s": round(ended - began, 1),
+                "cpu_s": round(time.process_time() - cpu, 1),
+                "peak_gib": round(usage.ru_maxrss / 2**20, 2),
+                "size_mb": round(written.size_bytes / 1e6, 2),
+                "steps_s": {text: round(end - at, 1) for (text, at), end in zip(steps, ends, strict=True)},
+            }
+        )
+    )
+
+
+def describe(uri):
+    """The joint counts of the corpus, and whether they add up to what the selection kept."""
+    corpus = Corpus(uri)
+    funnel = chosen_selection(corpus, None, None)
+    facts = build_facts(corpus, funnel, pictures=0).facts
+    cells = unpack(facts["joint"]["data"])
+    stops = [len(axis["stops"]) for axis in facts["axes"]]
+    print(json.dumps({"cells": len(cells.keys), "clips": int(cells.n.sum()), "stops": stops}), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 1_000_000, 10_000_000])
+    parser.add_argument("--part-rows", type=int, default=100_000)
+    parser.add_argument("--keep", type=Path, help="Leave the corpora in this folder.")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure)
+        return
+    for n_clips in options.sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            corpus = Corpus(str((options.keep or Path(scratch)) / str(n_clips)))
+            if not Path(corpus.uri).exists():
+                generate(corpus, n_clips, options.part_rows, "lengths")
+                rule = {"name": "bench", "conditions": CONDITIONS, "dedup": {"method": "none"}}
+                select(corpus, SelectConfig.model_validate(rule))
+            command = [sys.executable, __file__, "--measure", corpus.uri]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            print(f"{n_clips:>10,} clips: {done.stdout.strip()}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
