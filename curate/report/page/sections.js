@@ -124,7 +124,7 @@ function histogramOf({ title, edges, all, kept }) {
 function scoresTable(scores) {
   const at = (name) => ({ head: { p5: "5 %", p50: "Median", p95: "95 %" }[name], num: true, cell: (one) => value(one.percentiles[name]) });
   return table("Every measured column", [
-    { head: "Column", row: true, cell: (one) => [h("code", {}, visible(one.column.includes(".") ? one.column : `${one.stage}.${one.column}`)), one.unit && h("span", { class: "second muted" }, visible(one.unit))] },
+    { head: "Column", row: true, cell: (one) => [h("code", {}, visible(one.column.includes(".") ? one.column : `${one.stage}.${one.column}`)), one.unit && one.unit !== "1" && h("span", { class: "second muted" }, visible(one.unit))] },
     { head: "", said: "Histogram", cell: (one) => sparkBars(one.edges, one.counts, `Values of ${visible(one.column)}`) },
     { head: "Least", num: true, cell: (one) => value(one.min) },
     at("p5"), at("p50"), at("p95"),

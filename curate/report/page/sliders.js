@@ -3,7 +3,7 @@
 /** A threshold in words: "≥ 0.8 px", or "off". */
 function thresholdText(axis, stop) {
   if (stop < 0) return "off";
-  const unit = axis.unit && axis.unit.length <= 12 && axis.unit !== "share" ? ` ${axis.unit}` : "";
+  const unit = axis.unit && axis.unit.length <= 12 && !["share", "1"].includes(axis.unit) ? ` ${axis.unit}` : "";
   return `${axis.side === "min" ? "≥" : "≤"} ${value(axis.stops[stop])}${unit}`;
 }
 
@@ -177,7 +177,7 @@ function axisCard(facts, thresholds, axis, i) {
 
 function measureText(axis) {
   const what = axis.aggregate ? `${axis.aggregate} of ${axis.column}` : axis.column;
-  return [h("code", {}, visible(what)), axis.unit ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
+  return [h("code", {}, visible(what)), axis.unit && axis.unit !== "1" ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
 }
 
 function frozenNote(axis) {
