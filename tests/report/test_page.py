@@ -235,6 +235,35 @@ def test_a_histogram_that_cannot_be_read_is_told_and_the_rest_stands(browser, ma
         expect(page.locator("#axis-0-numbers dd").first).to_contain_text(" · ")
 
 
+EMPTY = {
+    "clips": dict.fromkeys(("found", "kept", "dropped", "failed"), 0),
+    "hours": dict.fromkeys(("found", "kept", "dropped", "failed"), 0),
+    "funnel": {"steps": [], "input_reasons": [], "clip_reasons": []},
+    "buckets": {"rows": [], "none": []},
+    "duplicates": {"n": 0, "pairs": []},
+    **dict.fromkeys(("retention", "bottleneck")),
+    **{name: [] for name in ("fixed", "random", "captions", "scores", "categories", "distributions")},
+    **{name: [] for name in ("failures", "stages")},
+    **{name: {} for name in ("stand_ins", "clip_facts", "pictures", "models")},
+}  # fmt: skip
+
+
+def test_a_corpus_in_which_there_is_nothing(browser, made, tmp_path):
+    bare = made.facts["axes"][0]
+    unknown = {"edges": [], "counts": [], "median": None, "n": 0, "near": [], "best": [], "worst": []}
+    none = {"alone_n": [0] * len(bare["alone_n"]), "alone_hours": [0] * len(bare["alone_n"]), "never_n": 0}
+    joint = {"axes": [], "cells": 0, "data": "AwA="}
+    facts = made.facts | EMPTY | {"axes": [bare | unknown | none], "conditions": [], "joint": joint}
+    with opened(browser, write(tmp_path / "empty.html", facts), offline=True) as page:
+        expect(page.locator(".kept-now")).to_have_text("0 clips · 0 h · –")
+        page.get_by_role("slider").press("Home")
+        expect(page.locator("#failures")).to_have_text("FailuresNothing failed.")
+        expect(page.locator("#duplicates p")).to_have_text("No near-duplicates were removed.")
+        assert not re.search("NaN|undefined", page.locator("main").inner_text())
+    with opened(browser, write(tmp_path / "bare.html", facts | {"axes": []}), offline=True) as page:
+        expect(page.locator("#thresholds p")).to_have_text("The selection has no conditions on numbers.")
+
+
 @pytest.mark.parametrize("width", [320, 360, 768, 1280])
 def test_nothing_is_wider_than_the_screen(browser, url, width):
     with opened(browser, url, offline=True, viewport={"width": width, "height": 700}) as page:

@@ -144,8 +144,9 @@ function keptBar(facts, thresholds) {
 function axisCard(facts, thresholds, axis, i) {
   const id = `axis-${i}`;
   const recipe = axis.start < 0 ? null : axis.stops[axis.start];
+  const edges = axis.edges.length > 1 ? axis.edges : [axis.stops[0], axis.stops[axis.stops.length - 1]];
   const chart = thresholdChart({
-    edges: axis.edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
+    edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
     pick: (x) => thresholds.move(i, nearestStop(axis, x)),
   });
   const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
