@@ -4,7 +4,7 @@
 
 The tables are those of bench_select.py: four percentile thresholds over the cells of four stages (1 % failed), five
 clips of 1 to 20 s a source. The selection is made first, without near-duplicates. Each report is written in a process
-of its own; peak is its largest resident set. The sources do not exist, so no picture is taken: these are bounded anyway.
+of its own; peak is its largest resident set. No pictures: the sources do not exist, and pictures are bounded anyway.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from curate.report.pictures import take_pictures
 from curate.select import SelectConfig, select
 from curate.testing.footage import write_video
 
-COLOURS = {"red": (250, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 250)}
+COLOURS = {"red": (250, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 250), "black": (5, 5, 5)}
 
 
 def film(path, *colours, size=(96, 160), frames=12):
@@ -81,8 +81,9 @@ def test_a_long_clip_is_shown_by_a_key_frame_near_its_middle(tmp_path, monkeypat
 
 
 def test_what_is_gone_changed_or_broken_says_so(tmp_path, kit):
-    gone, changed, broken, fine = (kit.film(film(tmp_path / f"{n}.mp4", c, "red"), [0, 12, 24])
-                                   for n, c in (("gone", "red"), ("changed", "green"), ("broken", "blue"), ("fine", "blue")))  # fmt: skip
+    shots = {"gone": "red", "changed": "green", "broken": "blue", "fine": "black"}
+    films = [film(tmp_path / f"{name}.mp4", colour, "red") for name, colour in shots.items()]
+    gone, changed, broken, fine = (kit.film(path, [0, 12, 24]) for path in films)
     corpus = corpus_of(kit)
     (tmp_path / "gone.mp4").unlink()
     film(tmp_path / "changed.mp4", "blue", frames=20)
@@ -94,7 +95,7 @@ def test_what_is_gone_changed_or_broken_says_so(tmp_path, kit):
     assert [found[clip]["missing"] for clip in gone] == ["its source is gone since it was listed"] * 2
     assert {found[clip]["missing"] for clip in changed} == {"its source is no longer the content that was scored"}
     assert all("missing" in found[clip] for clip in broken)
-    assert [colour_of(found[clip]) for clip in fine] == ["blue", "red"]
+    assert [colour_of(found[clip]) for clip in fine] == ["black", "red"]
     assert str(tmp_path) not in " ".join(p.get("missing", "") for p in found.values())
 
 

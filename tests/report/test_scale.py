@@ -55,9 +55,10 @@ def test_all_clips_are_counted_within_little_memory(corpus):
     limit = axis["stops"][len(axis["stops"]) // 2]
     loose = [-1, -1, len(axis["stops"]) - 1 - len(axis["stops"]) // 2, -1]
     with connect() as con:
-        wide = RunTables(con, corpus, "r").wide_sql(["text.area_max", "clip.duration_s"])
+        wide = RunTables(con, corpus, "r").wide_sql(["text.area_max", "text.outcome", "clip.duration_s"])
         ((count, seconds),) = con.sql(
-            f"""SELECT count(*), sum("clip.duration_s") FROM ({wide}) WHERE "text.area_max" <= {limit!r}"""
+            f"""SELECT count(*), sum("clip.duration_s") FROM ({wide})
+            WHERE "text.outcome" = 'ok' AND "text.area_max" <= {limit!r}"""
         ).fetchall()
     n, hours = kept_by(cells, sizes, loose)
     assert (n, hours) == (count, pytest.approx(seconds / 3600, rel=1e-5))
