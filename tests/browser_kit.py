@@ -49,8 +49,8 @@ class Seen:
 
 @contextmanager
 def opened(browser: Browser, url: str, allowed: str = "", **options: Any) -> Iterator[Page]:
-    """A page in a profile of its own. Afterwards: no error, no violation of its policy, no dialog, and no request but for
-    the page itself, what it carries, and what begins with ``allowed``."""
+    """A page in a profile of its own. Afterwards: no error, no violation of its policy, no dialog, and no request but
+    for the page itself, what it carries, and what begins with ``allowed``."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     page, seen = context.new_page(), Seen()
 

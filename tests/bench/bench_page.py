@@ -1,9 +1,9 @@
 """The report's page in Chromium: `python tests/bench/bench_page.py [--clips 10000 1000000 4000000] [--moves 30]`.
 
-Makes facts of so many clips with six conditions (as many cells of the joint histogram as the page may carry, where there
-are clips enough), writes the page, opens it from disk and prints: its size; seconds until it is drawn first and until
-the sliders count all clips together, both from the beginning of navigation; milliseconds that a move of a slider takes
-to count and to show (the middle and the longest of all moves), and until the next frame; memory of the page's scripts.
+Makes facts of so many clips with six conditions, writes the page, opens it from disk and prints: its size; seconds
+until it is drawn first and until the sliders count all clips together, both from the beginning of navigation;
+milliseconds that a move of a slider takes to count and to show (the middle and the longest of all moves), and until the
+second frame after it; memory of the page's scripts.
 """
 
 from __future__ import annotations

@@ -148,12 +148,13 @@ function plural(n, noun) {
 
 /**
  * A table with a caption. A column has `head`, `cell(row)` and may be a number (`num`), the row's heading (`row`) or
- * take what room is left (`wide`).
+ * take what room is left (`wide`). Where `head` is empty, `said` is what those hear who do not see the column.
  */
 function table(caption, columns, rows, { hidden = false, empty = "None." } = {}) {
   if (!rows.length) return h("p", { class: "muted" }, empty);
   const kind = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ") || null;
-  const head = h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, column.head)));
+  const titled = (column) => column.head || h("span", { class: "hidden" }, column.row ? "Name" : column.said ?? "Bar");
+  const head = h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, titled(column))));
   const line = (row) =>
     h("tr", { class: row?.rowClass }, columns.map((column) => {
       const props = column.row ? { scope: "row", class: kind(column) } : { class: kind(column) };

@@ -3,7 +3,7 @@
 /** A threshold in words: "≥ 0.8 px", or "off". */
 function thresholdText(axis, stop) {
   if (stop < 0) return "off";
-  const unit = axis.unit && axis.unit.length <= 12 && axis.unit !== "share" ? ` ${axis.unit}` : "";
+  const unit = axis.unit && axis.unit.length <= 12 && !["share", "1"].includes(axis.unit) ? ` ${axis.unit}` : "";
   return `${axis.side === "min" ? "≥" : "≤"} ${value(axis.stops[stop])}${unit}`;
 }
 
@@ -120,7 +120,7 @@ function thresholdsSection(facts) {
 
 /** What is kept together, in sight while one scrolls through the sliders. */
 function keptBar(facts, thresholds) {
-  const now = h("output", { class: "kept-now", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
+  const now = h("output", { class: "kept-now", "aria-live": "off", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
   const against = h("span", { class: "muted" });
   const reset = h("button", { type: "button", onclick: () => thresholds.reset() }, "Back to the recipe");
   const away = h("a", { href: "#export", class: "small" }, "Take them away");
@@ -133,7 +133,7 @@ function keptBar(facts, thresholds) {
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
     fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
     bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
-    announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
+    if (n || time || against.isConnected) announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
   });
   thresholds.refresh();
   const words = h("div", { class: "row" }, h("span", { class: "strong" }, "Kept together"), now, against);
@@ -144,14 +144,15 @@ function keptBar(facts, thresholds) {
 function axisCard(facts, thresholds, axis, i) {
   const id = `axis-${i}`;
   const recipe = axis.start < 0 ? null : axis.stops[axis.start];
+  const edges = axis.edges.length > 1 ? axis.edges : [axis.stops[0], axis.stops[axis.stops.length - 1]];
   const chart = thresholdChart({
-    edges: axis.edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
+    edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
     pick: (x) => thresholds.move(i, nearestStop(axis, x)),
   });
   const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
   slider.addEventListener("input", () => thresholds.move(i, stopAt(axis, Number(slider.value))));
   const curve = curveChart(`What each stop of ${visible(axis.label)} keeps`);
-  const output = h("output", { for: id, class: "strong" });
+  const output = h("output", { for: id, class: "strong", "aria-live": "off" });
   const numbers = h("div", { id: `${id}-numbers` });
   const [back, off] = [["Recipe", axis.start], ["Off", -1]].map(([text, stop]) =>
     h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => thresholds.move(i, stop) }, text));
@@ -177,7 +178,7 @@ function axisCard(facts, thresholds, axis, i) {
 
 function measureText(axis) {
   const what = axis.aggregate ? `${axis.aggregate} of ${axis.column}` : axis.column;
-  return [h("code", {}, visible(what)), axis.unit ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
+  return [h("code", {}, visible(what)), axis.unit && axis.unit !== "1" ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
 }
 
 function frozenNote(axis) {
