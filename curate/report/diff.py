@@ -142,18 +142,16 @@ def _side(con: duckdb.DuckDBPyConnection, corpus: Corpus, name: str | None) -> S
 def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
     """Table ``pair``: every clip of either run with both verdicts (null where a run does not have it), reasons and all
     failing conditions; ``moved`` is left or entered."""
-    for side, table in ((a, "ended_a"), (b, "ended_b")):
-        side.tables.load("timed", ["clip.duration_s"])
+    a.tables.load("timed_a", ["clip.duration_s"])
+    one_run = (a.corpus.uri, a.tables.run_id) == (b.corpus.uri, b.tables.run_id)
+    if not one_run:
+        b.tables.load("timed_b", ["clip.duration_s"])
+    for side, table, timed in ((a, "ended_a", "timed_a"), (b, "ended_b", "timed_a" if one_run else "timed_b")):
         place = side.corpus.selections().child(side.funnel.name, "selection.parquet")
-        run_query(
-            con,
-            lambda side=side, table=table, place=place: (
-                f"""CREATE OR REPLACE TEMP TABLE {table} AS SELECT t.clip, t.{identifier("clip.duration_s")} AS seconds,
-            s.verdict, coalesce(s.reason, '') AS reason, s.failing FROM timed t JOIN ({file_sql(con, place)}) s
+        made = f"""CREATE OR REPLACE TEMP TABLE {table} AS SELECT t.clip, t.{identifier("clip.duration_s")} AS seconds,
+            s.verdict, coalesce(s.reason, '') AS reason, s.failing FROM {timed} t JOIN ({file_sql(con, place)}) s
             ON {id_sql("s.clip_id")} = t.clip"""
-            ),
-        )
-        con.sql("DROP TABLE timed")
+        run_query(con, lambda made=made: made)
     con.sql(
         f"""CREATE OR REPLACE TEMP TABLE pair AS SELECT clip, coalesce(x.seconds, y.seconds) AS seconds,
         x.verdict AS a, y.verdict AS b, x.failing AS failing_a, y.failing AS failing_b,
@@ -163,8 +161,8 @@ def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
              WHEN b = 'kept' AND a IS DISTINCT FROM 'kept' THEN 'entered' END AS moved
         FROM ended_a x FULL JOIN ended_b y USING (clip)"""
     )
-    con.sql("DROP TABLE ended_a")
-    con.sql("DROP TABLE ended_b")
+    for table in ("ended_a", "ended_b", "timed_a", *([] if one_run else ["timed_b"])):
+        con.sql(f"DROP TABLE {table}")
 
 
 def _known(con: duckdb.DuckDBPyConnection) -> dict[str, int]:

@@ -107,13 +107,18 @@ _TABLES = ("values_a", "values_b")
 
 def _loaded(a: RunTables, b: RunTables, columns: Sequence[SharedColumn]) -> Iterator[SharedColumn]:
     """The columns one after the other; those of one stage lie in the tables `_TABLES` meanwhile."""
+    one_run = (a.corpus.uri, a.run_id) == (b.corpus.uri, b.run_id)
     for stage in dict.fromkeys(column.stage for column in columns):
         own = [column for column in columns if column.stage == stage]
-        for tables, table in zip((a, b), _TABLES, strict=True):
-            tables.load(table, [column.name for column in own])
+        names = [column.name for column in own]
+        a.load(_TABLES[0], names)
+        if one_run:
+            a.con.sql(f"CREATE TEMP VIEW {_TABLES[1]} AS FROM {_TABLES[0]}")
+        else:
+            b.load(_TABLES[1], names)
         yield from own
-        for table in _TABLES:
-            a.con.sql(f"DROP TABLE {table}")
+        a.con.sql(f"DROP {'VIEW' if one_run else 'TABLE'} {_TABLES[1]}")
+        a.con.sql(f"DROP TABLE {_TABLES[0]}")
 
 
 def _distribution(tables: RunTables, values: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def run_columns(tables: RunTables) -> dict[str, ColumnInfo]:
     names = [name for name in tables.column_names() if name not in {"clip.clip_id", "clip.source_digest"}]
     names += [f"{stage.name}.outcome" for stage in tables.stages if stage.kind == "clip"]
     types = tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()
-    kinds = {str(row[0]): kind_of(str(row[1])) for row in types}
+    kinds: dict[str, Kind] = {str(row[0]): kind_of(str(row[1])) for row in types}
     told = described(tables)
     found = {}
     for name in names:

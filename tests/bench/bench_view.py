@@ -1,0 +1,83 @@
+"""Wall time and peak memory of what `curate view` and `curate diff` ask, over generated tables.
+
+    python tests/bench/bench_view.py [--sizes 10000 1000000] [--keep FOLDER]
+
+The tables are those of bench_select.py, with two selections. Each size is asked in a process of its own; peak is its
+largest resident set. No clip is played: the sources do not exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench_select import CONDITIONS, generate
+
+from curate.report.diff import difference
+from curate.select import SelectConfig, select
+from curate.tables import Corpus
+from curate.viewer.library import Library
+from curate.viewer.query import Ask
+
+LOOSE = [{**condition, "name": condition["column"]} for condition in CONDITIONS[:3]]
+
+
+def measure(uri):
+    """Ask as the page does, and print how long each answer took as JSON."""
+    took, corpus = {}, Corpus(uri)
+
+    def timed(name, act):
+        began = time.perf_counter()
+        found = act()
+        took[name] = round(time.perf_counter() - began, 2)
+        return found
+
+    library = timed("open", lambda: Library(corpus))
+    first = timed("first page", lambda: library.find(Ask())).clips[0]["clip_id"]
+    by_motion = {"sort": "motion.v2d_px16", "descending": True}
+    timed("sort by a column, first time", lambda: library.find(Ask(**by_motion)))
+    timed("sort by it again", lambda: library.find(Ask(**by_motion)))
+    both = Ask(**by_motion, selection="bench", filters=({"column": "selection.bench", "in": ["kept"]},))
+    timed("filter by a verdict, first time", lambda: library.find(both))
+    middle = Ask(**by_motion, offset=library.totals()["n"] // 2)
+    timed("a page in the middle", lambda: library.find(middle))
+    timed("values of a column", lambda: library.values("text.area_max"))
+    timed("clips of its source", lambda: library.timeline(first, "bench"))
+    timed("mark", lambda: library.mark([first], "drop", "", "bench"))
+    timed("mark again", lambda: library.mark([first], None, "", "bench"))
+    library.close()
+    found = timed("difference of two selections", lambda: difference((corpus, "bench"), (corpus, "loose")))
+    peak_gib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    print(json.dumps({"seconds": took, "peak_gib": peak_gib, "moved": found.facts["entered"]["n"]}))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 1_000_000])
+    parser.add_argument("--keep", type=Path, help="Leave the corpora in this folder.")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure)
+        return
+    for n_clips in options.sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            corpus = Corpus(str((options.keep or Path(scratch)) / str(n_clips)))
+            if not Path(corpus.uri).exists():
+                generate(corpus, n_clips, 100_000, "lengths")
+                for name, conditions in (("bench", CONDITIONS), ("loose", LOOSE)):
+                    rule = {"name": name, "conditions": conditions, "dedup": {"method": "none"}}
+                    select(corpus, SelectConfig.model_validate(rule))
+            command = [sys.executable, __file__, "--measure", corpus.uri]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            print(f"{n_clips:>10,} clips: {done.stdout.strip()}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
