@@ -6,10 +6,11 @@ import itertools
 import json
 import math
 import os
+import pickle
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,8 +21,14 @@ from model_kit import ModelKit
 from tiny_llm import tiny_llm
 from tiny_models import COCA_SETTINGS, VBLIP_SETTINGS, tiny_coca, tiny_vblip
 
+from curate.engine.analyse import Analyser, GroupScorer
+from curate.engine.inline import InlineEngine
+from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
+from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
+from curate.engine.writer import write_bundle
 from curate.recipe import build, load_recipe
+from curate.tables import Corpus
 
 REAL = ("craft", "efficientnet-lite0", "pp-ocr-det", "transnetv2")
 """Cards whose files a package index carries: these are the real ones."""
@@ -30,6 +37,8 @@ TEXT = {"much text", "text above 7 %"}
 AXES = {"little motion", "low aesthetics", "caption does not fit", *TEXT}
 """Conditions of the recipe; the two on text are one axis of the paper."""
 CAPTIONERS = ("caption.coca", "caption.vblip")
+ONE_GPU = {"CPU": 8.0, "GPU": 1.0, "memory": 64e9, "object_store_memory": 16e9}
+"""A node as Ray describes it."""
 
 
 def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
@@ -132,3 +141,43 @@ def kept_and_expected(out: Path) -> tuple[float, float]:
     axes = [{axis} for axis in sorted(AXES - TEXT)] + [TEXT]
     passing = [sum(not set(row["failing"]) & axis for row in rows) / len(rows) for axis in axes]
     return sum(not AXES & set(row["failing"]) for row in rows) / len(rows), math.prod(passing)
+
+
+def arrived(found: object) -> object:
+    """As it is in another process."""
+    return pickle.loads(pickle.dumps(found, protocol=5))
+
+
+class OneGpu(InlineEngine):
+    """Ray's chain on a node with one GPU, worker by worker in this process, where no network finds such a thing.
+
+    Every worker has a pipeline of its own, and what one gives to the next is pickled, as there. What reaches a pool
+    last is done first.
+    """
+
+    packing: Packing
+
+    def run_pass(
+        self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
+    ) -> Iterator[Summary]:
+        """As any engine's."""
+        self.packing = pack(pipeline, [ONE_GPU], len(works), single=single)
+        bundles = [*self._decoded(pipeline, works, run_id)]
+        for group, pool in enumerate(self.packing.pools, 1):
+            workers = [GroupScorer(arrived(pipeline), group, host="", run_id=run_id) for _ in range(pool.workers)]
+            turns = itertools.cycle(workers)
+            bundles = [one for each in reversed(bundles) for one in self._passed(next(turns), each)]
+        for bundle in bundles:
+            assert isinstance(bundle, TableBundle), "clips that no pool takes"
+            yield write_bundle(corpus, bundle)
+
+    def _decoded(self, pipeline: Pipeline, works: Sequence[SourceWork], run_id: str) -> Iterator[Bundle]:
+        size, pixels = self.packing.sources_per_block, self.packing.bundle_bytes
+        for block in (works[first : first + size] for first in range(0, len(works), size)):
+            worker = Analyser(arrived(pipeline), self._scratch, host="", run_id=run_id, bundle_bytes=pixels)
+            yield from map(arrived, worker.analyse(block))
+            worker.close()
+
+    @staticmethod
+    def _passed(worker: GroupScorer, bundle: Bundle) -> list[Bundle]:
+        return [bundle] if isinstance(bundle, TableBundle) else [arrived(each) for each in worker.process(bundle)]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from cli_kit import curate
-from engine_kit import all_cells
+from engine_kit import all_cells, run
 from svd_kit import (
     AXES,
+    OneGpu,
     cells_by_stage,
     cells_of,
     computed_twice,
@@ -38,6 +39,8 @@ pytestmark = pytest.mark.ray
 SMALL = ["cut.min_len_s=1.0", "text.craft.canvas_px=96", "clip.similarity.batch_size=4"]
 """Films of two seconds, and a canvas at which CRAFT takes a tenth of a second a frame."""
 CLIPS_A_FILM = 2
+FILMS = ("3.mp4", "7.mp4")
+"""Two are enough for the plan of a larger machine."""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,26 @@ def test_a_trainer_finds_the_papers_three_captions_in_the_shards(done):
 def test_ray_gives_the_same_cells(done, bucket, tmp_path):
     other = made(bucket, tmp_path / "corpus", "ray", SMALL)
     assert all_cells(other, pipeline(SMALL)) == all_cells(done, pipeline(SMALL))
+
+
+def test_pools_that_share_a_gpu_give_the_same_cells(done, bucket, tmp_path):
+    """The plan for a machine with one, on this one: a pool for every network, clips sent on from each to the next."""
+    films, out = tmp_path / "films", tmp_path / "corpus"
+    films.mkdir()
+    for name in FILMS:
+        (films / name).hardlink_to(bucket / name)
+    plan, engine = pipeline(SMALL), OneGpu(tmp_path)
+    _, heard = run(out, films, plan, engine)
+    assert heard.deaths == []
+    assert sum(pool.gpus for pool in engine.packing.pools) == pytest.approx(1.0)
+    assert plan.n_groups == 1 + len(engine.packing.pools) == 7
+    assert plan.without_gpus().n_groups == 1, "as the others ran"
+    found, expected = all_cells(out, plan), all_cells(done, plan)
+    n_clips = len(found["clips"])
+    assert n_clips == len(FILMS) * CLIPS_A_FILM
+    for name, cells in found.items():
+        assert len(cells) == (len(FILMS) if name in {"probe", "cut"} else n_clips)
+        assert [cell for cell in cells if cell not in expected[name]] == [], name
 
 
 def test_killed_midway_and_run_again_nothing_is_computed_twice(done, bucket, tmp_path):
