@@ -251,7 +251,8 @@ class RayEngine:
         blocks = [works[i : i + packing.sources_per_block] for i in range(0, len(works), packing.sources_per_block)]
         rows = [{"payload": pickle.dumps(block, protocol=5)} for block in blocks]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        common: dict[str, Any] = {"batch_size": None, "ray_remote_args_fn": _bounded_retries}
+        # A block is a row wherever it comes from an operator; for one on a GPU Ray Data will not do without a number.
+        common: dict[str, Any] = {"batch_size": 1, "ray_remote_args_fn": _bounded_retries}
         dataset = dataset.map_batches(
             DecodeOperator,
             fn_constructor_args=(pipeline, self._limits, run_id, self._registry, packing.bundle_bytes),

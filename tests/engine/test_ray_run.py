@@ -9,6 +9,7 @@ from engine_kit import (
     Bulky,
     Double,
     FaultConfig,
+    GpuDouble,
     Killer,
     KillerConfig,
     Listening,
@@ -55,7 +56,15 @@ def workers_see_tests():
 
 
 @pytest.fixture(scope="module")
-def engine(workers_see_tests):
+def one_gpu():
+    """Ray is told of a GPU. Nothing here computes on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine(workers_see_tests, one_gpu):
     engine = RayEngine(RayOptions(num_cpus=2, object_store_bytes=80 << 20))
     yield engine
     engine.close()
@@ -92,12 +101,14 @@ def test_too_many_failures_end_a_run_on_ray_too_and_the_engine_can_go_on(tmp_pat
 
 
 def test_ray_and_inline_give_identical_tables(tmp_path, bucket, engine):
-    pipe = pipeline(Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config()), PooledDouble(Config()))
+    beside = [Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config())]
+    pipe = pipeline(*beside, PooledDouble(Config()), GpuDouble(Config()))
     inline, _ = run(tmp_path / "inline", bucket, pipe)
     by_ray, heard = run(tmp_path / "ray", bucket, pipe, engine)
     assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)
     assert by_ray.counts["inputs"] == inline.counts["inputs"]
     assert heard.deaths == []
+    assert ray.cluster_resources()["GPU"] == 1.0 and pipe.n_groups == 3
 
 
 def test_a_source_that_kills_its_workers_is_quarantined_and_its_neighbours_are_not(tmp_path, bucket, engine):
