@@ -42,12 +42,13 @@ ONE_GPU = {"CPU": 8.0, "GPU": 1.0, "memory": 64e9, "object_store_memory": 16e9}
 
 
 def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
-    """Every card that a built-in stage has as its default: real where it is small, with random weights where not."""
+    """Every card that `svd` and `svd-small` name: real where it is small, with random weights where not."""
     kit = kit_beside(folder / "kit", patch, REAL)
     add_open_clip(kit, "openclip-vit-l-14", OPENAI_LIKE, folder / "clip")
     settings = {"head": "mlp", "embedding": EMBEDDING, "family": "kit"}
     add_head(kit, "laion-aesthetic-sac-logos-ava1-l14", mlp_head(EMBEDDING), folder / "head", **settings)
-    kit.add("coca-vit-l-14", tiny_coca(folder / "coca"), COCA_SETTINGS)
+    for card in ("coca-vit-l-14", "coca-vit-b-32"):
+        kit.add(card, tiny_coca(folder / card), COCA_SETTINGS)
     # Readier to end, some of its sentences would end before they begin.
     kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip", end_gain=0.75), VBLIP_SETTINGS)
     kit.add("smollm2-135m-instruct", tiny_llm(folder / "llm"))
@@ -59,15 +60,15 @@ def pipeline(settings: Sequence[str]) -> Pipeline:
     return build(load_recipe("svd", settings))
 
 
-def options(out: Path, engine: str, settings: Sequence[str]) -> list[object]:
+def options(out: Path, engine: str, settings: Sequence[str], recipe: str = "svd") -> list[object]:
     """What `curate run BUCKET` is told."""
     sets = itertools.chain.from_iterable(("--set", setting) for setting in settings)
-    return ["--recipe", "svd", "--out", out, "--engine", engine, "--no-export", *sets]
+    return ["--recipe", recipe, "--out", out, "--engine", engine, "--no-export", *sets]
 
 
-def made(bucket: Path, out: Path, engine: str, settings: Sequence[str]) -> Path:
+def made(bucket: Path, out: Path, engine: str, settings: Sequence[str], recipe: str = "svd") -> Path:
     """A corpus of a bucket."""
-    ended = curate("run", bucket, *options(out, engine, settings))
+    ended = curate("run", bucket, *options(out, engine, settings, recipe))
     assert ended.status == 0, ended.out + ended.err
     return out
 

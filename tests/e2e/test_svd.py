@@ -6,6 +6,7 @@ Every stage runs its real code on files in the real format; what a package index
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from svd_kit import (
     unfit_captions,
 )
 
+from curate.recipe import build, load_recipe
 from curate.shards.reader import ShardSet
 from curate.storage import Place
 from curate.testing.footage import moving_texture, text_card, write_video
@@ -40,7 +42,7 @@ SMALL = ["cut.min_len_s=1.0", "text.craft.canvas_px=96", "clip.similarity.batch_
 """Films of two seconds, and a canvas at which CRAFT takes a tenth of a second a frame."""
 CLIPS_A_FILM = 2
 FILMS = ("3.mp4", "7.mp4")
-"""Two are enough for the plan of a larger machine."""
+"""Two are enough for the plan of a larger machine, and for the smaller recipe."""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,15 @@ def bucket(tmp_path_factory) -> Path:
         if number == 7:
             shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
         write_video(folder / f"{number}.mp4", itertools.chain(*shots))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(bucket, tmp_path_factory) -> Path:
+    """Two of the films."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in FILMS:
+        (folder / name).hardlink_to(bucket / name)
     return folder
 
 
@@ -131,14 +142,26 @@ def test_ray_gives_the_same_cells(done, bucket, tmp_path):
     assert all_cells(other, pipeline(SMALL)) == all_cells(done, pipeline(SMALL))
 
 
-def test_pools_that_share_a_gpu_give_the_same_cells(done, bucket, tmp_path):
+def test_svd_small_gives_every_cell_and_the_same_axes(models, few, tmp_path):
+    """Its V-BLIP stands in bfloat16, which PyTorch computes on this machine's CPU."""
+    out = made(few, tmp_path / "corpus", "inline", ["cut.min_len_s=1.0"], "svd-small")
+    stages = build(load_recipe("svd-small")).steps
+    found = {step.stage.name: len(cells_of(out, step.stage.name)) for step in stages}
+    assert set(found) == {*cells_by_stage(out, SMALL)}
+    assert set(found.values()) == {len(FILMS) * CLIPS_A_FILM}
+    manifest = manifest_of(out)
+    assert manifest["counts"]["cells_failed"] == 0
+    assert "coca-vit-b-32" in json.dumps(manifest["models"]["caption.coca"])
+    funnel = json.loads((out / "selections/svd-small/funnel.json").read_text())
+    assert {each["name"] for each in funnel["conditions"]} == AXES
+    assert funnel["retention"]["product"] > 0
+
+
+def test_pools_that_share_a_gpu_give_the_same_cells(done, few, tmp_path):
     """The plan for a machine with one, on this one: a pool for every network, clips sent on from each to the next."""
-    films, out = tmp_path / "films", tmp_path / "corpus"
-    films.mkdir()
-    for name in FILMS:
-        (films / name).hardlink_to(bucket / name)
+    out = tmp_path / "corpus"
     plan, engine = pipeline(SMALL), OneGpu(tmp_path)
-    _, heard = run(out, films, plan, engine)
+    _, heard = run(out, few, plan, engine)
     assert heard.deaths == []
     assert sum(pool.gpus for pool in engine.packing.pools) == pytest.approx(1.0)
     assert plan.n_groups == 1 + len(engine.packing.pools) == 7
