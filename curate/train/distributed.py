@@ -27,6 +27,8 @@ _TIMEOUT = timedelta(minutes=30)
 
 _CPU = torch.device("cpu")
 
+Sharding = Literal["auto", "ddp", "fsdp"]
+
 
 @dataclass(frozen=True)
 class World:
@@ -95,11 +97,16 @@ def units(unet: Any) -> Iterator[nn.Module]:
         yield from getattr(block, "attentions", None) or ()
 
 
-def spread(unet: nn.Module, world: World, sharding: Literal["auto", "ddp", "fsdp"], precision: str) -> nn.Module:
+def shards(sharding: Sharding, device_type: str) -> bool:
+    """Whether several devices of this type divide a network (FSDP2), or copy it (DDP)."""
+    return sharding == "fsdp" or (sharding == "auto" and device_type != "cpu")
+
+
+def spread(unet: nn.Module, world: World, sharding: Sharding, precision: str) -> nn.Module:
     """The network on all devices: copied, or sharded in place (FSDP2). One process leaves it as it is."""
     if world.size == 1:
         return unet
-    if sharding == "ddp" or (sharding == "auto" and world.device.type == "cpu"):
+    if not shards(sharding, world.device.type):
         where = [world.device] if world.device.type == "cuda" else None
         return DistributedDataParallel(unet, device_ids=where, gradient_as_bucket_view=True)
     # Inputs stay as they are: a motion bucket or a time has more digits than bfloat16.
