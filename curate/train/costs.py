@@ -52,12 +52,13 @@ _SINGLE = frozenset({functional.group_norm, functional.layer_norm, functional.so
 
 
 class ClipShape(NamedTuple):
-    """Of one clip's latents, and of the text or image that it comes with."""
+    """Of one clip's latents, and of the text or image that it comes with. ``pictures``: its frames are unrelated."""
 
     frames: int
     height: int
     width: int
     context_tokens: int = 1
+    pictures: bool = False
 
 
 def meta_unet(config: Mapping[str, Any]) -> SpatioTemporalUNet:
@@ -73,15 +74,23 @@ def weight_bytes(module: nn.Module) -> int:
 
 
 def forward_flops(
-    unet_config: Mapping[str, Any], frames: int, height: int, width: int, context_tokens: int = 1, batch: int = 1
+    unet_config: Mapping[str, Any],
+    frames: int,
+    height: int,
+    width: int,
+    context_tokens: int = 1,
+    pictures: bool = False,
+    *,
+    batch: int = 1,
 ) -> int:
     """FLOPs of one pass over ``batch`` clips; ``height`` and ``width`` are those of latents.
 
-    ``context_tokens``: 1 for an image's embedding, 77 for a text. With 14 frames of 40 x 72, the paper's network needs
-    12.1 TFLOP (SVD_SPEC 2.6), and 14.8 with a text: every place projects the tokens anew in the layers over time.
+    ``context_tokens``: 1 for an image's embedding, 77 for a text. ``pictures``: nothing over time is computed. With 14
+    frames of 40 x 72, the paper's network needs 12.1 TFLOP (SVD_SPEC 2.6), and 12.2 with a text.
     """
     config = {key: value for key, value in unet_config.items() if not key.startswith("_")}
-    return _counted(json.dumps(config, sort_keys=True), ClipShape(frames, height, width, context_tokens), batch)
+    shape = ClipShape(frames, height, width, context_tokens, pictures)
+    return _counted(json.dumps(config, sort_keys=True), shape, batch)
 
 
 @lru_cache(maxsize=256)
@@ -100,6 +109,7 @@ def _pass(unet: SpatioTemporalUNet, clip: ClipShape, batch: int) -> Tensor:
             torch.zeros(batch, 3),
             torch.zeros(batch, clip.frames, beside, clip.height, clip.width) if beside else None,
             torch.zeros(batch, dtype=torch.bool),
+            clip.pictures,
         )
         x = torch.zeros(batch, clip.frames, channels, clip.height, clip.width)
         times = torch.zeros(batch)

@@ -269,11 +269,11 @@ class _Clip(NamedTuple):
 
 def _clips(recipe: TrainRecipe, factor: int, *, latents: bool = False) -> list[_Clip]:
     """One of each bucket, from small to large."""
-    from_image = recipe.kind == "image-to-video"
+    from_image, pictures = recipe.kind == "image-to-video", recipe.kind == "image"
     found = []
     for bucket in map(Bucket.parse, all_buckets(recipe.data)):
         tokens = 1 if from_image else TEXT_TOKENS
-        shape = ClipShape(bucket.frames, bucket.height_px // factor, bucket.width_px // factor, tokens)
+        shape = ClipShape(bucket.frames, bucket.height_px // factor, bucket.width_px // factor, tokens, pictures)
         # The first frame is encoded with noise that is drawn anew each time.
         found.append(_Clip(bucket, shape, (0 if latents else bucket.frames) + from_image))
     return sorted(found, key=lambda clip: (clip.shape.frames * clip.shape.height * clip.shape.width, clip.bucket))

@@ -47,9 +47,9 @@ def test_flops_are_those_of_a_real_pass():
     assert forward_flops(TINY, *CLIP, batch=2) == counter.get_total_flops()
 
 
-def test_a_text_costs_more_than_an_image():
+def test_a_text_costs_little_more_than_an_image():
     texts = {**SVD, "in_channels": 4}
-    assert forward_flops(texts, 14, 40, 72, 77) == pytest.approx(14.79e12, rel=2e-3)
+    assert forward_flops(texts, 14, 40, 72, 77) == pytest.approx(12.23e12, rel=2e-3)
 
 
 def test_counting_needs_no_memory_for_the_network():
