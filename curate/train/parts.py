@@ -28,7 +28,7 @@ from curate.train.encoders import Encoders
 from curate.train.folders import MOTION, TRAINED, load_part, reading, resolve_model
 from curate.train.inflate import inflate, neutralise, widen
 from curate.train.motion import MotionCalibration
-from curate.train.network import SpatioTemporalUNet, build_unet, preset_config
+from curate.train.network import SpatioTemporalUNet, build_unet, drawn_from, preset_config
 from curate.train.pipeline_folder import Pipeline
 from curate.train.recipe import Kind, TrainRecipe
 
@@ -63,13 +63,17 @@ class Parts:
 
 
 def start(recipe: TrainRecipe, init: str = "", encoders: str = "") -> Parts:
-    """The parts that a stage begins with. ConfigError or ModelFileError when something is missing or does not fit."""
+    """The parts that a stage begins with. ConfigError or ModelFileError when something is missing or does not fit.
+
+    What begins at random (a whole network, or the layers over time of an inflated one) is drawn from the recipe's seed.
+    """
     folder = resolve_model(init) if init else None
     if not (init or encoders or recipe.network.startswith(_TINY)):
         raise ConfigError("a network that starts at random needs encoders", subject="--encoders", fix="Name a folder")
-    unet = _network(recipe, folder)
+    with drawn_from(int.from_bytes(hashlib.sha256(f"init|{recipe.seed}".encode()).digest()[:4], "big")):
+        unet = _network(recipe, folder)
+        found = _encoders(folder, encoders, unet.config["cross_attention_dim"])
     unet.register_to_config(num_frames=recipe.data.buckets.frames[-1])
-    found = _encoders(recipe, folder, encoders, unet.config["cross_attention_dim"])
     _check(recipe, unet, found)
     return Parts(unet, found, _calibration(folder))
 
@@ -103,9 +107,7 @@ def _wide(recipe: TrainRecipe) -> bool:
 
 def _network(recipe: TrainRecipe, folder: Path | None) -> SpatioTemporalUNet:
     if folder is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(hashlib.sha256(f"init|{recipe.seed}".encode()).digest()[:4], "big"))
-            unet = build_unet(recipe.network, concat=_wide(recipe))
+        unet = build_unet(recipe.network, concat=_wide(recipe))
         if recipe.kind == "image":
             neutralise(unet)
         return unet
@@ -127,7 +129,7 @@ def _config(folder: Path, part: str = "unet") -> dict[str, Any]:
         return json.loads((found / "config.json").read_text(encoding="utf-8"))
 
 
-def _encoders(recipe: TrainRecipe, folder: Path | None, named: str, width: int) -> Encoders:
+def _encoders(folder: Path | None, named: str, width: int) -> Encoders:
     if named == _TINY or (not named and folder is None):
         return Encoders.tiny(width)
     own = Encoders.load(folder) if folder is not None and (folder / "vae").is_dir() else None
