@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from curate.train.codecs import Codec
 from curate.train.digest import digest_of
+from curate.train.distributed import sent
 from curate.train.edm import NoiseDistribution, per_item
 from curate.train.folders import load_part, reading
 
@@ -176,7 +177,7 @@ class ImageEncoder:
 
         found = next(self.model.parameters())
         small = (_resize_with_antialiasing(frame.float().contiguous(), (self.size_px, self.size_px)) + 1.0) / 2.0
-        pixels = (small - self._mean.to(small)) / self._std.to(small)
+        pixels = (small - sent(self._mean, small.device)) / sent(self._std, small.device)
         return self.model(pixels.to(found)).image_embeds[:, None]
 
 
@@ -216,4 +217,4 @@ class TextEncoder:
             truncation=True,
             return_tensors="pt",
         )
-        return self.model(tokens.input_ids.to(found.device)).last_hidden_state
+        return self.model(sent(tokens.input_ids, found.device)).last_hidden_state

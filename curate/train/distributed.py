@@ -43,13 +43,17 @@ class World:
         """Whether this one prints and writes."""
         return self.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over ranks, on each of them."""
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks, on each of them."""
         if self.size == 1:
             return values
         total = values.clone()
         distributed.all_reduce(total)
-        return total / self.size
+        return total
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks, on each of them."""
+        return self.sum(values) / self.size
 
     def first(self, value: Any) -> Any:
         """What the first rank has, on each of them."""
@@ -129,6 +133,11 @@ def summing(network: nn.Module, *, last: bool) -> Iterator[None]:
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(last)
     yield
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def forget_gathered(network: nn.Module) -> None:

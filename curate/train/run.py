@@ -22,7 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, TrainingError
@@ -137,7 +136,8 @@ class _Run:
             self._job.on_step(self._taken, report, self._step)
             window.add(report)
             last = self._taken == recipe.steps
-            stopped = bool(world.mean(torch.tensor(float(self._stop.is_set()), device=world.device)) > 0)
+            # Many ranks stop by what the step told all of them; one that is alone need not take another step for it.
+            stopped = report.stops or (world.size == 1 and self._stop.is_set())
             if last or stopped or self._taken % recipe.run.log_every_steps == 0:
                 self._write(log, window.row(report))
             with window.aside():
@@ -154,7 +154,7 @@ class _Run:
         """The next step. One that is not finite is not taken: what was before it is kept, and all ranks say so."""
         before = self._loader.state()
         try:
-            report = self._step(self._taken, next(self._loader))
+            report = self._step(self._taken, next(self._loader), self._stop.is_set)
         except TrainingError:
             self._save(before)
             raise
