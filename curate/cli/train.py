@@ -49,7 +49,7 @@ def train_command(
     ] = None,
     device: Device = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Say what it costs, and start nothing.")] = False,
-    world: Annotated[int, typer.Option(metavar="N", help="With --plan: so many devices.")] = 1,
+    world: Annotated[int, typer.Option(min=1, metavar="N", help="With --plan: so many devices.")] = 1,
     device_kind: Annotated[
         str, typer.Option(metavar="NAME", help="With --plan: for devices of this kind, such as `H100`.")
     ] = "",
@@ -131,7 +131,7 @@ def _in_words(row: Mapping[str, float]) -> str:
 def _plan(recipe: TrainRecipe, init: str, encoders: str, device: str, kind: str, world: int, *, latents: bool) -> None:
     from curate.train.devices import device_facts, facts_of_kind
     from curate.train.distributed import shards, torch_device
-    from curate.train.parts import codec_factor, network_config
+    from curate.train.parts import clip_bytes, codec_factor, network_config
     from curate.train.plan import make_plan
 
     here = torch_device(device)
@@ -143,6 +143,7 @@ def _plan(recipe: TrainRecipe, init: str, encoders: str, device: str, kind: str,
         sharded=shards(recipe.run.sharding, "cuda" if kind else here.type),
         device=facts_of_kind(kind, recipe.precision) if kind else device_facts(here, recipe.precision),
         latents=latents,
+        clip_bytes=clip_bytes(recipe, init, encoders),
     )
     table = grid("", "")
     for name, value in found.rows():

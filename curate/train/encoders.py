@@ -14,8 +14,12 @@ from curate.train.codecs import Codec, identity_vae
 from curate.train.conditioning import ImageEncoder, TextEncoder
 from curate.train.folders import reading
 from curate.train.pipeline_folder import tiny_image_parts, tiny_text_encoder
+from curate.train.recipe import Kind
 
-__all__ = ["Encoders"]
+__all__ = ["CLIP_PARTS", "Encoders"]
+
+CLIP_PARTS: dict[Kind, str] = {"image": "text_encoder", "video": "text_encoder", "image-to-video": "image_encoder"}
+"""Folder of the CLIP model that a stage needs."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,15 @@ class Encoders:
             self.image.model.save_pretrained(folder / "image_encoder", safe_serialization=True)
             self.feature_extractor.save_pretrained(folder / "feature_extractor")
 
-    def to(self, device: torch.device | str) -> Self:
-        """Move all weights there."""
-        for part in (self.text, self.image):
-            if part is not None:
-                nn.Module.to(part.model, device)
+    def clip(self, kind: Kind) -> Any:
+        """CLIP's model that a stage of this kind needs, a `torch.nn.Module`; None where there is none."""
+        found = self.image if CLIP_PARTS[kind] == "image_encoder" else self.text
+        return None if found is None else found.model
+
+    def to(self, device: torch.device | str, kind: Kind) -> Self:
+        """Move the weights that a stage of this kind needs there."""
+        if (model := self.clip(kind)) is not None:
+            nn.Module.to(model, device)
         self.codec.to(device)
         return self
 

@@ -188,15 +188,18 @@ def preset_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted((find_data_dir("models") / "nets").glob("*.yaml"))}
 
 
-def preset_config(name: str) -> dict[str, Any]:
-    """Arguments of `SpatioTemporalUNet` for an image-to-video network of this size; ConfigError for an unknown name."""
+def preset_config(name: str, part: str = "unet") -> dict[str, Any]:
+    """Arguments of `SpatioTemporalUNet` for an image-to-video network of this size; ConfigError for an unknown name.
+
+    ``part``: those of CLIP's models beside it, `image_encoder` or `text_encoder`.
+    """
     files = preset_files()
     if name not in files:
         raise ConfigError(f"unknown network size {name!r}, {nearest(name, files)}", subject="network")
     found = parse_yaml(read_text(files[name]), str(files[name]))
-    if not isinstance(found, dict) or not isinstance(found.get("unet"), dict):
-        raise ConfigError("needs a mapping 'unet'", subject=str(files[name]))
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found["unet"].items()}
+    if not isinstance(found, dict) or not isinstance(found.get(part), dict):
+        raise ConfigError(f"needs a mapping {part!r}", subject=str(files[name]))
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found[part].items()}
 
 
 @contextmanager

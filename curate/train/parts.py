@@ -24,7 +24,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from curate.errors import ConfigError, ModelFileError
-from curate.train.encoders import Encoders
+from curate.train.costs import clip_weight_bytes, weight_bytes
+from curate.train.encoders import CLIP_PARTS, Encoders
 from curate.train.folders import MOTION, TRAINED, load_part, reading, resolve_model
 from curate.train.inflate import inflate, neutralise, widen
 from curate.train.motion import MotionCalibration
@@ -32,9 +33,10 @@ from curate.train.network import SpatioTemporalUNet, build_unet, drawn_from, pre
 from curate.train.pipeline_folder import Pipeline
 from curate.train.recipe import Kind, TrainRecipe
 
-__all__ = ["Parts", "codec_factor", "network_config", "start"]
+__all__ = ["Parts", "clip_bytes", "codec_factor", "network_config", "start"]
 
 _TINY = "tiny"
+_PAPERS = "svd"
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,30 @@ def network_config(recipe: TrainRecipe, init: str = "") -> dict[str, Any]:
 def codec_factor(recipe: TrainRecipe, init: str = "", encoders: str = "") -> int:
     """Pixels along one side of a latent, by the autoencoder that `start` would take, without loading it; that of
     Stable Diffusion where none is named."""
-    if encoders == _TINY or not (init or encoders):
-        return 1 if encoders == _TINY or recipe.network.startswith(_TINY) else 8
+    if _is_tiny(recipe, init, encoders):
+        return 1
+    if not (init or encoders):
+        return 8
     config = _config(resolve_model(encoders or init), "vae")
     return 2 ** (len(config["block_out_channels"]) - 1)
+
+
+def clip_bytes(recipe: TrainRecipe, init: str = "", encoders: str = "") -> int:
+    """Bytes of the CLIP model that the stage needs, in float32, by its configuration where `start` would take it from;
+    of the paper's where no folder has it."""
+    part = CLIP_PARTS[recipe.kind]
+    folders = [resolve_model(name) for name in (encoders, init) if name not in {"", _TINY}]
+    if (folder := next((one for one in folders if (one / part).is_dir()), None)) is not None:
+        return clip_weight_bytes(_config(folder, part))
+    if _is_tiny(recipe, init, encoders):
+        tiny = Encoders.tiny(network_config(recipe, init)["cross_attention_dim"])
+        return weight_bytes(tiny.clip(recipe.kind))
+    return clip_weight_bytes(preset_config(_PAPERS, part))
+
+
+def _is_tiny(recipe: TrainRecipe, init: str, encoders: str) -> bool:
+    """Whether codec and encoders are those of `Encoders.tiny`."""
+    return encoders == _TINY or (not (init or encoders) and recipe.network.startswith(_TINY))
 
 
 def _wide(recipe: TrainRecipe) -> bool:
@@ -146,7 +168,7 @@ def _encoders(folder: Path | None, named: str, width: int) -> Encoders:
 def _check(recipe: TrainRecipe, unet: SpatioTemporalUNet, encoders: Encoders) -> None:
     """ConfigError where parts do not fit together."""
     wide = _wide(recipe)
-    if (encoders.image if wide else encoders.text) is None:
+    if encoders.clip(recipe.kind) is None:
         need = "`image_encoder` and `feature_extractor`" if wide else "`text_encoder` and `tokenizer`"
         text = f"{'an image-to-video' if wide else 'a text'} stage needs {need}, and the folder it starts from has none"
         raise ConfigError(text, subject="--encoders", fix="Name a folder of diffusers that has them")

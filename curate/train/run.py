@@ -194,7 +194,7 @@ class _Run:
         set_trainable(unet, recipe.trainable)
         nn.Module.to(unet, world.device)
         unet.train()
-        self._parts.encoders.to(world.device)
+        self._parts.encoders.to(world.device, recipe.kind)
         if recipe.run.attention == "xformers":
             _take_xformers(unet, world)
         if recipe.run.compile:
