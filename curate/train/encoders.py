@@ -50,6 +50,11 @@ class Encoders:
         image, processor = tiny_image_parts(width, seed)
         return cls(Codec(identity_vae()), tiny_text_encoder(width, seed), image, processor)
 
+    def digests(self, kind: Kind) -> dict[str, str]:
+        """Of the codec and of CLIP's model that a stage of this kind needs, where they are there."""
+        part = self._clip(kind)
+        return {"vae": self.codec.digest} | ({} if part is None else {CLIP_PARTS[kind]: part.digest})
+
     @property
     def text_width(self) -> int | None:
         """Numbers of one token's embedding."""
@@ -72,8 +77,11 @@ class Encoders:
 
     def clip(self, kind: Kind) -> Any:
         """CLIP's model that a stage of this kind needs, a `torch.nn.Module`; None where there is none."""
-        found = self.image if CLIP_PARTS[kind] == "image_encoder" else self.text
+        found = self._clip(kind)
         return None if found is None else found.model
+
+    def _clip(self, kind: Kind) -> ImageEncoder | TextEncoder | None:
+        return self.image if CLIP_PARTS[kind] == "image_encoder" else self.text
 
     def to(self, device: torch.device | str, kind: Kind) -> Self:
         """Move the weights that a stage of this kind needs there."""

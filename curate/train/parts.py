@@ -33,7 +33,7 @@ from curate.train.network import SpatioTemporalUNet, build_unet, drawn_from, pre
 from curate.train.pipeline_folder import Pipeline
 from curate.train.recipe import Kind, TrainRecipe
 
-__all__ = ["Parts", "clip_bytes", "codec_factor", "network_config", "start"]
+__all__ = ["Parts", "clip_bytes", "codec_factor", "named_encoders", "network_config", "start"]
 
 _TINY = "tiny"
 _PAPERS = "svd"
@@ -78,6 +78,11 @@ def start(recipe: TrainRecipe, init: str = "", encoders: str = "") -> Parts:
     unet.register_to_config(num_frames=recipe.data.buckets.frames[-1])
     _check(recipe, unet, found)
     return Parts(unet, found, _calibration(folder))
+
+
+def named_encoders(named: str, width: int) -> Encoders:
+    """Those of ``--encoders``; ``width``: of the embeddings of tiny ones."""
+    return Encoders.tiny(width) if named == _TINY else Encoders.load(resolve_model(named))
 
 
 def network_config(recipe: TrainRecipe, init: str = "") -> dict[str, Any]:
@@ -153,13 +158,13 @@ def _config(folder: Path, part: str = "unet") -> dict[str, Any]:
 
 def _encoders(folder: Path | None, named: str, width: int) -> Encoders:
     if named == _TINY or (not named and folder is None):
-        return Encoders.tiny(width)
+        return named_encoders(_TINY, width)
     own = Encoders.load(folder) if folder is not None and (folder / "vae").is_dir() else None
     if not named:
         if own is None:
             raise ModelFileError("has no autoencoder in `vae`", subject=str(folder), fix="Name one with --encoders")
         return own
-    given = Encoders.load(resolve_model(named))
+    given = named_encoders(named, width)
     if own is None:
         return given
     return replace(given, text=given.text or own.text, image=given.image or own.image)

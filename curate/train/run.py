@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -40,7 +40,7 @@ from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
 from curate.train.network import Parameters, SpatioTemporalUNet, set_trainable
 from curate.train.objective import EDM, Objective
-from curate.train.parts import Parts, start
+from curate.train.parts import Parts, named_encoders, start
 from curate.train.plan import step_flops
 from curate.train.recipe import TrainRecipe
 from curate.train.recompute import compile_units, recompute_units
@@ -99,6 +99,7 @@ class _Run:
         facts = self._known()
         self._taken: int = facts["step"] if facts else 0
         self._parts = self._start(facts)
+        self._encoders = self._encoders_of(facts)
         shards = ShardSet.open(Place(job.data))
         catalogue = Catalogue.read(shards, recipe.data)
         if recipe.kind != "image" and self._parts.calibration is None:
@@ -171,10 +172,24 @@ class _Run:
         different += ["--init"] * bool(self._job.init and facts["init"] != self._job.init)
         different += ["--latents"] * (facts["latents"] != self._job.latents)
         if different:
-            what = ", ".join(different)
-            text = f"holds a run of another recipe or start: {what} differ{'s' if len(different) == 1 else ''}"
-            raise ConfigError(text, subject=str(self._job.out), fix="Name another --out")
+            raise self._another_run(different)
         return facts
+
+    def _encoders_of(self, facts: Mapping[str, Any] | None) -> dict[str, str]:
+        """Digests of those that the run began with; ConfigError when others are named now."""
+        kind, named = self._recipe.kind, self._job.encoders
+        if facts is None:
+            return self._parts.encoders.digests(kind) if self._world.is_first else {}
+        if named:
+            now = named_encoders(named, self._parts.unet.config["cross_attention_dim"]).digests(kind)
+            if any(facts["encoders"][part] != digest for part, digest in now.items()):
+                raise self._another_run(["--encoders"])
+        return facts["encoders"]
+
+    def _another_run(self, different: Sequence[str]) -> ConfigError:
+        what = ", ".join(different)
+        text = f"holds a run of another recipe or start: {what} differ{'s' if len(different) == 1 else ''}"
+        return ConfigError(text, subject=str(self._job.out), fix="Name another --out")
 
     def _start(self, facts: Mapping[str, Any] | None) -> Parts:
         if facts is None:
@@ -263,6 +278,7 @@ class _Run:
             "recipe": self._recipe.deciding(),
             "init": self._job.init,
             "latents": self._job.latents,
+            "encoders": self._encoders,
             "data": self._job.data,
         }
         self._checkpoints.save(self._step, facts, self._export)
