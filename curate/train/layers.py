@@ -34,7 +34,8 @@ def lighten(unet: nn.Module) -> None:
             module.__class__ = _ResBlock
         elif type(module) is TransformerSpatioTemporalModel:
             module.__class__ = _Transformer
-            for block in module.temporal_transformer_blocks:
+            blocks: Any = module.temporal_transformer_blocks
+            for block in blocks:
                 block.attn2.__class__ = _ClipAttention
 
 
@@ -75,7 +76,8 @@ class _Transformer(TransformerSpatioTemporalModel):
 
     def _over_space(self, block: nn.Module, tokens: Tensor, context: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(block, tokens, None, context, None)
+            again: Any = self._gradient_checkpointing_func
+            return again(block, tokens, None, context, None)
         return block(tokens, encoder_hidden_states=context)
 
     def _positions(self, image_only_indicator: Tensor, dtype: torch.dtype) -> Tensor:
@@ -88,12 +90,19 @@ class _Transformer(TransformerSpatioTemporalModel):
 class _ClipAttention(Attention):
     """Attention of every place of a clip, over its frames, to what the clip is told."""
 
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """``hidden_states`` (B h w, T, C), ``encoder_hidden_states`` (B, L, D)."""
         assert encoder_hidden_states is not None
         clips, length, _ = encoder_hidden_states.shape
         if length == 1:  # an image: so little to project that it stays as it is in diffusers, to the last bit
             each = encoder_hidden_states.repeat_interleave(len(hidden_states) // clips, dim=0)
-            return super().forward(hidden_states, each, **kwargs)
+            return super().forward(hidden_states, each, attention_mask, **kwargs)
         together = hidden_states.reshape(clips, -1, hidden_states.shape[-1])
-        return super().forward(together, encoder_hidden_states, **kwargs).reshape(hidden_states.shape)
+        found = super().forward(together, encoder_hidden_states, attention_mask, **kwargs)
+        return found.reshape(hidden_states.shape)

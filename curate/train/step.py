@@ -88,7 +88,7 @@ class Step:
         levels, losses = self._gradients(batch)
         summed = self._world.sum(self._told(losses, is_asked))
         (loss, asked, *squares), levels, losses = _looked_at(summed, levels, losses)
-        norms = {part: math.sqrt(square) for part, square in zip(self._parts, squares, strict=True)}
+        norms: dict[Part, float] = {part: math.sqrt(square) for part, square in zip(self._parts, squares, strict=True)}
         lr = self._recipe.optimiser.lr_at(number)
         report = Report(loss, norms, lr, levels, losses, batch.clip_ids, asked > 0)
         if not (math.isfinite(loss) and math.isfinite(report.norm)):
