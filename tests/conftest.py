@@ -29,14 +29,26 @@ settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
 
 
+LONG = ("tests/e2e/", "tests/train/", "tests/store/", "tests/fuzz/", "tests/cli/", "tests/engine/", "tests/contract/")
+"""Folders with files that take half a minute and more."""
+
+
 def pytest_configure() -> None:
-    """A job in the background starts with SIGINT ignored, and so would be what the tests stop with it."""
+    """A job in the background starts with SIGINT ignored, and so would be what the tests stop with it. And Ray's
+    workers, which have the lowest priority elsewhere, would wait here for all other tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in which a Ray is started go first: they take longest."""
-    items.sort(key=lambda item: not _starts_ray(item.nodeid.partition("::")[0]))
+    """Files in which a Ray is started go first, for one process does them all; then what is long, so that no process
+    is busy with it when the others have ended."""
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return 0 if _starts_ray(file) else 1 if file.startswith(LONG) else 2
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
