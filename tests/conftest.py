@@ -29,7 +29,7 @@ settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
 
 
-LONG = ("tests/e2e/", "tests/train/", "tests/store/", "tests/fuzz/", "tests/cli/", "tests/engine/", "tests/contract/")
+LONG = tuple(f"tests/{name}/" for name in ("cli", "contract", "e2e", "engine", "fuzz", "soak", "store", "train"))
 """Folders with files that take half a minute and more."""
 
 
