@@ -29,6 +29,7 @@ from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
 from curate.recipe import build, load_recipe
 from curate.tables import Corpus
+from curate.testing.footage import moving_texture, text_card, write_video
 
 REAL = ("craft", "efficientnet-lite0", "pp-ocr-det", "transnetv2")
 """Cards whose files a package index carries: these are the real ones."""
@@ -37,6 +38,10 @@ TEXT = {"much text", "text above 7 %"}
 AXES = {"little motion", "low aesthetics", "caption does not fit", *TEXT}
 """Conditions of the recipe; the two on text are one axis of the paper."""
 CAPTIONERS = ("caption.coca", "caption.vblip")
+SMALL = ["cut.min_len_s=1.0", "text.craft.canvas_px=96", "clip.similarity.batch_size=4"]
+"""Films of two seconds, and a canvas at which CRAFT takes a tenth of a second a frame."""
+CLIPS_A_FILM = 2
+TEXT_FILM = 7
 ONE_GPU = {"CPU": 8.0, "GPU": 1.0, "memory": 64e9, "object_store_memory": 16e9}
 """A node as Ray describes it."""
 
@@ -53,6 +58,18 @@ def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
     kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip", end_gain=0.75), VBLIP_SETTINGS)
     kit.add("smollm2-135m-instruct", tiny_llm(folder / "llm"))
     return kit
+
+
+def write_films(folder: Path, numbers: Iterable[int]) -> Path:
+    """Films of two shots each, named by their numbers; one shows text."""
+    for number in numbers:
+        shots = [
+            moving_texture(36, 128, 96, (number / 2, 0), seed=20 + 10 * number + shot) for shot in range(CLIPS_A_FILM)
+        ]
+        if number == TEXT_FILM:
+            shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
+        write_video(folder / f"{number}.mp4", itertools.chain(*shots))
+    return folder
 
 
 def pipeline(settings: Sequence[str]) -> Pipeline:

@@ -1,11 +1,10 @@
-"""The paper's recipe as it ships, offline, through both engines: small checkpoints under the names of the real ones.
+"""The paper's recipe as it ships, offline: small checkpoints under the names of the real ones. Ray: test_svd_ray.
 
 Every stage runs its real code on files in the real format; what a package index carries is real, the rest is random.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from cli_kit import curate
 from engine_kit import all_cells, run
 from svd_kit import (
     AXES,
+    CLIPS_A_FILM,
+    SMALL,
     OneGpu,
     cells_by_stage,
     cells_of,
@@ -26,21 +27,16 @@ from svd_kit import (
     pipeline,
     small_models,
     unfit_captions,
+    write_films,
 )
 
 from curate.recipe import build, load_recipe
 from curate.shards.reader import ShardSet
 from curate.storage import Place
-from curate.testing.footage import moving_texture, text_card, write_video
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.config import DataConfig
 from curate.train.recipe import load_train_recipe
 
-pytestmark = pytest.mark.ray
-
-SMALL = ["cut.min_len_s=1.0", "text.craft.canvas_px=96", "clip.similarity.batch_size=4"]
-"""Films of two seconds, and a canvas at which CRAFT takes a tenth of a second a frame."""
-CLIPS_A_FILM = 2
 FILMS = ("3.mp4", "7.mp4")
 """Two are enough for the plan of a larger machine, and for the smaller recipe."""
 
@@ -54,15 +50,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory) -> Path:
     """Eight films of two shots each; one shows text."""
-    folder = tmp_path_factory.mktemp("bucket")
-    for number in range(8):
-        shots = [
-            moving_texture(36, 128, 96, (number / 2, 0), seed=20 + 10 * number + shot) for shot in range(CLIPS_A_FILM)
-        ]
-        if number == 7:
-            shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
-        write_video(folder / f"{number}.mp4", itertools.chain(*shots))
-    return folder
+    return write_films(tmp_path_factory.mktemp("bucket"), range(8))
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +123,6 @@ def test_a_trainer_finds_the_papers_three_captions_in_the_shards(done):
     for sample in shards.samples():
         for column, rows in cells.items():
             assert sample.facts[column] == rows[sample.clip_id]["caption"] != ""
-
-
-def test_ray_gives_the_same_cells(done, bucket, tmp_path):
-    other = made(bucket, tmp_path / "corpus", "ray", SMALL)
-    assert all_cells(other, pipeline(SMALL)) == all_cells(done, pipeline(SMALL))
 
 
 def test_svd_small_gives_every_cell_and_the_same_axes(models, few, tmp_path):
