@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -215,6 +216,21 @@ def test_crop_that_leaves_nothing_is_an_error(make):
     path, facts = make("plain")
     with pytest.raises(DecodeError, match="nothing is left"):
         extract_clip(path, facts, middle_clip(path, facts)[0], QUICK, Crop(10, 10, 0, 0))
+
+
+@pytest.mark.parametrize("name", ["plain", "vfr", "rotated_90", "sar_2_1"])
+def test_a_smaller_copy_holds_the_same_span_and_nothing_is_enlarged(make, name):
+    path, facts = make(name)
+    clip, pts = middle_clip(path, facts)
+    file = extract_clip(path, facts, clip, EncodeOptions(mode="auto", preset="ultrafast", crf=10), None, 40)
+    size, whole = (file.width_px, file.height_px), (facts.width_px, facts.height_px)
+    assert (min(size), size[0] % 2, size[1] % 2, file.mode) == (40, 0, 0, "encode")
+    assert max(size) == pytest.approx(max(whole) * 40 / min(whole), abs=2)
+    frames = read_clip(file.data)
+    assert [when for when, _, _ in frames] == [(p - pts[0]) * clip.time_base for p in pts]
+    wanted = cv2.resize(truth(path, facts, clip)[5], size, interpolation=cv2.INTER_AREA)
+    assert psnr_db(frames[5][1], wanted) > 24
+    assert geometry_of(facts, None, 4000) == geometry_of(facts)
 
 
 def test_span_without_frames_is_an_error(make):

@@ -55,7 +55,7 @@ def address(url, clip="", **question):
 
 
 def shown(page):
-    page.wait_for_selector("#clips:not([aria-busy])")
+    page.wait_for_selector("#clips:not([aria-busy])", state="attached")
     return [each.get_attribute("data-id") for each in page.query_selector_all("#clips .clip")]
 
 
@@ -63,7 +63,7 @@ def ask_for(page, act):
     """Do something that asks the server for clips, and wait until they are there."""
     with page.expect_response(lambda answer: "/api/clips?" in answer.url):
         act()
-    page.wait_for_selector("#clips:not([aria-busy])")
+    page.wait_for_selector("#clips:not([aria-busy])", state="attached")
 
 
 def box(label):
@@ -214,6 +214,7 @@ def test_a_film_that_is_gone_says_so_in_its_place(mine, url, browser):
         assert "is gone" in page.wait_for_selector(place).inner_text()
     page.wait_for_selector(".timeline")
     assert "text could not be measured" in page.inner_text("aside")
+    assert page.input_value(box("Selection")) == "strict"
     ask_for(page, lambda: page.fill("#search", "nothing like it"))
     assert shown(page) == []
     ask_for(page, lambda: page.click("text=Clear all"))

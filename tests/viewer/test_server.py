@@ -7,13 +7,14 @@ import json
 import threading
 
 import av
+import fsspec
 import pytest
 from view_kit import HOSTILE, LENGTHS, opened
 
 from curate.forget import forget
 from curate.marks import Mark, marks, set_marks
 from curate.select import SelectConfig, select
-from curate.tables import read_parquet
+from curate.tables import Corpus, read_parquet
 from curate.viewer.server import ASSETS
 
 HERE, EVIL = "127.0.0.1:1", "evil.example"
@@ -264,6 +265,19 @@ def test_what_others_do_meanwhile_is_seen_when_the_page_is_opened_again(own):
         assert (facts["totals"]["keep"], sorted(facts["selections"])) == (1, ["new", "strict"])
         assert client.get("/api/clips", params={"q": json.dumps(verdict)}).json()["n"] == 1
         assert read_parquet(own.corpus.selections().child("new", "selection.parquet")).num_rows == len(own.ids)
+
+
+def test_a_corpus_on_an_object_store_is_viewed_and_marked_there(made, memory_bucket):
+    fs = fsspec.filesystem("memory")
+    fs.put(made.corpus.root.path, "/bucket/corpus", recursive=True)
+    corpus = Corpus(f"{memory_bucket}/corpus")
+    with opened(corpus) as client:
+        asked = json.dumps({"selection": "strict", "filters": [{"column": "selection.strict", "in": ["kept"]}]})
+        assert client.get("/api/clips", params={"q": asked}).json()["n"] == 3
+        assert client.get(f"/clips/{made.a[0]}.webp").status_code == 200
+        assert mark(client, made.a[:1], "keep").json()["totals"]["keep"] == 1
+        assert client.get(f"/api/clips/{made.a[0]}").json()["mark"]["verdict"] == "keep"
+    assert marks(corpus) == {made.a[0]: Mark("keep", "", "me")}
 
 
 def test_a_source_that_was_taken_down_is_not_shown(made, own):

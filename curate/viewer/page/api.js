@@ -65,6 +65,7 @@ function fromHash() {
   const known = Object.keys(DEFAULTS).filter((key) => asked !== null && typeof asked[key] === typeof DEFAULTS[key]);
   state.ask = { ...DEFAULTS, ...Object.fromEntries(known.map((key) => [key, asked[key]])) };
   if (!Array.isArray(state.ask.filters)) state.ask.filters = [];
+  if (!parts.has("q")) state.ask.selection = state.facts.selections[0] ?? "";
   state.open = /^[0-9a-f]{32}$/.test(parts.get("clip") ?? "") ? parts.get("clip") : "";
 }
 
