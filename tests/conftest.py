@@ -75,6 +75,15 @@ def sample_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium for the tests of one file."""
+    from browser_kit import chromium
+
+    with chromium() as started:
+        yield started
+
+
 @pytest.fixture
 def memory_bucket() -> Iterator[str]:
     """An empty remote place."""

@@ -30,8 +30,8 @@ MANY_PARAMETERS = {
 }
 BROAD_EXCEPTS = {"curate/stage.py:boundary"}
 
-HOSTS = {"www.apache.org", "arxiv.org", "host", "127.0.0.1"}
-"""Hosts that may stand in a URL: of the licence, of papers, and those that are nobody's."""
+HOSTS = {"www.apache.org", "arxiv.org", "www.w3.org", "host", "127.0.0.1"}
+"""Hosts that may stand in a URL: of the licence, of papers, of the name of SVG, and those that are nobody's."""
 
 _OTHERS = ("pypi", "org"), ("pythonhosted", "org"), ("huggingface", "co"), ("anaconda", "org"), ("docker", "io")
 NEVER = tuple(".".join(parts) for parts in _OTHERS)

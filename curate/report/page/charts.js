@@ -97,8 +97,12 @@ function thresholdChart({ edges, counts, side, stops, recipe, title, pick }) {
     plot.style.setProperty("--from", side === "min" ? "0%" : `${at}%`);
     plot.style.setProperty("--width", side === "min" ? `${at}%` : `${100 - at}%`);
     line.style.setProperty("--at", `${at}%`);
-    window_.setAttribute("x", side === "min" ? at * 10 : 0);
-    window_.setAttribute("width", side === "min" ? PLOT.width - at * 10 : at * 10);
+    // Values equal to the threshold pass: at an end of all values the whole last bar does.
+    const [least, most_] = [along(edges[1], ...range), along(edges[edges.length - 2], ...range)];
+    const start = side === "max" ? 0 : x >= edges[edges.length - 1] ? Math.min(at, most_) : at;
+    const end = side === "min" ? 100 : x !== null && x <= edges[0] ? Math.max(at, least) : at;
+    window_.setAttribute("x", start * 10);
+    window_.setAttribute("width", (end - start) * 10);
   };
   if (pick) pickable(plot, (share) => pick(low + share * (high - low)));
   return { node: h("div", {}, plot, tickRow(low, high)), set, logarithmic: draw };

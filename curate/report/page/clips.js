@@ -39,21 +39,22 @@ function openClip(facts, id) {
   const about = facts.clip_facts?.[id] ?? {};
   const dialog = document.getElementById("clip") ?? document.body.appendChild(h("dialog", { id: "clip", "aria-labelledby": "clip-name" }));
   const close = h("button", { type: "button", onclick: () => dialog.close() }, "Close");
-  const head = h("div", { class: "section-head" }, h("h2", { id: "clip-name" }, foreign(baseName(about.uri ?? id), { limit: 90 })), close);
+  const head = h("div", { class: "dialog-head" }, h("h2", { id: "clip-name" }, foreign(baseName(about.uri ?? id), { limit: 90 })), close);
   const facts_ = definitions([
     ["Verdict", about.verdict && [verdictTag(about.verdict), " ", foreign(about.reason ?? "", { limit: 200 })]],
     ["Span", about.end_s !== undefined && spanText(about)],
     ["Length", about.end_s !== undefined && seconds(about.end_s - about.start_s)],
+    ["Training bucket", about.bucket && visible(about.bucket)],
   ]);
   const command = `curate show ${shellWord(facts.corpus ?? "CORPUS")} ${shellWord(id)}`;
   fill(
     dialog,
     h("div", { class: "stack" },
       head,
-      clipPicture(facts, id, 600),
-      facts_,
-      about.uri && h("p", { class: "small" }, h("span", { class: "muted" }, "Source "), foreign(about.uri, { limit: 400 })),
-      about.caption && h("p", {}, h("span", { class: "muted" }, "Caption "), foreign(about.caption, { limit: 600 })),
+      h("div", { class: "dialog-halves" }, h("div", {}, clipPicture(facts, id, 600)), h("div", { class: "stack" },
+        facts_,
+        about.uri && h("p", { class: "small" }, h("span", { class: "muted" }, "Source "), foreign(about.uri, { limit: 400 })),
+        about.caption && h("p", {}, h("span", { class: "muted" }, "Caption "), foreign(about.caption, { limit: 600 })))),
       clipValues(facts, id),
       copyBlock("All that is known of it", () => command, { class: "wrap" })),
   );
@@ -75,6 +76,6 @@ function clipValues(facts, id) {
     { head: "Condition", row: true, cell: (axis) => foreign(axis.label) },
     { head: "Value", num: true, cell: (axis) => value(axisValue(facts, axis, id)) },
     { head: "Recipe", num: true, cell: (axis) => thresholdText(axis, axis.start) },
-    { head: "", cell: verdict },
+    { head: "", said: "Passes", cell: verdict },
   ], rows);
 }

@@ -118,8 +118,9 @@ function seconds(x) {
 function clock(x) {
   if (x === null || x === undefined) return "–";
   if (x < 60) return `${x.toFixed(2)} s`;
-  const [hour, minute] = [Math.floor(x / 3600), Math.floor((x % 3600) / 60)];
-  const rest = (x % 60).toFixed(1).padStart(4, "0");
+  const tenths = Math.round(x * 10);
+  const [hour, minute] = [Math.floor(tenths / 36000), Math.floor((tenths % 36000) / 600)];
+  const rest = ((tenths % 600) / 10).toFixed(1).padStart(4, "0");
   return hour ? `${hour}:${String(minute).padStart(2, "0")}:${rest}` : `${minute}:${rest}`;
 }
 
@@ -147,12 +148,13 @@ function plural(n, noun) {
 
 /**
  * A table with a caption. A column has `head`, `cell(row)` and may be a number (`num`), the row's heading (`row`) or
- * take what room is left (`wide`).
+ * take what room is left (`wide`). Where `head` is empty, `said` is what those hear who do not see the column.
  */
 function table(caption, columns, rows, { hidden = false, empty = "None." } = {}) {
   if (!rows.length) return h("p", { class: "muted" }, empty);
   const kind = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ") || null;
-  const head = h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, column.head)));
+  const titled = (column) => column.head || h("span", { class: "hidden" }, column.row ? "Name" : column.said ?? "Bar");
+  const head = h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, titled(column))));
   const line = (row) =>
     h("tr", { class: row?.rowClass }, columns.map((column) => {
       const props = column.row ? { scope: "row", class: kind(column) } : { class: kind(column) };

@@ -20,8 +20,11 @@ function yamlValue(x) {
   return JSON.stringify(x).replace(UNPRINTABLE, (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+const DEFAULTS = { name: "", aggregate: "", on_failed: "failed", population: "all" };
+
+/** A condition in a line; what is as ever is left out. */
 function yamlFlow(condition) {
-  const pairs = Object.entries(condition).filter(([, x]) => x !== null && x !== undefined && x !== "");
+  const pairs = Object.entries(condition).filter(([key, x]) => x !== null && x !== undefined && x !== DEFAULTS[key]);
   return `{${pairs.map(([key, x]) => `${key}: ${yamlValue(x)}`).join(", ")}}`;
 }
 

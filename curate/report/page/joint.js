@@ -18,12 +18,17 @@ async function inflated(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** The cells of a joint histogram as typed arrays; an Error where the numbers do not add up. */
+/**
+ * The cells of a joint histogram as typed arrays; an Error where the numbers do not add up.
+ *
+ * `bins` holds a number a cell and axis: the coordinate, behind those of the axes before (from `first[axis]` on).
+ */
 async function readJoint(joint, sizes) {
   const raw = await inflated(bytesOf(joint.data));
   const { cells } = joint;
   const width = sizes.length;
-  const coordinates = sizes.some((size) => size > 256) ? new Uint16Array(cells * width) : new Uint8Array(cells * width);
+  const first = sizes.map((_, axis) => sum(sizes.slice(0, axis)));
+  const bins = new Uint16Array(cells * width);
   const n = new Float64Array(cells);
   const ms = new Float64Array(cells);
   let at = 0;
@@ -49,50 +54,52 @@ async function readJoint(joint, sizes) {
     let rest = key;
     for (let axis = width - 1; axis >= 0; axis -= 1) {
       const above = Math.floor(rest / sizes[axis]);
-      coordinates[cell * width + axis] = rest - above * sizes[axis];
+      bins[cell * width + axis] = first[axis] + rest - above * sizes[axis];
       rest = above;
     }
   }
   if (at !== raw.length) throw new Error(`the joint histogram has ${raw.length} bytes, of which ${at} were read`);
-  return { sizes, cells, coordinates, n, ms };
+  return { sizes, first, cells, bins, n, ms };
 }
 
 /**
  * Count what passes at these strictnesses (one an axis of the joint histogram).
  *
- * Gives `n` and `ms` kept together, and per axis the same by coordinate among the cells that pass every other axis: from
- * that follows what any place of that slider would keep, and what the axis drops that no other does.
+ * Gives `n` and `ms` kept together; per axis `onlyN` and `onlyMs`, what it drops that no other does, and `byN`, clips by
+ * coordinate among those that pass every other axis: from that follows what any place of that slider would keep.
  */
-function countJoint({ sizes, cells, coordinates, n, ms }, strictness) {
+function countJoint({ sizes, first, cells, bins, n, ms }, strictness) {
   const width = sizes.length;
-  const limit = Int32Array.from(strictness);
-  const byN = sizes.map((size) => new Float64Array(size));
-  const byMs = sizes.map((size) => new Float64Array(size));
+  const limit = Int32Array.from(strictness, (above, axis) => first[axis] + above);
+  const counts = new Float64Array(sum(sizes));
+  const onlyN = new Float64Array(width);
+  const onlyMs = new Float64Array(width);
   let keptN = 0;
   let keptMs = 0;
   for (let cell = 0, from = 0; cell < cells; cell += 1, from += width) {
     let failing = -1;
     let fails = 0;
     for (let axis = 0; axis < width; axis += 1) {
-      if (coordinates[from + axis] <= limit[axis]) {
+      if (bins[from + axis] <= limit[axis]) {
         fails += 1;
         if (fails > 1) break;
         failing = axis;
       }
     }
-    if (fails === 0) {
-      keptN += n[cell];
-      keptMs += ms[cell];
-      for (let axis = 0; axis < width; axis += 1) {
-        byN[axis][coordinates[from + axis]] += n[cell];
-        byMs[axis][coordinates[from + axis]] += ms[cell];
-      }
-    } else if (fails === 1) {
-      byN[failing][coordinates[from + failing]] += n[cell];
-      byMs[failing][coordinates[from + failing]] += ms[cell];
+    if (fails > 1) continue;
+    const clips = n[cell];
+    if (fails === 1) {
+      counts[bins[from + failing]] += clips;
+      onlyN[failing] += clips;
+      onlyMs[failing] += ms[cell];
+      continue;
     }
+    keptN += clips;
+    keptMs += ms[cell];
+    for (let axis = 0; axis < width; axis += 1) counts[bins[from + axis]] += clips;
   }
-  return { n: keptN, ms: keptMs, byN, byMs };
+  const byN = sizes.map((size, axis) => counts.slice(first[axis], first[axis] + size));
+  return { n: keptN, ms: keptMs, byN, onlyN, onlyMs };
 }
 
 /** From numbers by coordinate: what strictness -1, 0, 1 ... would keep, one more than there are stops. */

@@ -87,7 +87,7 @@ function provenanceSection(facts) {
     const entries = Object.entries(pairs ?? {});
     return entries.length ? h("div", { class: "card" }, table(title, [
       { head: "", row: true, cell: ([name]) => h("span", { class: "small" }, foreign(name)) },
-      { head: "", cell: ([, what]) => h("code", { class: "small" }, visible(typeof what === "string" ? what : JSON.stringify(what))) },
+      { head: "", said: "Value", cell: ([, what]) => h("code", { class: "small" }, visible(typeof what === "string" ? what : JSON.stringify(what))) },
     ], entries)) : null;
   };
   return [

@@ -4,13 +4,13 @@
 function overviewSection(facts) {
   const { clips, hours: time, inputs } = facts;
   const big = (name, figure, ...below) => h("div", { class: "card" }, h("p", { class: "muted small" }, name), h("p", { class: "figure-big" }, figure), h("p", { class: "small muted" }, below));
-  const of = (part, whole) => percent(part, whole);
+  const part = (n) => (clips.found ? ` · ${percent(n, clips.found)} of all` : "");
   const standIns = Object.entries(facts.stand_ins ?? {});
   return [
     h("div", { class: "figures" },
-      big("Kept", hours(time.kept), `${plural(clips.kept, "clip")} · ${of(clips.kept, clips.found)} of all`),
+      big("Kept", hours(time.kept), `${plural(clips.kept, "clip")}${part(clips.kept)}`),
       big("Found", hours(time.found), `${plural(clips.found, "clip")} in ${plural(inputs.found, "input")}`),
-      big("Dropped", hours(time.dropped), `${plural(clips.dropped, "clip")} · ${of(clips.dropped, clips.found)}`),
+      big("Dropped", hours(time.dropped), `${plural(clips.dropped, "clip")}${part(clips.dropped)}`),
       big("Failed", plural(clips.failed, "clip"), `${hours(time.failed)} could not be judged`)),
     standIns.length > 0 && h("div", { class: "note warn" }, h("p", { class: "strong" }, "Stand-ins"),
       h("ul", {}, standIns.map(([stage, text]) => h("li", {}, h("code", {}, visible(stage)), ": ", foreign(text, { limit: 500 }))))),
@@ -124,8 +124,8 @@ function histogramOf({ title, edges, all, kept }) {
 function scoresTable(scores) {
   const at = (name) => ({ head: { p5: "5 %", p50: "Median", p95: "95 %" }[name], num: true, cell: (one) => value(one.percentiles[name]) });
   return table("Every measured column", [
-    { head: "Column", row: true, cell: (one) => [h("code", {}, visible(one.column.includes(".") ? one.column : `${one.stage}.${one.column}`)), one.unit && h("span", { class: "second muted" }, visible(one.unit))] },
-    { head: "", cell: (one) => sparkBars(one.edges, one.counts, `Values of ${visible(one.column)}`) },
+    { head: "Column", row: true, cell: (one) => [h("code", {}, visible(one.column.includes(".") ? one.column : `${one.stage}.${one.column}`)), one.unit && one.unit !== "1" && h("span", { class: "second muted" }, visible(one.unit))] },
+    { head: "", said: "Histogram", cell: (one) => sparkBars(one.edges, one.counts, `Values of ${visible(one.column)}`) },
     { head: "Least", num: true, cell: (one) => value(one.min) },
     at("p5"), at("p50"), at("p95"),
     { head: "Most", num: true, cell: (one) => value(one.max) },

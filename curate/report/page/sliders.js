@@ -3,7 +3,7 @@
 /** A threshold in words: "≥ 0.8 px", or "off". */
 function thresholdText(axis, stop) {
   if (stop < 0) return "off";
-  const unit = axis.unit && axis.unit.length <= 12 && axis.unit !== "share" ? ` ${axis.unit}` : "";
+  const unit = axis.unit && axis.unit.length <= 12 && !["share", "1"].includes(axis.unit) ? ` ${axis.unit}` : "";
   return `${axis.side === "min" ? "≥" : "≤"} ${value(axis.stops[stop])}${unit}`;
 }
 
@@ -16,6 +16,7 @@ class Thresholds {
     this.alone = this.axes.map((axis) => ({ n: keptFrom(axis.alone_n), hours: keptFrom(axis.alone_hours) }));
     this.free = facts.joint?.axes ?? [];
     this.joint = null;
+    this.unreadable = !facts.joint;
     this.counted = null;
     this.recipe = null;
     this.listeners = [];
@@ -30,6 +31,7 @@ class Thresholds {
     this.counted = this.count(this.axes.map((axis) => axis.start));
     this.recipe = this.counted;
     this.refresh();
+    performance.mark("counting");
   }
 
   count(stops) {
@@ -79,7 +81,7 @@ class Thresholds {
   onlyBy(i) {
     const place = this.free.indexOf(i);
     if (place < 0 || !this.counted) return null;
-    return { n: sum(this.counted.byN[place]) - this.counted.n, hours: (sum(this.counted.byMs[place]) - this.counted.ms) / 3.6e6 };
+    return { n: this.counted.onlyN[place], hours: this.counted.onlyMs[place] / 3.6e6 };
   }
 
   /** What each place of slider i, from left to right, keeps: with the others as they are, else alone. */
@@ -99,6 +101,8 @@ function thresholdsSection(facts) {
   logarithmic.addEventListener("change", () => cards.forEach((card) => card.logarithmic(logarithmic.checked)));
   const failed = h("p", { class: "note bad", hidden: true });
   const started = thresholds.load().catch((error) => {
+    thresholds.unreadable = true;
+    thresholds.refresh();
     failed.hidden = false;
     fill(failed, `The counts of all thresholds together cannot be read in this browser: ${error.message}`);
   });
@@ -116,20 +120,20 @@ function thresholdsSection(facts) {
 
 /** What is kept together, in sight while one scrolls through the sliders. */
 function keptBar(facts, thresholds) {
-  const now = h("output", { class: "kept-now", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
+  const now = h("output", { class: "kept-now", "aria-live": "off", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
   const against = h("span", { class: "muted" });
   const reset = h("button", { type: "button", onclick: () => thresholds.reset() }, "Back to the recipe");
   const away = h("a", { href: "#export", class: "small" }, "Take them away");
   const bar = h("span", { class: "meter" });
   thresholds.listen(({ counted, recipe, stops, axes }) => {
     reset.disabled = stops.every((stop, i) => stop === axes[i].start);
-    if (!counted) return fill(now, thresholds.facts.joint ? "counting…" : "not counted");
+    if (!counted) return fill(now, thresholds.unreadable ? "not counted" : "counting…");
     const kept = counted.ms / 3.6e6;
     fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
     fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
     bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
-    announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
+    if (n || time || against.isConnected) announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
   });
   thresholds.refresh();
   const words = h("div", { class: "row" }, h("span", { class: "strong" }, "Kept together"), now, against);
@@ -140,14 +144,15 @@ function keptBar(facts, thresholds) {
 function axisCard(facts, thresholds, axis, i) {
   const id = `axis-${i}`;
   const recipe = axis.start < 0 ? null : axis.stops[axis.start];
+  const edges = axis.edges.length > 1 ? axis.edges : [axis.stops[0], axis.stops[axis.stops.length - 1]];
   const chart = thresholdChart({
-    edges: axis.edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
+    edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
     pick: (x) => thresholds.move(i, nearestStop(axis, x)),
   });
   const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
   slider.addEventListener("input", () => thresholds.move(i, stopAt(axis, Number(slider.value))));
   const curve = curveChart(`What each stop of ${visible(axis.label)} keeps`);
-  const output = h("output", { for: id, class: "strong" });
+  const output = h("output", { for: id, class: "strong", "aria-live": "off" });
   const numbers = h("div", { id: `${id}-numbers` });
   const [back, off] = [["Recipe", axis.start], ["Off", -1]].map(([text, stop]) =>
     h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => thresholds.move(i, stop) }, text));
@@ -173,7 +178,7 @@ function axisCard(facts, thresholds, axis, i) {
 
 function measureText(axis) {
   const what = axis.aggregate ? `${axis.aggregate} of ${axis.column}` : axis.column;
-  return [h("code", {}, visible(what)), axis.unit ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
+  return [h("code", {}, visible(what)), axis.unit && axis.unit !== "1" ? ` · ${visible(axis.unit)}` : "", ` · median ${value(axis.median)}`];
 }
 
 function frozenNote(axis) {
@@ -230,8 +235,15 @@ function exportCard(facts, thresholds) {
     copyBlock("As a command", () => selectCommand(facts, thresholds.stops), { id: "export-command", class: "wrap" }),
     copyBlock("As a piece of a recipe", () => recipeSnippet(facts, thresholds.stops), { id: "export-recipe" }),
   ];
-  thresholds.listen(() => blocks.forEach((block) => block.refresh()));
+  const crossed = h("p", { class: "note warn", hidden: true });
+  thresholds.listen(({ stops }) => {
+    blocks.forEach((block) => block.refresh());
+    const found = conditionsAt(facts, stops).filter(({ condition: { min, max } }) => min > max).map(({ condition }) => condition.name || condition.column);
+    crossed.hidden = !found.length;
+    fill(crossed, "No value can be above the least and below the most that is asked of ", foreign(found.join(", ")), ": selecting refuses that.");
+  });
   return h("div", { class: "card", id: "export" }, h("h3", {}, "Take these thresholds away"),
     h("p", { class: "muted small" }, "Selecting computes no score; it takes seconds. Near-duplicates are removed after the thresholds, as the recipe says."),
+    crossed,
     h("div", { class: "grid", vars: { least: "26rem" } }, blocks));
 }

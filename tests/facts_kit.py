@@ -1,14 +1,15 @@
-"""A corpus that was never measured, as the facts of its report: what the page must show, with hostile text everywhere."""
+"""A corpus that was never measured, as the facts of its report, with hostile text everywhere."""
 
 from __future__ import annotations
 
 import base64
-import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
+
+from curate.report.joint import Cells, pack
 
 HOSTILE = (
     "</script><img src=x onerror=owned=1><svg onload=owned=1>",
@@ -41,7 +42,7 @@ AXES = (
     Axis("low aesthetics", "aesthetic.scores", "min", 4.6, ("normal", 5.1, 0.7), "", "mean", drop=0.25),
     Axis("text.area_max", "text.area_max", "max", 0.07, ("exponential", 0.03, 0), "share of the picture"),
     Axis("frozen picture", "motion.freeze_ratio", "max", 0.9, ("beta", 0.3, 1.5), "share"),
-    Axis("black frames", "quality.black_ratio", "max", 0.2, ("beta", 0.2, 3), "share"),
+    Axis('black <b>frames</b> = "1"', "quality.black_ratio", "max", 0.2, ("beta", 0.2, 3), "share"),
     Axis("sharp enough", "quality.sharpness", "min", 12.0, ("lognormal", 3.4, 0.8), "", frozen=True),
 )
 
@@ -72,7 +73,7 @@ def strictness(axis: dict[str, Any]) -> int:
     return start if start < 0 or axis["side"] == "min" else n - 1 - start
 
 
-def make_facts(n: int = 3000, seed: int = 1, n_stops: int = 17, pictures: int = 8, axes: tuple[Axis, ...] = AXES) -> Made:
+def make_facts(n: int = 3000, seed: int = 1, n_stops: int = 17, axes: tuple[Axis, ...] = AXES) -> Made:
     """Facts of ``n`` clips; with more stops there are more cells."""
     rng = np.random.default_rng(seed)
     base = rng.normal(size=n)
@@ -82,14 +83,17 @@ def make_facts(n: int = 3000, seed: int = 1, n_stops: int = 17, pictures: int = 
     stands = rng.random(n) > 0.01
     entries, coordinates = [], np.zeros((n, len(axes)), np.int64)
     for i, axis in enumerate(axes):
-        entry, coordinates[:, i] = _axis(axis, values[:, i], milliseconds, stands, n_stops)
+        entry, coordinates[:, i] = _axis(i, axis, values[:, i], milliseconds, stands, n_stops)
         entries.append(entry)
     free = [i for i, axis in enumerate(axes) if not axis.frozen]
     made = Made({}, coordinates, milliseconds, values, stands, free)
-    frozen = np.all([coordinates[:, i] > strictness(entries[i]) for i in range(len(axes)) if axes[i].frozen] or [stands], axis=0)
-    joint = pack(coordinates[:, free][stands & frozen], milliseconds[stands & frozen], [len(entries[i]["stops"]) + 1 for i in free])
+    counted = stands.copy()
+    for i in set(range(len(axes))) - set(free):
+        counted &= coordinates[:, i] > strictness(entries[i])
+    sizes = [len(entries[i]["stops"]) + 1 for i in free]
+    joint = _joint(coordinates[counted][:, free], milliseconds[counted], sizes)
     made.facts |= {"axes": entries, "joint": {"axes": free, **joint}}
-    made.facts |= _rest(made, axes, rng, pictures)
+    made.facts |= _rest(made, axes, rng)
     return made
 
 
@@ -106,7 +110,7 @@ def _values(rng: np.random.Generator, axis: Axis, base: np.ndarray) -> np.ndarra
 
 
 def _axis(
-    axis: Axis, values: np.ndarray, milliseconds: np.ndarray, stands: np.ndarray, n_stops: int
+    place: int, axis: Axis, values: np.ndarray, milliseconds: np.ndarray, stands: np.ndarray, n_stops: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     known = values[~np.isnan(values)]
     quantiles = np.quantile(known, np.linspace(0.01, 0.99, n_stops - 1), method="nearest")
@@ -117,13 +121,14 @@ def _axis(
     size = len(stops) + 1
     counts, edges = np.histogram(known, 64)
     never = stands & (coordinates == 0)
-    key = axis.label if axis.drop or axis.label != axis.column else axis.column
+    key = str(place) if "=" in axis.label else axis.label
     entry = {
         "label": axis.label, "column": axis.column, "aggregate": axis.aggregate,
-        "measure": f"{axis.aggregate} of {axis.column}" if axis.aggregate else axis.column, "side": axis.side, "unit": axis.unit,
+        "measure": f"{axis.aggregate} of {axis.column}" if axis.aggregate else axis.column,
+        "side": axis.side, "unit": axis.unit, "frozen": axis.frozen, "on_failed": "failed",
         "stops": stops.tolist(), "start": int(np.searchsorted(stops, axis.threshold)),
         "percentile": {"kind": "drop_lowest", "share": axis.drop} if axis.drop else None,
-        "set_key": f"{key}.{axis.side}", "clear_key": f"{key}.drop_lowest" if axis.drop else "", "frozen": axis.frozen, "on_failed": "failed",
+        "set_key": f"{key}.{axis.side}", "clear_key": f"{key}.drop_lowest" if axis.drop else "",
         "alone_n": np.bincount(coordinates[stands], minlength=size).tolist(),
         "alone_hours": (np.bincount(coordinates[stands], milliseconds[stands], size) / 3.6e6).tolist(),
         "never_n": int(never.sum()), "never_hours": float(milliseconds[never].sum() / 3.6e6),
@@ -133,34 +138,13 @@ def _axis(
     return entry, coordinates
 
 
-def pack(coordinates: np.ndarray, milliseconds: np.ndarray, sizes: list[int]) -> dict[str, Any]:
-    """The sparse joint histogram as the report carries it."""
+def _joint(coordinates: np.ndarray, milliseconds: np.ndarray, sizes: list[int]) -> dict[str, Any]:
     keys = np.zeros(len(coordinates), np.int64)
     for i, size in enumerate(sizes):
         keys = keys * size + coordinates[:, i]
     cells, place = np.unique(keys, return_inverse=True)
-    numbers = np.bincount(place, minlength=len(cells))
     times = np.bincount(place, milliseconds, len(cells)).astype(np.int64)
-    deltas = np.diff(cells, prepend=0)
-    raw = varints(np.stack([deltas, numbers, times], axis=1).ravel())
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
-    data = deflater.compress(raw) + deflater.flush()
-    return {"cells": len(cells), "data": base64.b64encode(data).decode()}
-
-
-def varints(numbers: np.ndarray) -> bytes:
-    """Seven bits a byte, the lowest first, the top bit where more follow."""
-    rest = numbers.astype(np.uint64)
-    columns, more = [], np.ones(len(rest), bool)
-    masks = []
-    while more.any():
-        columns.append((rest & np.uint64(127)).astype(np.uint8))
-        masks.append(more)
-        rest = rest >> np.uint64(7)
-        follows = rest > 0
-        columns[-1] |= np.where(follows, 128, 0).astype(np.uint8)
-        more = more & follows
-    return np.stack(columns, axis=1)[np.stack(masks, axis=1)].tobytes()
+    return {"cells": len(cells), "data": pack(Cells(cells, np.bincount(place, minlength=len(cells)), times))}
 
 
 def _picture(rng: np.random.Generator) -> dict[str, Any]:
@@ -172,7 +156,7 @@ def _picture(rng: np.random.Generator) -> dict[str, Any]:
     return {"src": source, "width": strip.shape[1], "height": strip.shape[0]}
 
 
-def _rest(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator, shown: int) -> dict[str, Any]:
+def _rest(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator, shown: int = 8) -> dict[str, Any]:
     n, total_h = len(made.stands), float(made.milliseconds.sum() / 3.6e6)
     ids = [f"{i:032x}" for i in rng.integers(0, 2**62, n)]
     for i, (entry, axis) in enumerate(zip(made.facts["axes"], axes, strict=True)):
@@ -190,7 +174,7 @@ def _rest(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator, shown: i
         "format": 1, "tool_version": "0.1.0", "created_at": "2026-11-22T00:30:00+00:00", "corpus": f"s3://bucket/{HOSTILE[0]}",
         "run_id": "20261122T002900-5fe1", "selection": "svd-small", "recipe_name": "svd-small",
         "inputs": {"found": 412, "kept": 366, "dropped": 21, "failed": 14, "skipped": 11},
-        "clips": {"found": n, "kept": kept_n - duplicates, "dropped": n - kept_n + duplicates - 9, "failed": 9, "skipped": 0},
+        "clips": {"found": n, "kept": kept_n - duplicates, "dropped": n - kept_n + duplicates - 9, "failed": 9},
         "hours": {"found": total_h, "kept": kept_h * 0.99, "dropped": total_h - kept_h, "failed": total_h * 0.003},
         "stand_ins": {"caption.template": "no model has seen the clip: its sentences are made of measured facts"},
         "funnel": funnel,
@@ -224,11 +208,11 @@ def condition(entry: dict[str, Any]) -> dict[str, Any]:
 def _funnel(made: Made, axes: tuple[Axis, ...], duplicates: int) -> dict[str, Any]:
     hours = made.milliseconds / 3.6e6
     left = made.stands.copy()
-    fails = np.stack(
-        [made.coordinates[:, i] <= strictness(made.facts["axes"][i]) for i in range(len(axes))], axis=1
-    )
+    fails = np.stack([made.coordinates[:, i] <= strictness(made.facts["axes"][i]) for i in range(len(axes))], axis=1)
     alone = fails.sum(axis=1) == 1
-    steps = [_step("take-down", "taken down", "forgotten sources", ~made.stands, ~made.stands, ~made.stands, left, hours)]
+    steps = [
+        _step("take-down", "taken down", "forgotten sources", ~made.stands, ~made.stands, ~made.stands, left, hours)
+    ]
     for i, axis in enumerate(axes):
         first = left & fails[:, i]
         left = left & ~fails[:, i]
@@ -239,7 +223,10 @@ def _funnel(made: Made, axes: tuple[Axis, ...], duplicates: int) -> dict[str, An
     gone[np.flatnonzero(left)[:duplicates]] = True
     left = left & ~gone
     steps.append(_step("near-duplicate", "near-duplicate", "looks like a better clip", gone, gone, gone, left, hours))
-    reasons = [{"verdict": "dropped", "reason": step["text"], "n": step["first"], "hours": step["first_hours"]} for step in steps]
+    reasons = [
+        {"verdict": "dropped", "reason": step["text"], "n": step["first"], "hours": step["first_hours"]}
+        for step in steps
+    ]
     inputs = [
         {"verdict": "skipped", "reason": "same content as s3://bucket/films/first.mp4", "n": 7, "hours": 0.0},
         {"verdict": "skipped", "reason": "no video stream", "n": 4, "hours": 0.0},
@@ -283,7 +270,11 @@ def _words(chosen: list[str], rng: np.random.Generator) -> dict[str, Any]:
         for i, clip in enumerate(chosen[12:24])
     ]
     pairs = [
-        {"clip": chosen[24 + i], "kept": chosen[34 + i], "score": {"hamming_first": i % 4, "hamming_last": 1, "cosine": 0.97}}
+        {
+            "clip": chosen[24 + i],
+            "kept": chosen[34 + i],
+            "score": {"hamming_first": i % 4, "hamming_last": 1, "cosine": 0.97},
+        }
         for i in range(8)
     ]
     return {"captions": captions, "caption_columns": columns, "duplicates": {"n": 40, "pairs": pairs}}
@@ -296,8 +287,9 @@ def _numbers(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator) -> di
 
     counts, edges = np.histogram(made.milliseconds / 1000, 40)
     distributions = [
-        bars("Camera motion", ["static", "pan", "tilt", "zoom", "shake", "other"], [0.31, 0.22, 0.08, 0.11, 0.17, 0.11]),
-        {"title": "Duration, s", "kind": "histogram", "edges": edges.tolist(), "all": counts.tolist(), "kept": [int(c * 0.7) for c in counts]},
+        bars("Camera motion", ["static", "pan", "tilt", "zoom", "shake"], [0.31, 0.22, 0.08, 0.22, 0.17]),
+        {"title": "Duration (s)", "kind": "histogram", "edges": edges.tolist(), "all": counts.tolist(),
+         "kept": [int(c * 0.7) for c in counts]},
         bars("Resolution", ["1920x1080", "1280x720", "3840x2160", "720x576", "other"], [0.5, 0.25, 0.1, 0.1, 0.05]),
         bars("Aspect", ["16:9", "4:3", "9:16", "2.39:1"], [0.7, 0.15, 0.1, 0.05]),
         bars("Frame rate, frames/s", ["23.976", "25", "29.97", "60"], [0.3, 0.4, 0.2, 0.1]),
@@ -314,12 +306,15 @@ def _numbers(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator) -> di
             "counts": counts.tolist(), "percentiles": {k: float(np.percentile(known, q)) for k, q in names.items()},
         })  # fmt: skip
     categories = [
-        {"stage": "motion", "column": "motion.camera", "n": 2900, "failed": 4, "n_distinct": 6, "top": [["static", 930], ["pan", 610]]},
-        {"stage": "text", "column": "text.words", "n": 500, "failed": 4, "n_distinct": 812, "top": [[t, 9 - i] for i, t in enumerate(HOSTILE)]},
+        {"stage": "motion", "column": "camera", "n": 2900, "failed": 4, "n_distinct": 6,
+         "top": [["static", 930], ["pan", 610]]},
+        {"stage": "text", "column": "words", "n": 500, "failed": 4, "n_distinct": 812,
+         "top": [[text, 9 - i] for i, text in enumerate(HOSTILE)]},
     ]  # fmt: skip
     buckets = {
-        "rows": [{"bucket": f"{w}x{h}x{f}", "n": 400 - 10 * f, "hours": 2.5 - f / 20} for w, h, f in ((1024, 576, 25), (576, 320, 25), (576, 320, 14), (320, 576, 14))],
-        "none": [{"reason": "fewer frames than any bucket", "n": 31, "hours": 0.02}, {"reason": "smaller than any bucket", "n": 12, "hours": 0.01}],
+        "rows": [{"bucket": name, "n": 400, "hours": 2.5} for name in ("1024x576x25", "576x320x25", "320x576x14")],
+        "none": [{"reason": "fewer frames than any bucket", "n": 31, "hours": 0.02},
+                 {"reason": "smaller than any bucket", "n": 12, "hours": 0.01}],
     }  # fmt: skip
     return {"scores": scores, "categories": categories, "distributions": distributions, "buckets": buckets}
 
@@ -327,11 +322,17 @@ def _numbers(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator) -> di
 def _running() -> dict[str, Any]:
     failures = [
         {"stage": "probe", "error_class": "DecodeError", "n": 14, "transient": False, "examples": [
-            {"uri": f"s3://bucket/{HOSTILE[i]}.mp4", "clip": None, "message": HOSTILE[(i + 3) % len(HOSTILE)]} for i in range(3)]},
+            {"uri": f"s3://bucket/{HOSTILE[i]}.mp4", "clip": None, "message": HOSTILE[i + 3]} for i in range(3)]},
         {"stage": "caption.endpoint", "error_class": "TimeoutError", "n": 3, "transient": True, "examples": [
             {"uri": "s3://bucket/films/long.mp4", "clip": "0" * 32, "message": "no answer within 60 s " * 200}]},
     ]  # fmt: skip
-    stages = [("probe", 0.02, None), ("cut", 0.11, 0.02), ("motion", 0.16, 0.2), ("text", 0.42, 0.01), ("caption.coca", 0.29, 0.4)]
+    stages = [
+        ("probe", 0.02, None),
+        ("cut", 0.11, 0.02),
+        ("motion", 0.16, 0.2),
+        ("text", 0.42, 0.01),
+        ("caption.coca", 0.29, 0.4),
+    ]
     return {
         "failures": failures,
         "stages": [
@@ -340,7 +341,7 @@ def _running() -> dict[str, Any]:
         ],
         "bottleneck": {"stage": "text", "why": "its worker waited 1 % of the time and holds 42 % of all seconds"},
         "run": {"seconds": 5234.2, "started_at": "2026-11-21T23:00:00+00:00", "engine": "ray", "workers": 16},
-        "recipe": "name: svd-small\nstages:\n  - probe\n  - cut: {min_len_s: 3.0}\nselect:\n  name: svd-small # " + HOSTILE[0] + "\n",
+        "recipe": f"name: svd-small # {HOSTILE[0]}\nstages:\n  - probe\n  - cut: {{min_len_s: 3.0}}\n",
         "versions": {"curate": "0.1.0", "torch": "2.15.0", "duckdb": "2.0.0", "python": "3.12.4"},
         "models": {"openclip-vit-l-14": "sha256:" + "9f" * 32, "coca-vit-b-32": "sha256:" + "0c" * 32},
         "fingerprints": {"probe": "a1" * 8, "cut": "b2" * 8, "motion": "c3" * 8, "text": "d4" * 8},
@@ -367,7 +368,8 @@ def _clips(made: Made, axes, ids, listed, rng) -> tuple[dict[str, Any], dict[str
         values = {entry["measure"]: None if np.isnan(v) else float(v) for entry, v in known}
         fails = [e["label"] for k, e in enumerate(made.facts["axes"]) if made.coordinates[i, k] <= strictness(e)]
         about[clip] = {
-            "uri": f"s3://bucket/{names[i % len(names)]}", "start_s": start, "end_s": start + made.milliseconds[i] / 1000,
+            "uri": f"s3://bucket/{names[i % len(names)]}",
+            "start_s": start, "end_s": start + made.milliseconds[i] / 1000,
             "verdict": "dropped" if fails else "kept", "reason": fails[0] if fails else "", "values": values,
             "caption": HOSTILE[i % len(HOSTILE)],
         }  # fmt: skip
