@@ -88,9 +88,11 @@ def failures(
         return run_failures(RunTables(con, corpus, run_id or last_run(corpus)), stage=stage, examples=examples)
 
 
-def run_failures(tables: RunTables, *, stage: str = "", examples: int = EXAMPLES) -> list[FailureGroup]:
-    """The same of one run whose tables are open."""
-    return _grouped(_OneRun(tables), stage, examples)
+def run_failures(
+    tables: RunTables, *, stage: str = "", examples: int = EXAMPLES, clips: str = ""
+) -> list[FailureGroup]:
+    """The same of one run whose tables are open; ``clips`` is a loaded table of its clips (`RunTables.load`)."""
+    return _grouped(_OneRun(tables, clips), stage, examples)
 
 
 def _grouped(found: _OneRun | _Everything, stage: str, examples: int) -> list[FailureGroup]:
@@ -132,8 +134,9 @@ def _example(row: dict[str, Any], recipes: _Recipes, run_id: str, *, is_clip: bo
 class _OneRun:
     """The failures that one run sees: those of its inputs, of their clips, and of the stages of its recipe."""
 
-    def __init__(self, tables: RunTables) -> None:
+    def __init__(self, tables: RunTables, clips: str = "") -> None:
         self._tables = tables
+        self._clips = clips
         self.con, self.corpus, self.run_id = tables.con, tables.corpus, tables.run_id
         self.stages = [INPUT, *(stage.name for stage in tables.stages)]
 
@@ -150,10 +153,14 @@ class _OneRun:
         if stage.kind != "clip":
             return f"""SELECT {_listed(stage.name, "c")}, i.uri FROM ({self._failed(stage)}) c
                 JOIN ({named}) i ON i.source = {id_sql("c.key")}"""
-        clips = self._tables.clips_sql(["clip_id", "source_digest"])
         return f"""SELECT {_listed(stage.name, "c")}, i.uri FROM ({self._failed(stage)}) c
-            JOIN ({clips}) r ON {id_sql("r.clip_id")} = {id_sql("c.key")}
-            JOIN ({named}) i ON i.source = {id_sql("r.source_digest")}"""
+            JOIN ({self._owned()}) r ON r.clip = {id_sql("c.key")} JOIN ({named}) i ON i.source = r.source"""
+
+    def _owned(self) -> str:
+        if self._clips:
+            return f"SELECT clip, source FROM {self._clips}"
+        clips = self._tables.clips_sql(["clip_id", "source_digest"])
+        return f"SELECT {id_sql('clip_id')} AS clip, {id_sql('source_digest')} AS source FROM ({clips})"
 
     def _inputs(self) -> str:
         """Inputs that failed before any cell of theirs did."""

@@ -120,32 +120,39 @@ def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | Non
     if run_id is None:
         run_id = str(funnel["run_id"]) if selection and funnel else last_run(corpus)
     with closing(connect()) as con:
-        tables = RunTables(con, corpus, run_id)
-        ((n_clips, hours),) = _prepare(tables)
-        numbers: list[NumberStats] = []
-        categories: list[CategoryStats] = []
-        seconds = []
-        for stage in tables.stages:
-            seconds += _seconds(tables, stage)
-            for found in _columns(tables, stage):
-                if isinstance(found, NumberStats):
-                    numbers.append(found)
-                else:
-                    categories.append(found)
-        numbers += _durations(con)
-        return CorpusStats(
-            run_id=run_id,
-            n_sources=con.sql("SELECT count(*) FROM run_sources").fetchall()[0][0],
-            n_clips=n_clips,
-            hours=hours,
-            numbers=numbers,
-            categories=categories,
-            failures=run_failures(tables),
-            seconds=seconds,
-            sources=_outcomes(tables),
-            funnel=funnel if funnel and funnel["run_id"] == run_id else None,
-            stand_ins=tables.manifest.get("stand_ins", {}),
-        )
+        return run_stats(RunTables(con, corpus, run_id), funnel if funnel and funnel["run_id"] == run_id else None)
+
+
+def run_stats(tables: RunTables, funnel: dict[str, Any] | None = None) -> CorpusStats:
+    """The same of one run whose tables are open."""
+    con = tables.con
+    ((n_clips, hours),) = _prepare(tables)
+    numbers: list[NumberStats] = []
+    categories: list[CategoryStats] = []
+    seconds = []
+    for stage in tables.stages:
+        seconds += _seconds(tables, stage)
+        for found in _columns(tables, stage):
+            if isinstance(found, NumberStats):
+                numbers.append(found)
+            else:
+                categories.append(found)
+    numbers += _durations(con)
+    stats = CorpusStats(
+        run_id=tables.run_id,
+        n_sources=con.sql("SELECT count(*) FROM run_sources").fetchall()[0][0],
+        n_clips=n_clips,
+        hours=hours,
+        numbers=numbers,
+        categories=categories,
+        failures=run_failures(tables, clips="run_clips"),
+        seconds=seconds,
+        sources=_outcomes(tables),
+        funnel=funnel,
+        stand_ins=tables.manifest.get("stand_ins", {}),
+    )
+    con.sql("DROP TABLE run_clips")
+    return stats
 
 
 @listing_again

@@ -35,7 +35,7 @@ from curate.report.samples import (
 )
 from curate.report.steps import clip_counts, funnel_steps, retention
 from curate.select import Funnel, SelectConfig, load_funnel
-from curate.stats import CorpusStats, corpus_stats
+from curate.stats import CorpusStats, run_stats
 from curate.tables import Corpus
 
 FORMAT = 1
@@ -91,10 +91,10 @@ def build_facts(
     step: Step = silent,
 ) -> Found:
     """The report of one selection, but for its pictures. Counting happens in DuckDB, within ``memory_bytes``."""
-    step("Counting scores")
-    stats = corpus_stats(corpus, funnel.run_id, funnel.name)
     with closing(connect(memory_bytes=memory_bytes)) as con:
         tables = RunTables(con, corpus, funnel.run_id)
+        step("Counting scores")
+        stats = run_stats(tables)
         step("Counting clips")
         judged = judge_clips(tables, funnel)
         facts = {**_head(judged, stats), **_counts(judged), "retention": retention(judged)}
