@@ -131,7 +131,7 @@ function keptBar(facts, thresholds) {
     const kept = counted.ms / 3.6e6;
     fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
-    fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
+    fill(against, n || time ? `${signed(n)} ${Math.abs(n) === 1 ? "clip" : "clips"}, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
     bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
     if (n || time || against.isConnected) announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
   });
