@@ -108,6 +108,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_views.py
 	$(BIN)/python tests/bench/bench_memory.py
 	$(BIN)/python tests/bench/bench_select.py
+	$(BIN)/python tests/bench/bench_report.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
 	$(BIN)/python tests/bench/bench_page.py
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from curate.redaction import redacted
 from curate.report.judged import Group, Judged
+from curate.report.samples import cut
 from curate.select.duplicates import NEAR_DUPLICATE
-from curate.select.inputs import FORGOTTEN, count_inputs
+from curate.select.inputs import count_inputs
 from curate.select.judge import Judge, axis_bits
 
 _UNMEASURED = "needed measurements that failed"
@@ -86,8 +88,8 @@ def _unmeasured(judged: Judged) -> Step:
     lost = [g for g in judged.groups if g.errors & _fatal(judged)]
     _count(step, "first", (g for g in lost if not g.forgotten))
     _count(step, "failing", lost)
-    alone: Callable[[Group], bool] = lambda g: not g.forgotten and not g.fails and not g.errors & ~_fatal(judged)  # noqa: E731
-    _count(step, "only", filter(alone, lost))
+    others = ~_fatal(judged)
+    _count(step, "only", (g for g in lost if not (g.forgotten or g.fails or g.errors & others)))
     step.cell_failed = step.failing
     return step
 
@@ -123,12 +125,17 @@ def clip_counts(judged: Judged) -> dict[str, Any]:
         if group.verdict != "kept":
             n, hours = listed.get((group.verdict, group.reason), (0, 0.0))
             listed[group.verdict, group.reason] = (n + group.n, hours + group.hours)
-    clip_reasons = [{"verdict": v, "reason": r, "n": n, "hours": hours} for (v, r), (n, hours) in listed.items()]
+    clip_reasons = [
+        {"verdict": verdict, "reason": cut(redacted(reason)), "n": n, "hours": hours}
+        for (verdict, reason), (n, hours) in listed.items()
+    ]
     return {
         "inputs": {name: getattr(counts, name) for name in ("found", *verdicts, "skipped")},
         "clips": {"found": found[0], **{name: n for name, (n, _) in by_verdict.items()}, "skipped": 0},
         "hours": {"found": found[1], **{name: hours for name, (_, hours) in by_verdict.items()}},
-        "input_reasons": [{"verdict": r.verdict, "reason": r.reason, "n": r.n, "hours": r.hours} for r in reasons],
+        "input_reasons": [
+            {"verdict": r.verdict, "reason": cut(redacted(r.reason)), "n": r.n, "hours": r.hours} for r in reasons
+        ],
         "clip_reasons": sorted(clip_reasons, key=lambda r: (-r["n"], r["verdict"], r["reason"])),
     }
 
@@ -154,6 +161,3 @@ def retention(judged: Judged) -> dict[str, Any] | None:
         "ratio": joint / product if product else None,
         "axes": shares,
     }
-
-
-__all__ = ["FORGOTTEN", "Step", "clip_counts", "funnel_steps", "retention"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import uuid
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,9 +14,11 @@ from report_kit import HASHES, STAGES, facts_of, make, take_down, write_recipe
 from curate.config import parse_config
 from curate.errors import ConfigError, CorpusError
 from curate.query import RunTables, connect
+from curate.report import write_report
 from curate.report.facts import build_facts, chosen_selection
 from curate.select import SelectConfig, load_funnel, select
 from curate.stats import corpus_stats
+from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 
 
@@ -205,6 +209,32 @@ def test_a_run_without_clips_has_a_report(tmp_path):
     facts = facts_of(corpus)
     assert (facts["clips"]["found"], facts["joint"]["cells"], facts["distributions"]) == (0, 0, [])
     assert facts["axes"][0]["stops"] == [1.0] and facts["axes"][0]["alone_n"] == [0, 0]
+
+
+def test_a_corpus_on_an_object_store_gets_its_report_there(tmp_path):
+    near = make(tmp_path, 4)
+    far = Corpus(f"memory://{uuid.uuid4().hex}/corpus")
+    far.root.fs.put(f"{near.uri}/", f"{far.root.path}/", recursive=True)
+    written = write_report(far, pictures=5)
+    assert written.uri == f"{far.uri}/reports/sel.html"
+    text = Place(written.uri).read_text()
+    data = re.search(r'id="facts">(.*?)</script>', text, re.DOTALL)[1]
+    there, here = json.loads(data), facts_of(near)
+    for key in ("clips", "joint", "funnel", "distributions", "scores", "retention"):
+        assert there[key] == here[key]
+    assert sum("missing" in picture for picture in there["pictures"].values()) == len(there["clip_facts"]) > 0
+
+
+def test_secrets_in_messages_and_names_stay_out(tmp_path):
+    kit = CorpusKit(tmp_path / "corpus", STAGES)
+    kit.input("https://host/a.mp4?token=s3cr3t", "failed", "has no bytes: https://host/a.mp4?X-Amz-Signature=s3cr3t")
+    kit.source("https://user:s3cr3t@host/b.mp4", [2.0])
+    corpus = kit.write()
+    rule = {"name": "sel", "conditions": [{"column": "clip.duration_s", "min": 1.0}], "dedup": {"method": "none"}}
+    write_recipe(corpus, rule)
+    select(corpus, parse_config(SelectConfig, rule, "select"))
+    facts = facts_of(corpus)
+    assert len(facts["clip_facts"]) == 1 and "s3cr3t" not in json.dumps(facts)
 
 
 def test_pairs_of_near_duplicates_say_how_alike_they_are(corpus, facts):
