@@ -27,6 +27,8 @@ _TIMEOUT = timedelta(minutes=30)
 
 _CPU = torch.device("cpu")
 
+Sharding = Literal["auto", "ddp", "fsdp"]
+
 
 @dataclass(frozen=True)
 class World:
@@ -41,13 +43,17 @@ class World:
         """Whether this one prints and writes."""
         return self.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over ranks, on each of them."""
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks, on each of them."""
         if self.size == 1:
             return values
         total = values.clone()
         distributed.all_reduce(total)
-        return total / self.size
+        return total
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks, on each of them."""
+        return self.sum(values) / self.size
 
     def first(self, value: Any) -> Any:
         """What the first rank has, on each of them."""
@@ -95,11 +101,16 @@ def units(unet: Any) -> Iterator[nn.Module]:
         yield from getattr(block, "attentions", None) or ()
 
 
-def spread(unet: nn.Module, world: World, sharding: Literal["auto", "ddp", "fsdp"], precision: str) -> nn.Module:
+def shards(sharding: Sharding, device_type: str) -> bool:
+    """Whether several devices of this type divide a network (FSDP2), or copy it (DDP)."""
+    return sharding == "fsdp" or (sharding == "auto" and device_type != "cpu")
+
+
+def spread(unet: nn.Module, world: World, sharding: Sharding, precision: str) -> nn.Module:
     """The network on all devices: copied, or sharded in place (FSDP2). One process leaves it as it is."""
     if world.size == 1:
         return unet
-    if sharding == "ddp" or (sharding == "auto" and world.device.type == "cpu"):
+    if not shards(sharding, world.device.type):
         where = [world.device] if world.device.type == "cuda" else None
         return DistributedDataParallel(unet, device_ids=where, gradient_as_bucket_view=True)
     # Inputs stay as they are: a motion bucket or a time has more digits than bfloat16.
@@ -122,6 +133,11 @@ def summing(network: nn.Module, *, last: bool) -> Iterator[None]:
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(last)
     yield
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def forget_gathered(network: nn.Module) -> None:

@@ -55,9 +55,19 @@ def test_a_plan_says_what_a_stage_costs_and_starts_nothing(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_for_devices_that_are_not_here():
+    asked = ["tiny-image-to-video", "--plan", "--world", 2, "--device-kind", "h100"]
+    ended = curate("train", *asked, "--set", "precision=bfloat16")
+    assert ended.status == 0, ended.err
+    for words in ("2 x H100", "1/2 of all", "of 74.5 GiB", "at 30% of 989 TFLOP/s"):
+        assert words in ended.out
+
+
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
+        (["tiny-video", "--device-kind", "H100"], 2, "--device-kind: a run takes the devices that there are"),
+        (["tiny-video", "--plan", "--device-kind", "H10"], 2, r"unknown kind 'H10', did you mean 'H100'\?"),
         (["tiny-vidio"], 2, r"no recipe is called 'tiny-vidio', did you mean 'tiny-video'\?"),
         (["tiny-video"], 2, "--data: no shards are named"),
         (["tiny-video", "--data", "{here}/none"], 1, "none"),
