@@ -25,7 +25,7 @@ function outcomeTable({ inputs, clips, hours: time }) {
     { head: "Inputs", num: true, cell: ({ name }) => count(inputs[name]) },
     { head: "Clips", num: true, cell: ({ name }) => (name === "skipped" ? "–" : count(clips[name])) },
     { head: "Hours of clips", num: true, cell: ({ name }) => hours(time[name]) },
-    { head: "Share of clips", wide: true, cell: ({ name }) => (name === "skipped" ? "" : meter(clips[name] / clips.found, name === "kept" || name === "found" ? "" : "gone")) },
+    { head: "", said: "Share of clips", wide: true, cell: ({ name }) => (name === "skipped" ? "" : meter(clips[name] / clips.found, name === "kept" || name === "found" ? "" : "gone")) },
   ], rows);
 }
 
