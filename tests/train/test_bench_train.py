@@ -1,0 +1,59 @@
+"""The benchmark of the trainer runs: every way to take a step, on the small stage, with the same code as on a GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+
+import bench_train
+
+QUICK = ["--tiny", "--stages", "tiny-image-to-video", "--steps", "2", "--warmup", "0"]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch's own, in compiling
+def test_every_way_takes_steps_and_says_what_they_cost(tmp_path, capsys):
+    ways = ["both", "peer", "peer-checkpointing"]
+    rows = bench_train.main([*QUICK, "--ways", *ways, "--peak-tflops", "0.1", "--profile", str(tmp_path / "kernels")])
+    assert [row[1:4] for row in rows] == [["16x16x6", "1", way] for way in ways]
+    for row in rows:
+        step_s, share = float(row[4].split()[0]), float(row[6].rstrip("%")) / 100
+        assert float(row[5]) == pytest.approx(1 / step_s, rel=0.01)
+        assert share == pytest.approx(3 * FORWARD_FLOPS / step_s / 1e11, rel=0.05, abs=1e-3)
+    assert float(rows[0][-1]) > 0
+    assert (tmp_path / "kernels").read_text().count("aten::mm") >= len(ways)
+    assert capsys.readouterr().out.count("`tiny-image-to-video`") == 2 * len(ways)
+
+
+FORWARD_FLOPS = 1.083e9
+"""Of a clip of 16x16x6 by `tiny-wide`."""
+
+
+def test_a_way_that_does_not_fit_says_so_and_the_others_go_on(monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench_train, "recompute_units", full)
+    first, second = bench_train.main([*QUICK, "--ways", "checkpointing", "plain"])
+    assert first[4:] == ["out of memory", "-", "-", "-", "-"]
+    assert float(second[5]) > 0
+    assert second[6] == "-"  # nobody knows this machine's peak
+
+
+def test_ours_and_its_peer_begin_with_the_same_loss():
+    """At the same weights, noise and levels, by two pieces of code: the peer's is a fair one."""
+    args = bench_train._arguments([*QUICK])
+    setting = bench_train.made("tiny-image-to-video", args, torch.device("cpu"))
+    example = setting.examples().of(setting.batch, [0], setting.device)
+    assert example.x0.shape == setting.batch.latents.shape
+    unet = setting.unet()
+    losses = []
+    for draw in (lambda shape: torch.zeros(shape), None):
+        del draw
+        torch.manual_seed(3)
+        losses.append(float(bench_train._edm_loss(unet, setting)))
+    assert losses[0] == losses[1]
