@@ -103,6 +103,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_memory.py
 	$(BIN)/python tests/bench/bench_select.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
+	$(BIN)/python tests/bench/bench_train.py $(NETS)
 
 clean:
 	rm -rf $(VENV) demo

@@ -221,27 +221,34 @@ def peer(setting: Setting, way: str) -> Work:
 
 
 def _edm_loss(unet: Any, setting: Setting) -> torch.Tensor:
-    batch, codec, noise = setting.batch.to(setting.device), setting.encoders.codec, setting.recipe.objective
+    batch, codec, levels = setting.batch.to(setting.device), setting.encoders.codec, setting.recipe.objective
     assert batch.latents is not None
     latents = batch.latents * codec.scaling_factor
-    sigma = (noise.p_mean + noise.p_std * torch.randn(len(latents), 1, 1, 1, 1, device=latents.device)).exp()
-    noisy = latents + sigma * torch.randn_like(latents)
-    seen = noisy / (sigma**2 + 1).sqrt()
-    context, augmentation = batch.text, torch.zeros(len(latents), device=latents.device)
+    sigma = (levels.p_mean + levels.p_std * torch.randn(len(latents), device=latents.device)).exp()
+    context, augmentation, given = batch.text, torch.zeros_like(sigma), None
     if setting.wide:
         assert batch.first is not None
-        augmentation = (-3 + 0.5 * torch.randn_like(augmentation)).exp()
+        augmentation = (-3 + 0.5 * torch.randn_like(sigma)).exp()
         frame = batch.first.permute(0, 3, 1, 2).float() / 127.5 - 1
         frame = frame + augmentation.view(-1, 1, 1, 1) * torch.randn_like(frame)
         with torch.no_grad():
-            given = codec.vae.encode(frame).latent_dist.mode()
-        seen = torch.cat([seen, given[:, None].expand(-1, latents.shape[1], -1, -1, -1)], dim=2)
+            given = codec.vae.encode(frame).latent_dist.mode()[:, None].expand(-1, latents.shape[1], -1, -1, -1)
         context = batch.image
     added = torch.stack([batch.fps - 1, batch.motion, augmentation], dim=1)
-    times = sigma.flatten().log() / 4
-    output = unet(seen, times, context, added_time_ids=added).sample.float()
-    denoised = output * (-sigma / (sigma**2 + 1).sqrt()) + noisy / (sigma**2 + 1)
-    return ((1 + sigma**2) / sigma**2 * (denoised - latents).square()).mean()
+    return weighted_loss(unet, latents, sigma, torch.randn_like(latents), given, (context, added))
+
+
+def weighted_loss(
+    unet: Any, x0: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, given: torch.Tensor | None, cond: Any
+) -> torch.Tensor:
+    """EDM's loss of diffusers' network, with its preconditioning and weights written out."""
+    at = sigma.view(-1, 1, 1, 1, 1)
+    noisy = x0 + at * noise
+    seen = noisy / (at**2 + 1).sqrt()
+    seen = seen if given is None else torch.cat([seen, given], dim=2)
+    output = unet(seen, sigma.log() / 4, cond[0], added_time_ids=cond[1]).sample.float()
+    denoised = output * (-at / (at**2 + 1).sqrt()) + noisy / (at**2 + 1)
+    return ((1 + at**2) / at**2 * (denoised - x0).square()).mean()
 
 
 def measured(setting: Setting, way: str, args: argparse.Namespace) -> tuple[int, list[float] | str]:
