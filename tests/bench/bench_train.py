@@ -11,9 +11,9 @@ A stage is a recipe of `pipelines/train/` at its own size, on random weights; la
 
 All have the same weights, batch, precision, AdamW, clipping and average, and encode the noisy first frame of an
 image-to-video stage anew in every step. MFU: three forward passes (recomputation is not counted) over the device's
-dense peak in the precision that it computes in. Memory: the most that was allocated on a GPU, resident on a CPU. A way
-that does not fit says so in its row. `--profile` appends what the time of each way goes to, by kernels. `--tiny` takes
-the small stages, for a CPU, and compiles without generating code.
+dense peak in the precision that it computes in. On a CPU seconds are of CPU time, of one thread. Memory: the most that
+was allocated on a GPU, resident on a CPU. A way that does not fit says so in its row. `--profile` appends what the time
+of each way goes to, by kernels. `--tiny` takes the small stages, for a CPU, and compiles without generating code.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Setting:
         torch.manual_seed(0)
         with self.device:
             unet = build_unet(self.recipe.network, concat=self.wide)
-        return nn.Module.to(unet, self.device).train()
+        nn.Module.to(unet, self.device)
+        unet.train()
+        return unet
 
     def examples(self) -> Examples:
         """What turns the batch into what a step needs."""
@@ -98,6 +100,7 @@ def main(argv: list[str] | None = None) -> list[list[str]]:
     torch.set_num_threads(1 if args.tiny else torch.get_num_threads())
     device = torch_device("cpu" if args.tiny else "auto")
     rows: list[list[str]] = []
+    chip = device_facts(device, "float32" if device.type == "cpu" else "bfloat16").name
     for name in args.stages or (TINY if args.tiny else FULL):
         setting = made(name, args, device)
         facts = device_facts(device, setting.recipe.precision)
@@ -109,7 +112,7 @@ def main(argv: list[str] | None = None) -> list[list[str]]:
             rows.append(_row(name, setting, way, found[way], memory, flops, peak))
             print(markdown(COLUMNS, rows[-1:]), flush=True)
         _compared(rows[-len(args.ways) :], found)
-    print(f"\n{facts.name}; {machine()}")
+    print(f"\n{chip}; {machine()}")
     print(markdown(COLUMNS, rows))
     return rows
 
@@ -141,13 +144,10 @@ def made(name: str, args: argparse.Namespace, device: torch.device) -> Setting:
 
 def _real_vae(device: torch.device) -> AutoencoderKLTemporalDecoder:
     """In the size of Stable Video Diffusion's."""
-    levels = 4
+    channels = (128, 256, 512, 512)
+    config: dict[str, Any] = {"block_out_channels": channels, "down_block_types": ("DownEncoderBlock2D",) * 4}
     with device:
-        return AutoencoderKLTemporalDecoder(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            layers_per_block=2,
-        )
+        return AutoencoderKLTemporalDecoder(**config, layers_per_block=2)
 
 
 def batch_of(recipe: TrainRecipe, bucket: Bucket, codec: Codec) -> Batch:
@@ -266,16 +266,16 @@ def measured(setting: Setting, way: str, args: argparse.Namespace) -> tuple[int,
 
 
 def timed(take: Work, warmup: int, steps: int, device: torch.device) -> list[float]:
-    """Seconds of each step, after those that warm up; the loss is read, so the device is waited for."""
-    found = []
+    """Seconds of each step, after those that warm up, of the clock on a GPU and of CPU time on a CPU."""
+    found, clock = [], time.perf_counter if device.type == "cuda" else time.process_time
     for number in range(warmup + steps):
         if number == warmup:
             reset_memory(device)
-        began_s = time.perf_counter()
+        began_s = clock()
         loss = take(number)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - began_s)
+        found.append(clock() - began_s)
         if not np.isfinite(loss):
             raise SystemExit(f"step {number}: the loss is {loss}")
     return found[warmup:]
