@@ -281,8 +281,8 @@ def timed(take: Work, warmup: int, steps: int, device: torch.device) -> list[flo
     return found[warmup:]
 
 
-def note_kernels(take: Work, file: Path, title: str, device: torch.device, steps: int = 2) -> None:
-    """Append the operations that take most time, by their own, over some further steps."""
+def note_kernels(take: Work, file: Path, title: str, device: torch.device, steps: int = 1) -> None:
+    """Append the operations that take most time, by their own, over a further step."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     began_s = time.perf_counter()
