@@ -111,6 +111,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_report.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
 	$(BIN)/python tests/bench/bench_page.py
+	$(BIN)/python tests/bench/bench_train.py $(NETS)
 
 clean:
 	rm -rf $(VENV) demo
