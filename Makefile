@@ -112,6 +112,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_view.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
 	$(BIN)/python tests/bench/bench_page.py
+	$(BIN)/python tests/bench/bench_train.py $(NETS)
 
 clean:
 	rm -rf $(VENV) demo

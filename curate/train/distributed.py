@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from curate.errors import UsageError
+from curate.errors import TrainingError, UsageError
 
 _TIMEOUT = timedelta(minutes=30)
 """The first rank writes exports and validation clips while others wait."""
 
+_PEER_GONE = re.compile(r"closed by peer|reset by peer|broken pipe|likely closed|remote process exited", re.IGNORECASE)
+"""What backends say when the process at the other end has ended: gloo in a plain RuntimeError."""
 
 _CPU = torch.device("cpu")
 
@@ -71,16 +74,30 @@ class World:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """The world that `torchrun` made, or this process alone. UsageError for a device that is not there."""
+    """The world that `torchrun` made, or this process alone. UsageError for a device that is not there, TrainingError
+    when another process ends before this one does."""
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     found = torch_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1:
         distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield World(rank, size, found)
+    except RuntimeError as error:
+        if size == 1 or not (isinstance(error, distributed.DistError) or _PEER_GONE.search(str(error))):
+            raise
+        raise _others_gone(rank, size, error) from error
     finally:
         if size > 1:
             distributed.destroy_process_group()
+
+
+def _others_gone(rank: int, size: int, error: RuntimeError) -> TrainingError:
+    said = " ".join(str(error).split())[:200]
+    return TrainingError(
+        f"another of the {size} processes ended, or cannot be reached ({said})",
+        subject=f"rank {rank}",
+        fix="What it said itself is the cause. The same command goes on from the last checkpoint",
+    )
 
 
 def torch_device(name: str, local: int = 0) -> torch.device:

@@ -34,7 +34,7 @@ from curate.train.data.worker import Ahead, Sources
 from curate.train.devices import device_facts, mfu
 from curate.train.distributed import World, joined, spread
 from curate.train.examples import Examples
-from curate.train.folders import atomic_folder
+from curate.train.folders import atomic_folder, remove_folder
 from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
@@ -127,7 +127,7 @@ class _Run:
             (self._job.out / "recipe.yaml").write_text(recipe.to_text())
             self._checkpoints.clean()
             if self._taken < recipe.steps:  # the model of a run that is to go on is that of its last checkpoint
-                shutil.rmtree(self._job.out / "model", ignore_errors=True)
+                remove_folder(self._job.out / "model")
         if not self._taken:
             self._validate(log)
         window = Window(_quantile(self._examples.objective), world, self._loader.stall)
