@@ -76,7 +76,7 @@ def print_difference(facts: Mapping[str, Any]) -> None:
 def _print_sides(facts: Mapping[str, Any]) -> None:
     for name in ("a", "b"):
         side = facts[name]
-        kept = f"{side['clips']['kept']} of {side['clips']['found']} clips, {_time(side['hours']['kept'])}"
+        kept = f"{side['kept']['n']} of {side['found']} clips, {_time(side['kept']['hours'])}"
         where = f"selection {plain(side['selection'])} over run {plain(side['run_id'])}: {kept}"
         out.print(f"[bold]{name.upper()}[/] {plain(side['corpus'])}, {where}", soft_wrap=True)
 

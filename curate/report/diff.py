@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from curate.report.pictures import Wanted, plan_pictures, take_pictures
 from curate.report.samples import caption_columns, clip_rows, cut
 from curate.report.shifts import category_shifts, number_shifts, shared_columns
 from curate.select import Funnel
+from curate.select.inputs import FORGOTTEN, forgotten_sql
 from curate.storage import Place
 from curate.tables import Corpus
 
@@ -56,8 +57,7 @@ class Side:
             "run_id": funnel.run_id,
             "recipe_name": self.tables.manifest.get("recipe", ""),
             "created_at": funnel.created_at,
-            "clips": asdict(funnel.clips),
-            "hours": funnel.hours,
+            "found": funnel.clips.found,
             "cut": self.tables.cut.fingerprint,
         }
 
@@ -100,8 +100,8 @@ def difference(
             "format": FORMAT,
             "tool_version": __version__,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "a": a.facts(),
-            "b": b.facts(),
+            "a": a.facts() | {"kept": _count(con, "a = 'kept'")},
+            "b": b.facts() | {"kept": _count(con, "b = 'kept'")},
             "corpus": redacted(a.corpus.uri),
             "known": _known(con),
             "both": _count(con, "a = 'kept' AND b = 'kept'"),
@@ -141,16 +141,18 @@ def _side(con: duckdb.DuckDBPyConnection, corpus: Corpus, name: str | None) -> S
 
 def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
     """Table ``pair``: every clip of either run with both verdicts (null where a run does not have it), reasons and all
-    failing conditions; ``moved`` is left or entered."""
+    failing conditions; ``moved`` is left or entered. What was taken down by now counts as dropped."""
     a.tables.load("timed_a", ["clip.duration_s"])
     one_run = (a.corpus.uri, a.tables.run_id) == (b.corpus.uri, b.tables.run_id)
     if not one_run:
         b.tables.load("timed_b", ["clip.duration_s"])
     for side, table, timed in ((a, "ended_a", "timed_a"), (b, "ended_b", "timed_a" if one_run else "timed_b")):
         place = side.corpus.selections().child(side.funnel.name, "selection.parquet")
-        made = f"""CREATE OR REPLACE TEMP TABLE {table} AS SELECT t.clip, t.{identifier("clip.duration_s")} AS seconds,
-            s.verdict, coalesce(s.reason, '') AS reason, s.failing FROM {timed} t JOIN ({file_sql(con, place)}) s
-            ON {id_sql("s.clip_id")} = t.clip"""
+        made = f"""CREATE OR REPLACE TEMP TABLE {table} AS SELECT clip, seconds,
+            if(gone, 'dropped', verdict) AS verdict, if(gone, '{FORGOTTEN}', coalesce(reason, '')) AS reason,
+            if(gone, ['{FORGOTTEN}'], failing) AS failing FROM (SELECT t.clip, s.verdict, s.reason, s.failing,
+            t.{identifier("clip.duration_s")} AS seconds, t.source IN ({forgotten_sql(side.tables)}) AS gone
+            FROM {timed} t JOIN ({file_sql(con, place)}) s ON {id_sql("s.clip_id")} = t.clip)"""
         run_query(con, lambda made=made: made)
     con.sql(
         f"""CREATE OR REPLACE TEMP TABLE pair AS SELECT clip, coalesce(x.seconds, y.seconds) AS seconds,

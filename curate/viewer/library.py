@@ -30,6 +30,7 @@ from curate.query import (
 )
 from curate.query.parts import file_sql, id_sql
 from curate.records import Clip
+from curate.select.inputs import forgotten_sql
 from curate.tables import CLIPS, Corpus
 from curate.viewer.columns import SELECTION, ColumnInfo, run_columns, selection_columns
 from curate.viewer.query import Ask, known_column
@@ -91,7 +92,9 @@ class Library:
         self._join("clips", "SELECT source, place FROM sources", "source", ["place"])
 
     def refresh(self) -> None:
-        """Look again which selections there are over this run; verdicts of those that were made anew are read again."""
+        """Look again which selections there are over this run, which marks, and what was taken down: it is not shown.
+        Verdicts of selections that were made anew are read again.
+        """
         with self._lock:
             found = _selections(self.corpus, self.run_id)
             for name in [name for name, digest in self._selections.items() if found.get(name) != digest]:
@@ -101,6 +104,7 @@ class Library:
                         self._loaded.discard(column)
             self._selections = found
             self._read_marks()
+            self._con.sql(f"DELETE FROM clips WHERE source IN ({forgotten_sql(self.tables)})")
 
     @property
     def selections(self) -> list[str]:

@@ -13,7 +13,7 @@ from browser_kit import chromium, opened
 from cli_kit import curate
 from corpus_kit import CorpusKit
 from export_kit import ExportKit
-from report_kit import make
+from report_kit import make, take_down
 
 from curate.config import parse_config
 from curate.report.diff import ELSEWHERE, MOST_IDS, difference, parse_side, write_difference
@@ -71,7 +71,7 @@ def test_what_moved_and_why_agrees_with_the_selections(corpus, names):
         assert len({there[clip]["reason"] for clip in found["samples"][which]}) == min(len(reasons), 24)
     assert found["both"]["n"] == sum(a[clip]["verdict"] == b[clip]["verdict"] == "kept" for clip in a)
     assert found["known"] == {"both": len(a), "only_a": 0, "only_b": 0}
-    sides = [found[side]["clips"]["kept"] for side in ("a", "b")]
+    sides = [found[side]["kept"]["n"] for side in ("a", "b")]
     assert sides[1] - sides[0] == found["entered"]["n"] - found["left"]["n"]
     assert all(row["same"] and not row["changed"] for row in found["numbers"])
 
@@ -80,6 +80,18 @@ def test_a_selection_does_not_differ_from_itself(corpus):
     found = facts_of((corpus, "sel"), (corpus, "sel"))
     assert (found["left"]["n"], found["entered"]["n"], found["filters"], found["thresholds"]) == (0, 0, [], [])
     assert all(row["a"] == row["b"] for row in found["numbers"])
+
+
+def test_what_was_taken_down_is_kept_by_neither(tmp_path):
+    corpus = make(tmp_path, n_sources=6)
+    choose(corpus, "other", OTHER)
+    before = facts_of((corpus, "sel"), (corpus, "other"))
+    take_down(corpus, "bucket/0/0.mp4")
+    after = facts_of((corpus, "sel"), (corpus, "other"))
+    gone = {clip for clip, facts in before["clip_facts"].items() if facts["uri"] == "bucket/0/0.mp4"}
+    assert gone and not gone & set(after["clip_facts"])
+    assert after["b"]["kept"]["n"] - after["a"]["kept"]["n"] == after["entered"]["n"] - after["left"]["n"]
+    assert after["a"]["kept"]["n"] + after["b"]["kept"]["n"] < before["a"]["kept"]["n"] + before["b"]["kept"]["n"]
 
 
 def test_conditions_that_differ_are_told_in_words(corpus):

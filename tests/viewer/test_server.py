@@ -281,10 +281,14 @@ def test_a_corpus_on_an_object_store_is_viewed_and_marked_there(made, memory_buc
 
 
 def test_a_source_that_was_taken_down_is_not_shown(made, own):
-    forget(own.corpus, made.film("a.mp4"), "asked to")
     with opened(own.corpus) as client:
+        forget(own.corpus, made.film("a.mp4"), "asked to")
         answer = client.get(f"/clips/{own.a[0]}.webp")
         assert (answer.status_code, "taken down: asked to" in answer.json()["error"]) == (410, True)
+        assert client.get("/api/facts").json()["totals"]["n"] == 2
+        assert client.get("/api/clips").json()["n"] == 2
+        for path in (f"/clips/{own.a[0]}.webp", f"/clips/{own.a[0]}.mp4", f"/api/clips/{own.a[0]}"):
+            assert client.get(path).status_code == 404
         assert client.get(f"/clips/{own.odd}.webp").status_code == 200
 
 

@@ -30,11 +30,11 @@ function diffOverview(facts) {
   const cut = a.cut === b.cut ? "" : " Their cuts were found in another way: a clip is the same only where both ends are.";
   return [
     h("div", { class: "figures" },
-      bigFigure("A keeps", a.clips.kept, a.hours.kept),
+      bigFigure("A keeps", a.kept.n, a.kept.hours),
       bigFigure("Left", facts.left.n, facts.left.hours),
       bigFigure("Entered", facts.entered.n, facts.entered.hours),
-      bigFigure("B keeps", b.clips.kept, b.hours.kept)),
-    h("p", {}, `${plural(facts.both.n, "clip")} (${hours(facts.both.hours)}) kept by both; the kept clips change by ${signed(b.clips.kept - a.clips.kept)}.`),
+      bigFigure("B keeps", b.kept.n, b.kept.hours)),
+    h("p", {}, `${plural(facts.both.n, "clip")} (${hours(facts.both.hours)}) kept by both; the kept clips change by ${signed(b.kept.n - a.kept.n)}.`),
     apart ? h("p", { class: "note warn" }, `${plural(known.both, "clip")} in both runs, ${count(known.only_a)} in A's alone, ${count(known.only_b)} in B's alone.${cut}`) : null,
   ];
 }
