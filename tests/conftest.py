@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import fsspec
+import numpy as np
 import pytest
 from hypothesis import settings
 
 from curate import storage
+from curate.testing import scenes
 from curate.testing.bucket import make_sample_bucket
 from curate.testing.footage import moving_texture, write_video
 
@@ -24,14 +29,26 @@ settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
 
 
+LONG = tuple(f"tests/{name}/" for name in ("cli", "contract", "e2e", "engine", "fuzz", "soak", "store", "train"))
+"""Folders with files that take half a minute and more."""
+
+
 def pytest_configure() -> None:
-    """A job in the background starts with SIGINT ignored, and so would be what the tests stop with it."""
+    """A job in the background starts with SIGINT ignored, and so would be what the tests stop with it. And Ray's
+    workers, which have the lowest priority elsewhere, would wait here for all other tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in which a Ray is started go first: they take longest."""
-    items.sort(key=lambda item: not _starts_ray(item.nodeid.partition("::")[0]))
+    """Files in which a Ray is started go first, for one process does them all; then what is long, so that no process
+    is busy with it when the others have ended."""
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return 0 if _starts_ray(file) else 1 if file.startswith(LONG) else 2
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -60,6 +77,45 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def textures(shared: Path) -> Iterator[None]:
+    """What generated footage is cut from is computed once for all tests and processes; each takes a third of a
+    second, and was a quarter of what all tests computed."""
+    folder = shared / "textures"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "texture", _kept(scenes.texture, folder))
+        yield
+
+
+def _kept(make: Callable[[int, int], np.ndarray], folder: Path) -> Callable[..., np.ndarray]:
+    @lru_cache(maxsize=64)
+    def texture(seed: int = 0, size_px: int = 1024) -> np.ndarray:
+        path = folder / f"{seed}-{size_px}.npy"
+        if not path.exists():
+            unfinished = folder / f"{os.getpid()}-{path.name}"
+            np.save(unfinished, make(seed, size_px))
+            unfinished.replace(path)
+        return np.asarray(np.load(path, mmap_mode="c"))
+
+    return texture
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Other processes wait until the block has ended."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
 def sample_clip_mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of a camera pan, 160x90 at 24 frames/s, H.264."""
     path = tmp_path_factory.mktemp("footage") / "pan.mp4"
@@ -68,10 +124,12 @@ def sample_clip_mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_bucket(shared: Path) -> Path:
     """The generated files of the sample bucket. Nobody may change it."""
-    folder = tmp_path_factory.mktemp("sample") / "bucket"
-    make_sample_bucket(folder, real=False)
+    folder = shared / "sample" / "bucket"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.with_suffix(".lock")):
+        make_sample_bucket(folder, real=False)
     return folder
 
 

@@ -117,6 +117,13 @@ class PooledDouble(Double):
     resources = Resources(cpus=0.5, pool=True, batch_size=2)
 
 
+class GpuDouble(Double):
+    """The same where a GPU is, or is said to be."""
+
+    name = "on_gpu"
+    resources = Resources(cpus=0.3, gpus=0.5, batch_size=2)
+
+
 class PickyConfig(Config):
     fails_above: float = 1e9
 

@@ -6,10 +6,11 @@ import itertools
 import json
 import math
 import os
+import pickle
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,8 +21,15 @@ from model_kit import ModelKit
 from tiny_llm import tiny_llm
 from tiny_models import COCA_SETTINGS, VBLIP_SETTINGS, tiny_coca, tiny_vblip
 
+from curate.engine.analyse import Analyser, GroupScorer
+from curate.engine.inline import InlineEngine
+from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
+from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
+from curate.engine.writer import write_bundle
 from curate.recipe import build, load_recipe
+from curate.tables import Corpus
+from curate.testing.footage import moving_texture, text_card, write_video
 
 REAL = ("craft", "efficientnet-lite0", "pp-ocr-det", "transnetv2")
 """Cards whose files a package index carries: these are the real ones."""
@@ -30,19 +38,38 @@ TEXT = {"much text", "text above 7 %"}
 AXES = {"little motion", "low aesthetics", "caption does not fit", *TEXT}
 """Conditions of the recipe; the two on text are one axis of the paper."""
 CAPTIONERS = ("caption.coca", "caption.vblip")
+SMALL = ["cut.min_len_s=1.0", "text.craft.canvas_px=96", "clip.similarity.batch_size=4"]
+"""Films of two seconds, and a canvas at which CRAFT takes a tenth of a second a frame."""
+CLIPS_A_FILM = 2
+TEXT_FILM = 7
+ONE_GPU = {"CPU": 8.0, "GPU": 1.0, "memory": 64e9, "object_store_memory": 16e9}
+"""A node as Ray describes it."""
 
 
 def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
-    """Every card that a built-in stage has as its default: real where it is small, with random weights where not."""
+    """Every card that `svd` and `svd-small` name: real where it is small, with random weights where not."""
     kit = kit_beside(folder / "kit", patch, REAL)
     add_open_clip(kit, "openclip-vit-l-14", OPENAI_LIKE, folder / "clip")
     settings = {"head": "mlp", "embedding": EMBEDDING, "family": "kit"}
     add_head(kit, "laion-aesthetic-sac-logos-ava1-l14", mlp_head(EMBEDDING), folder / "head", **settings)
-    kit.add("coca-vit-l-14", tiny_coca(folder / "coca"), COCA_SETTINGS)
+    for card in ("coca-vit-l-14", "coca-vit-b-32"):
+        kit.add(card, tiny_coca(folder / card), COCA_SETTINGS)
     # Readier to end, some of its sentences would end before they begin.
     kit.add("videoblip-opt-2.7b", tiny_vblip(folder / "vblip", end_gain=0.75), VBLIP_SETTINGS)
     kit.add("smollm2-135m-instruct", tiny_llm(folder / "llm"))
     return kit
+
+
+def write_films(folder: Path, numbers: Iterable[int]) -> Path:
+    """Films of two shots each, named by their numbers; one shows text."""
+    for number in numbers:
+        shots = [
+            moving_texture(36, 128, 96, (number / 2, 0), seed=20 + 10 * number + shot) for shot in range(CLIPS_A_FILM)
+        ]
+        if number == TEXT_FILM:
+            shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
+        write_video(folder / f"{number}.mp4", itertools.chain(*shots))
+    return folder
 
 
 def pipeline(settings: Sequence[str]) -> Pipeline:
@@ -50,15 +77,15 @@ def pipeline(settings: Sequence[str]) -> Pipeline:
     return build(load_recipe("svd", settings))
 
 
-def options(out: Path, engine: str, settings: Sequence[str]) -> list[object]:
+def options(out: Path, engine: str, settings: Sequence[str], recipe: str = "svd") -> list[object]:
     """What `curate run BUCKET` is told."""
     sets = itertools.chain.from_iterable(("--set", setting) for setting in settings)
-    return ["--recipe", "svd", "--out", out, "--engine", engine, "--no-export", *sets]
+    return ["--recipe", recipe, "--out", out, "--engine", engine, "--no-export", *sets]
 
 
-def made(bucket: Path, out: Path, engine: str, settings: Sequence[str]) -> Path:
+def made(bucket: Path, out: Path, engine: str, settings: Sequence[str], recipe: str = "svd") -> Path:
     """A corpus of a bucket."""
-    ended = curate("run", bucket, *options(out, engine, settings))
+    ended = curate("run", bucket, *options(out, engine, settings, recipe))
     assert ended.status == 0, ended.out + ended.err
     return out
 
@@ -132,3 +159,43 @@ def kept_and_expected(out: Path) -> tuple[float, float]:
     axes = [{axis} for axis in sorted(AXES - TEXT)] + [TEXT]
     passing = [sum(not set(row["failing"]) & axis for row in rows) / len(rows) for axis in axes]
     return sum(not AXES & set(row["failing"]) for row in rows) / len(rows), math.prod(passing)
+
+
+def arrived(found: object) -> object:
+    """As it is in another process."""
+    return pickle.loads(pickle.dumps(found, protocol=5))
+
+
+class OneGpu(InlineEngine):
+    """Ray's chain on a node with one GPU, worker by worker in this process, where no network finds such a thing.
+
+    Every worker has a pipeline of its own, and what one gives to the next is pickled, as there. What reaches a pool
+    last is done first.
+    """
+
+    packing: Packing
+
+    def run_pass(
+        self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
+    ) -> Iterator[Summary]:
+        """As any engine's."""
+        self.packing = pack(pipeline, [ONE_GPU], len(works), single=single)
+        bundles = [*self._decoded(pipeline, works, run_id)]
+        for group, pool in enumerate(self.packing.pools, 1):
+            workers = [GroupScorer(arrived(pipeline), group, host="", run_id=run_id) for _ in range(pool.workers)]
+            turns = itertools.cycle(workers)
+            bundles = [one for each in reversed(bundles) for one in self._passed(next(turns), each)]
+        for bundle in bundles:
+            assert isinstance(bundle, TableBundle), "clips that no pool takes"
+            yield write_bundle(corpus, bundle)
+
+    def _decoded(self, pipeline: Pipeline, works: Sequence[SourceWork], run_id: str) -> Iterator[Bundle]:
+        size, pixels = self.packing.sources_per_block, self.packing.bundle_bytes
+        for block in (works[first : first + size] for first in range(0, len(works), size)):
+            worker = Analyser(arrived(pipeline), self._scratch, host="", run_id=run_id, bundle_bytes=pixels)
+            yield from map(arrived, worker.analyse(block))
+            worker.close()
+
+    @staticmethod
+    def _passed(worker: GroupScorer, bundle: Bundle) -> list[Bundle]:
+        return [bundle] if isinstance(bundle, TableBundle) else [arrived(each) for each in worker.process(bundle)]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,10 @@ def source(name: str) -> str:
 PYTHON = tracked(".py")
 
 
-def functions(name: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(source(name))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+@cache
+def functions(name: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(source(name))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def n_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from curate.train.conditioning import Conditions
+from curate.train.encoders import Encoders
 from curate.train.network import SpatioTemporalUNet, build_unet
 
 
@@ -101,3 +103,17 @@ def small_recipe(kind: str = "image-to-video", steps: int = 2, **more: Any) -> d
         **more,
         "run": {**run, **more.get("run", {})},
     }
+
+
+def smallest_model(folder: Path) -> str:
+    """Write a folder that any stage may start from: all encoders, and a text network of one level; gives its path.
+
+    What takes time in small runs is the number of parameters, not their sizes.
+    """
+    one = {"block_out_channels": (64,), "num_attention_heads": (2,)}
+    blocks = {"down_block_types": ("DownBlockSpatioTemporal",), "up_block_types": ("UpBlockSpatioTemporal",)}
+    torch.manual_seed(0)
+    unet = build_unet("tiny", concat=False, **one, **blocks)
+    Encoders.tiny().save(folder)
+    unet.save_pretrained(folder / "unet")
+    return str(folder)

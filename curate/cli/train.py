@@ -49,19 +49,27 @@ def train_command(
     ] = None,
     device: Device = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Say what it costs, and start nothing.")] = False,
-    world: Annotated[int, typer.Option(metavar="N", help="With --plan: so many devices.")] = 1,
+    world: Annotated[int, typer.Option(min=1, metavar="N", help="With --plan: so many devices.")] = 1,
+    device_kind: Annotated[
+        str, typer.Option(metavar="NAME", help="With --plan: for devices of this kind, such as `H100`.")
+    ] = "",
 ) -> None:
     """Train one stage of latent video diffusion. The same command goes on where it was stopped.
 
     Example: `curate train tiny-image --data demo/corpus/shards/embedded --out train/image`
     """
     with ending(), training_libraries():
+        from curate.errors import UsageError
         from curate.train.recipe import load_train_recipe
+
+        if device_kind and not plan:
+            text = "a run takes the devices that there are"
+            raise UsageError(text, subject="--device-kind", fix="Add --plan, or name a device with --device")
 
         found = load_train_recipe(recipe, sets or [])
         folder = out_folder or Path("train") / found.name
         if plan:
-            _plan(found, init, encoders, device, world, latents=bool(latents))
+            _plan(found, init, encoders, device, device_kind, world, latents=bool(latents))
             return
         _train(found, data, folder, init, encoders, latents, device)
 
@@ -120,21 +128,22 @@ def _in_words(row: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _plan(recipe: TrainRecipe, init: str, encoders: str, device: str, world: int, *, latents: bool) -> None:
-    from curate.train.devices import device_facts
-    from curate.train.distributed import torch_device
-    from curate.train.parts import codec_factor, network_config
+def _plan(recipe: TrainRecipe, init: str, encoders: str, device: str, kind: str, world: int, *, latents: bool) -> None:
+    from curate.train.devices import device_facts, facts_of_kind
+    from curate.train.distributed import shards, torch_device
+    from curate.train.parts import clip_bytes, codec_factor, network_config
     from curate.train.plan import make_plan
 
-    sharded = recipe.run.sharding == "fsdp" or (recipe.run.sharding == "auto" and device != "cpu")
+    here = torch_device(device)
     found = make_plan(
         recipe,
         network_config(recipe, init),
         codec_factor(recipe, init, encoders),
         world=world,
-        sharded=sharded,
-        device=device_facts(torch_device(device), recipe.precision),
+        sharded=shards(recipe.run.sharding, "cuda" if kind else here.type),
+        device=facts_of_kind(kind, recipe.precision) if kind else device_facts(here, recipe.precision),
         latents=latents,
+        clip_bytes=clip_bytes(recipe, init, encoders),
     )
     table = grid("", "")
     for name, value in found.rows():

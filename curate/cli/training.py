@@ -18,18 +18,7 @@ def training_libraries() -> Iterator[None]:
     if lacking:
         fix = "Run `pip install 'curate-video[train]'`"
         raise UsageError(f"{' and '.join(lacking)} not installed, which the trainer needs", fix=fix)
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
+    from curate.train.quiet import quiet_libraries
 
-    libraries = (of_diffusers, of_transformers)
-    before = [(of.get_verbosity(), of.is_progress_bar_enabled()) for of in libraries]
-    for of in libraries:
-        of.set_verbosity_error()
-        of.disable_progress_bar()
-    try:
+    with quiet_libraries():
         yield
-    finally:
-        for of, (verbosity, bars) in zip(libraries, before, strict=True):
-            of.set_verbosity(verbosity)
-            if bars:
-                of.enable_progress_bar()

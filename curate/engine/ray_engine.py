@@ -30,6 +30,7 @@ from ray.exceptions import RayError
 from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
+from curate.engine.ray_registry import Registry, ping
 from curate.engine.ray_start import RayOptions, first_line, start_ray
 from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
@@ -53,44 +54,6 @@ NODE_GRACE_S = 20.0
 PING_TIMEOUT_S = 15.0
 
 Batch = dict[str, np.ndarray]
-
-
-@ray.remote(num_cpus=0)
-class Registry:
-    """Knows which sources are in flight and on which node each worker lives."""
-
-    def __init__(self) -> None:
-        self._in_flight: dict[str, str] = {}
-        self._last_words: dict[str, str] = {}
-        self._workers: dict[str, tuple[Any, str]] = {}
-
-    def on_source(self, event: str, uri: str, worker: str) -> None:
-        """A worker starts or ends a source."""
-        if event == "start":
-            self._in_flight[uri] = worker
-        else:
-            self._in_flight.pop(uri, None)
-
-    def on_worker(self, worker: str, handle: Any, node: str) -> None:
-        """A worker is there, for the first time or again after a restart."""
-        self._workers[worker] = (handle, node)
-        self._last_words.pop(worker, None)
-
-    def on_death(self, worker: str, words: str) -> None:
-        """A worker that lost its GPU ends itself, and says why."""
-        self._last_words[worker] = words
-
-    def last_words(self) -> str:
-        """Of the last worker that ended itself and has not come back; empty where there is none."""
-        return next(reversed(self._last_words.values()), "")
-
-    def in_flight(self) -> list[str]:
-        """URIs being read."""
-        return sorted(self._in_flight)
-
-    def workers_on(self, nodes: Sequence[str] | None) -> list[Any]:
-        """Handles of the workers last seen on these nodes; of all workers for None."""
-        return [handle for handle, node in self._workers.values() if nodes is None or node in nodes]
 
 
 def _register(registry: Any) -> str:
@@ -251,7 +214,8 @@ class RayEngine:
         blocks = [works[i : i + packing.sources_per_block] for i in range(0, len(works), packing.sources_per_block)]
         rows = [{"payload": pickle.dumps(block, protocol=5)} for block in blocks]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        common: dict[str, Any] = {"batch_size": None, "ray_remote_args_fn": _bounded_retries}
+        # A block is a row wherever it comes from an operator; for one on a GPU Ray Data will not do without a number.
+        common: dict[str, Any] = {"batch_size": 1, "ray_remote_args_fn": _bounded_retries}
         dataset = dataset.map_batches(
             DecodeOperator,
             fn_constructor_args=(pipeline, self._limits, run_id, self._registry, packing.bundle_bytes),
@@ -307,15 +271,10 @@ def _nodes(*, check: bool) -> list[Mapping[str, float]]:
     """Resources of the nodes; ``check`` asks each for a sign of life, for Ray takes a while to notice a lost one."""
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     if check:
-        pings = {_ping.options(scheduling_strategy=_on_node(node)).remote(): node for node in alive}
+        pings = {ping.options(scheduling_strategy=_on_node(node)).remote(): node for node in alive}
         answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=PING_TIMEOUT_S)
         alive = {pings[reference]: alive[pings[reference]] for reference in answered if _is_well(reference)}
     return list(alive.values())
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _ping() -> bool:
-    return True
 
 
 def _is_well(reference: Any) -> bool:

@@ -1,8 +1,8 @@
 """Reading folders of immutable parts (DESIGN section 4).
 
 A folder may hold a key more than once (two runs at once, a retry, a compaction that died half-way). What counts is
-found once per list of parts and kept in a temporary table of *losers* (part, row number), which is empty nearly always:
-then reading is a plain scan. Clock time decides nothing.
+found once per list of parts and kept in a temporary table of *losers* (part, row number). Nearly always there are
+none: then reading is a plain scan. Clock time decides nothing.
 
 Ids are compared as 128-bit numbers: a clip id is 32 hex digits, of a source digest (sha256) the first 32 are taken.
 """
@@ -251,25 +251,27 @@ def file_sql(con: duckdb.DuckDBPyConnection, place: Place) -> str:
 
 
 def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[str], rank: str) -> str | None:
-    """Name of the table of rows that lose against another with the same key; None when there are none.
+    """Name of the table of rows that lose against another with the same key; None when there are none, which an empty
+    table of another name remembers.
 
     A first pass counts 64-bit hashes of the keys, so only what looks repeated is compared in full.
     """
     digest = hashlib.sha256("\n".join([*files, *key, rank]).encode()).hexdigest()[:24]
-    name = f"losers_{digest}"
-    if not _any(con, f"FROM duckdb_tables() WHERE table_name = {literal(name)}"):
-        keys = ", ".join(map(identifier, key))
-        repeated = f"SELECT hash({keys}) AS h FROM {_scan(files)} GROUP BY 1 HAVING count(*) > 1"
-        con.sql(f"CREATE OR REPLACE TEMP TABLE repeated_{digest} AS {repeated}")
-        con.sql(
-            f"""CREATE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
-            WHERE hash({keys}) IN (SELECT h FROM repeated_{digest}) QUALIFY row_number() OVER
-            (PARTITION BY {keys} ORDER BY {rank}, filename, file_row_number) > 1"""
-            if _any(con, f"FROM repeated_{digest}")
-            else f"CREATE TEMP TABLE {name} (filename VARCHAR, file_row_number BIGINT)"
-        )
-        con.sql(f"DROP TABLE repeated_{digest}")
-    return name if _any(con, f"FROM {name}") else None
+    name, nothing = f"losers_{digest}", f"no_losers_{digest}"
+    known = f"SELECT table_name FROM duckdb_tables() WHERE table_name IN ({literal(name)}, {literal(nothing)})"
+    if kept := con.sql(known).fetchall():
+        return None if kept[0][0] == nothing else name
+    keys = ", ".join(map(identifier, key))
+    repeated = f"SELECT hash({keys}) AS h FROM {_scan(files)} GROUP BY 1 HAVING count(*) > 1"
+    if not _any(con, f"FROM ({repeated})"):
+        con.sql(f"CREATE TEMP TABLE {nothing} (known BOOLEAN)")
+        return None
+    con.sql(
+        f"""CREATE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
+        WHERE hash({keys}) IN ({repeated}) QUALIFY row_number() OVER
+        (PARTITION BY {keys} ORDER BY {rank}, filename, file_row_number) > 1"""
+    )
+    return name
 
 
 def _any(con: duckdb.DuckDBPyConnection, source: str) -> bool:

@@ -11,7 +11,6 @@ Exit status 1 when the median flow of the moving ones is not at least 1.5 times 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from curate.train.flow import flow_width_s
 from curate.train.folders import TRAINED, resolve_model
 from curate.train.movie import to_uint8
 from curate.train.pipeline_folder import Pipeline, sample_clip
+from curate.train.quiet import quiet_libraries
 from curate.train.recipe import TrainRecipe
 from curate.train.sampler import Sampling
 
@@ -79,11 +79,8 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--picture", type=Path, help="write the first of the first frames here")
     given = parser.parse_args(args)
-    for library in ("diffusers", "transformers"):
-        logging = importlib.import_module(f"{library}.utils.logging")
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-    found, picture = measure(resolve_model(given.run), given.shards, given.pairs, given.steps)
+    with quiet_libraries():
+        found, picture = measure(resolve_model(given.run), given.shards, given.pairs, given.steps)
     if given.picture:
         from PIL import Image
 

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from curate.errors import CorpusError
 from curate.train.distributed import World, plain, whole
-from curate.train.folders import atomic_folder, unfinished_of
+from curate.train.folders import atomic_folder, remove_folder, unfinished_of
 from curate.train.step import Step
 
 __all__ = ["Checkpoints", "averaged_state"]
@@ -68,9 +68,7 @@ class Checkpoints:
                 (unfinished / _FACTS).write_text(json.dumps(dict(facts), indent=1) + "\n")
         if self.world.is_first:
             for old in self.steps()[: -self.keep]:
-                going = self.path(old).with_name(f".{self.path(old).name}.going")
-                self.path(old).rename(going)
-                shutil.rmtree(going)
+                remove_folder(self.path(old))
 
     def clean(self) -> None:
         """Remove what a killed process left half written, or half removed."""

@@ -30,6 +30,7 @@ class Codec:
 
     def __init__(self, vae: AutoencoderKL | AutoencoderKLTemporalDecoder) -> None:
         self.vae: Any = vae.float().eval().requires_grad_(False)
+        self.vae.register_to_config(_name_or_path="")  # a folder of its own when it is saved names no other one
         self.scaling_factor = float(vae.config["scaling_factor"])
 
     @classmethod

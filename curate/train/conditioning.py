@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from curate.train.codecs import Codec
 from curate.train.digest import digest_of
+from curate.train.distributed import sent
 from curate.train.edm import NoiseDistribution, per_item
 from curate.train.folders import load_part, reading
 
@@ -49,18 +50,21 @@ class Conditions:
     """Conditions of a batch of B clips.
 
     ``context`` (B, L, D) for cross-attention; ``added`` (B, 3) the vector's numbers, float32; ``concat`` None or
-    (B, T, C, h, w), unscaled; ``image_only`` bool (B,), True where the clip is a single picture.
+    (B, T, C, h, w), unscaled; ``image_only`` bool (B,), True where the clip is a single picture. ``all_pictures``: that
+    is known to be everywhere, without asking the device.
     """
 
     context: Tensor
     added: Tensor
     concat: Tensor | None
     image_only: Tensor
+    all_pictures: bool = False
 
     def to(self, device: torch.device | str) -> Conditions:
         """The same on another device."""
         concat = None if self.concat is None else self.concat.to(device)
-        return Conditions(self.context.to(device), self.added.to(device), concat, self.image_only.to(device))
+        context, added, image_only = (one.to(device) for one in (self.context, self.added, self.image_only))
+        return replace(self, context=context, added=added, concat=concat, image_only=image_only)
 
     def without(self, dropped: Tensor) -> Conditions:
         """Cross-attention and latent set to zero together where ``dropped``, bool (B,), says so; the vector stays."""
@@ -87,6 +91,7 @@ class Conditions:
             torch.cat([self.added, other.added]),
             concat,
             torch.cat([self.image_only, other.image_only]),
+            self.all_pictures and other.all_pictures,
         )
 
 
@@ -100,10 +105,9 @@ def add_time_ids(fps: Tensor, motion_bucket: Tensor, augmentation: Tensor) -> Te
 
 def pictures(context: Tensor) -> Conditions:
     """Conditions of single pictures, from their text (B, L, D)."""
-    n = len(context)
-    return Conditions(
-        context, torch.zeros(n, 3, device=context.device), None, torch.ones(n, dtype=torch.bool, device=context.device)
-    )
+    n, device = len(context), context.device
+    marks = torch.ones(n, dtype=torch.bool, device=device)
+    return Conditions(context, torch.zeros(n, 3, device=device), None, marks, all_pictures=True)
 
 
 def text_to_video(context: Tensor, fps: Tensor, motion_bucket: Tensor) -> Conditions:
@@ -173,7 +177,7 @@ class ImageEncoder:
 
         found = next(self.model.parameters())
         small = (_resize_with_antialiasing(frame.float().contiguous(), (self.size_px, self.size_px)) + 1.0) / 2.0
-        pixels = (small - self._mean.to(small)) / self._std.to(small)
+        pixels = (small - sent(self._mean, small.device)) / sent(self._std, small.device)
         return self.model(pixels.to(found)).image_embeds[:, None]
 
 
@@ -213,4 +217,4 @@ class TextEncoder:
             truncation=True,
             return_tensors="pt",
         )
-        return self.model(tokens.input_ids.to(found.device)).last_hidden_state
+        return self.model(sent(tokens.input_ids, found.device)).last_hidden_state

@@ -30,7 +30,19 @@ from curate.train.network import SpatioTemporalUNet, UNetNetwork
 from curate.train.recipe import Precision
 from curate.train.recompute import recompute_units
 
-__all__ = ["ClipShape", "Encoding", "Held", "encoding", "forward_flops", "held", "meta_unet", "weight_bytes"]
+__all__ = [
+    "ClipShape",
+    "Encoding",
+    "Held",
+    "clip_weight_bytes",
+    "decoding_bytes",
+    "encoding",
+    "forward_flops",
+    "held",
+    "meta_unet",
+    "sampling",
+    "weight_bytes",
+]
 
 ENCODER_CHUNK = 16
 """Frames that `Codec.encode` takes at once."""
@@ -52,12 +64,13 @@ _SINGLE = frozenset({functional.group_norm, functional.layer_norm, functional.so
 
 
 class ClipShape(NamedTuple):
-    """Of one clip's latents, and of the text or image that it comes with."""
+    """Of one clip's latents, and of the text or image that it comes with. ``pictures``: its frames are unrelated."""
 
     frames: int
     height: int
     width: int
     context_tokens: int = 1
+    pictures: bool = False
 
 
 def meta_unet(config: Mapping[str, Any]) -> SpatioTemporalUNet:
@@ -72,16 +85,34 @@ def weight_bytes(module: nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
+def clip_weight_bytes(config: Mapping[str, Any]) -> int:
+    """Of CLIP's image model with its projection, or of its text model, in float32; ``config`` is transformers'."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    with torch.device("meta"):
+        if "patch_size" in config:
+            return weight_bytes(CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(dict(config))).float())
+        return weight_bytes(CLIPTextModel(CLIPTextConfig.from_dict(dict(config))).float())
+
+
 def forward_flops(
-    unet_config: Mapping[str, Any], frames: int, height: int, width: int, context_tokens: int = 1, batch: int = 1
+    unet_config: Mapping[str, Any],
+    frames: int,
+    height: int,
+    width: int,
+    context_tokens: int = 1,
+    pictures: bool = False,
+    *,
+    batch: int = 1,
 ) -> int:
     """FLOPs of one pass over ``batch`` clips; ``height`` and ``width`` are those of latents.
 
-    ``context_tokens``: 1 for an image's embedding, 77 for a text. With 14 frames of 40 x 72, the paper's network needs
-    12.1 TFLOP (SVD_SPEC 2.6), and 14.8 with a text: every place projects the tokens anew in the layers over time.
+    ``context_tokens``: 1 for an image's embedding, 77 for a text. ``pictures``: nothing over time is computed. With 14
+    frames of 40 x 72, the paper's network needs 12.1 TFLOP (SVD_SPEC 2.6), and 12.2 with a text.
     """
     config = {key: value for key, value in unet_config.items() if not key.startswith("_")}
-    return _counted(json.dumps(config, sort_keys=True), ClipShape(frames, height, width, context_tokens), batch)
+    shape = ClipShape(frames, height, width, context_tokens, pictures)
+    return _counted(json.dumps(config, sort_keys=True), shape, batch)
 
 
 @lru_cache(maxsize=256)
@@ -100,6 +131,7 @@ def _pass(unet: SpatioTemporalUNet, clip: ClipShape, batch: int) -> Tensor:
             torch.zeros(batch, 3),
             torch.zeros(batch, clip.frames, beside, clip.height, clip.width) if beside else None,
             torch.zeros(batch, dtype=torch.bool),
+            clip.pictures,
         )
         x = torch.zeros(batch, clip.frames, channels, clip.height, clip.width)
         times = torch.zeros(batch)
@@ -232,6 +264,14 @@ def held(
     return Held(forward_bytes, alive.peak, alive.peak_with_copies, alive.copies_at_peak, flops=alive.flops)
 
 
+def sampling(unet: SpatioTemporalUNet, clip: ClipShape, precision: Precision) -> Held:
+    """What drawing a clip holds beside parameters: a forward pass of two, with conditions and without."""
+    alive = _Alive(list(unet.parameters()))
+    with torch.no_grad(), alive, _LikeGpus(alive.is_copy if precision == "bfloat16" else None):
+        _pass(unet.eval(), clip, 2)
+    return Held(0, alive.peak, alive.peak_with_copies, alive.copies_at_peak, flops=alive.flops)
+
+
 @dataclass(frozen=True)
 class Encoding:
     """What the codec takes: FLOPs of a frame, bytes of weights (encoder and decoder), most bytes while it encodes."""
@@ -242,11 +282,28 @@ class Encoding:
 
 
 def encoding(factor: int, height_px: int, width_px: int, frames: int = ENCODER_CHUNK) -> Encoding:
-    """Of a codec with this reduction, which encodes ``frames`` at once, or `ENCODER_CHUNK` where they are more.
+    """Of a codec with this reduction, which encodes ``frames`` at once, or `ENCODER_CHUNK` where they are more."""
+    vae = _meta_codec(factor)
+    pixels = torch.zeros(max(1, min(frames, ENCODER_CHUNK)), 3, height_px, width_px, device="meta")
+    alive = _Alive(list(vae.parameters()))
+    with torch.no_grad(), _LikeGpus(), FlopCounterMode(display=False) as counter, alive:
+        vae.encode(pixels)
+    return Encoding(counter.get_total_flops() // len(pixels), weight_bytes(vae), alive.peak if frames else 0)
 
-    Codecs of factor 8 are of Stable Diffusion's size, that of factor 1 is the exact one; those between have the first
-    levels of the former.
-    """
+
+def decoding_bytes(factor: int, height_px: int, width_px: int, frames: int) -> int:
+    """Most bytes while such a codec decodes ``frames`` at once."""
+    vae = _meta_codec(factor)
+    latents = torch.zeros(frames, vae.config.latent_channels, height_px // factor, width_px // factor, device="meta")
+    alive = _Alive(list(vae.parameters()))
+    with torch.no_grad(), _LikeGpus(), alive:
+        vae.decode(latents, num_frames=frames)
+    return alive.peak
+
+
+def _meta_codec(factor: int) -> Any:
+    """Codecs of factor 8 are of Stable Diffusion's size, that of factor 1 is the exact one; those between have the
+    first levels of the former."""
     levels = factor.bit_length()
     config: dict[str, Any] = {
         "block_out_channels": (128, 256, *[512] * levels)[:levels],
@@ -255,9 +312,4 @@ def encoding(factor: int, height_px: int, width_px: int, frames: int = ENCODER_C
     }
     with torch.device("meta"):
         vae: Any = AutoencoderKLTemporalDecoder(**config)
-    vae.to("meta")
-    pixels = torch.zeros(max(1, min(frames, ENCODER_CHUNK)), 3, height_px, width_px, device="meta")
-    alive = _Alive(list(vae.parameters()))
-    with torch.no_grad(), _LikeGpus(), FlopCounterMode(display=False) as counter, alive:
-        vae.encode(pixels)
-    return Encoding(counter.get_total_flops() // len(pixels), weight_bytes(vae), alive.peak if frames else 0)
+    return vae.to("meta")

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
+from curate.config import nearest
+from curate.errors import UsageError
 from curate.memory import machine_memory_bytes
 from curate.train.recipe import Precision
 
-__all__ = ["DeviceFacts", "device_facts", "facts_of", "mfu"]
+__all__ = ["KINDS", "DeviceFacts", "device_facts", "facts_of", "facts_of_kind", "mfu"]
 
 TERA = 1e12
+GIGA = 10**9
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,31 @@ _PEAKS: tuple[tuple[str, tuple[float, float] | None], ...] = (
     (r"\bMI300X\b|\bMI325X\b", (1307.4, 653.7)),
 )
 
+KINDS: dict[str, int] = {
+    "A100": 80,
+    "A100-40GB": 40,
+    "A40": 48,
+    "RTX A6000": 48,
+    "A10G": 24,
+    "A10": 24,
+    "H100": 80,
+    "H100 PCIe": 80,
+    "H100 NVL": 94,
+    "H200": 141,
+    "H200 NVL": 141,
+    "B200": 180,
+    "L40S": 48,
+    "L40": 48,
+    "L4": 24,
+    "RTX 3090": 24,
+    "RTX 4090": 24,
+    "RTX 5090": 32,
+    "MI300X": 192,
+    "MI325X": 256,
+}
+"""Kinds that a plan can be asked for by name, with the gigabytes (10^9 bytes) of their data sheets. A driver reports
+some percent more or less."""
+
 
 def facts_of(name: str, memory_bytes: int, precision: Precision) -> DeviceFacts:
     """Of a GPU with this name, as its driver gives it."""
@@ -61,6 +89,14 @@ def facts_of(name: str, memory_bytes: int, precision: Precision) -> DeviceFacts:
         return DeviceFacts(name, memory_bytes)
     half, single = (value * TERA for value in found)
     return DeviceFacts(name, memory_bytes, half if precision == "bfloat16" else single, single)
+
+
+def facts_of_kind(name: str, precision: Precision) -> DeviceFacts:
+    """Of a kind of `KINDS`, however its name is capitalised; UsageError for another."""
+    found = {kind.casefold(): kind for kind in KINDS}.get(name.casefold())
+    if found is None:
+        raise UsageError(f"unknown kind {name!r}, {nearest(name.upper(), KINDS)}", subject="--device-kind")
+    return facts_of(found, KINDS[found] * GIGA, precision)
 
 
 def device_facts(device: torch.device, precision: Precision) -> DeviceFacts:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from curate.errors import UsageError
+from curate.errors import TrainingError, UsageError
 
 _TIMEOUT = timedelta(minutes=30)
 """The first rank writes exports and validation clips while others wait."""
 
+_PEER_GONE = re.compile(r"closed by peer|reset by peer|broken pipe|likely closed|remote process exited", re.IGNORECASE)
+"""What backends say when the process at the other end has ended: gloo in a plain RuntimeError."""
 
 _CPU = torch.device("cpu")
+
+Sharding = Literal["auto", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,17 @@ class World:
         """Whether this one prints and writes."""
         return self.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over ranks, on each of them."""
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks, on each of them."""
         if self.size == 1:
             return values
         total = values.clone()
         distributed.all_reduce(total)
-        return total / self.size
+        return total
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks, on each of them."""
+        return self.sum(values) / self.size
 
     def first(self, value: Any) -> Any:
         """What the first rank has, on each of them."""
@@ -65,16 +74,30 @@ class World:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """The world that `torchrun` made, or this process alone. UsageError for a device that is not there."""
+    """The world that `torchrun` made, or this process alone. UsageError for a device that is not there, TrainingError
+    when another process ends before this one does."""
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     found = torch_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1:
         distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield World(rank, size, found)
+    except RuntimeError as error:
+        if size == 1 or not (isinstance(error, distributed.DistError) or _PEER_GONE.search(str(error))):
+            raise
+        raise _others_gone(rank, size, error) from error
     finally:
         if size > 1:
             distributed.destroy_process_group()
+
+
+def _others_gone(rank: int, size: int, error: RuntimeError) -> TrainingError:
+    said = " ".join(str(error).split())[:200]
+    return TrainingError(
+        f"another of the {size} processes ended, or cannot be reached ({said})",
+        subject=f"rank {rank}",
+        fix="What it said itself is the cause. The same command goes on from the last checkpoint",
+    )
 
 
 def torch_device(name: str, local: int = 0) -> torch.device:
@@ -95,11 +118,16 @@ def units(unet: Any) -> Iterator[nn.Module]:
         yield from getattr(block, "attentions", None) or ()
 
 
-def spread(unet: nn.Module, world: World, sharding: Literal["auto", "ddp", "fsdp"], precision: str) -> nn.Module:
+def shards(sharding: Sharding, device_type: str) -> bool:
+    """Whether several devices of this type divide a network (FSDP2), or copy it (DDP)."""
+    return sharding == "fsdp" or (sharding == "auto" and device_type != "cpu")
+
+
+def spread(unet: nn.Module, world: World, sharding: Sharding, precision: str) -> nn.Module:
     """The network on all devices: copied, or sharded in place (FSDP2). One process leaves it as it is."""
     if world.size == 1:
         return unet
-    if sharding == "ddp" or (sharding == "auto" and world.device.type == "cpu"):
+    if not shards(sharding, world.device.type):
         where = [world.device] if world.device.type == "cuda" else None
         return DistributedDataParallel(unet, device_ids=where, gradient_as_bucket_view=True)
     # Inputs stay as they are: a motion bucket or a time has more digits than bfloat16.
@@ -122,6 +150,11 @@ def summing(network: nn.Module, *, last: bool) -> Iterator[None]:
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(last)
     yield
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def forget_gathered(network: nn.Module) -> None:

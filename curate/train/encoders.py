@@ -14,8 +14,12 @@ from curate.train.codecs import Codec, identity_vae
 from curate.train.conditioning import ImageEncoder, TextEncoder
 from curate.train.folders import reading
 from curate.train.pipeline_folder import tiny_image_parts, tiny_text_encoder
+from curate.train.recipe import Kind
 
-__all__ = ["Encoders"]
+__all__ = ["CLIP_PARTS", "Encoders"]
+
+CLIP_PARTS: dict[Kind, str] = {"image": "text_encoder", "video": "text_encoder", "image-to-video": "image_encoder"}
+"""Folder of the CLIP model that a stage needs."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Encoders:
         image, processor = tiny_image_parts(width, seed)
         return cls(Codec(identity_vae()), tiny_text_encoder(width, seed), image, processor)
 
+    def digests(self, kind: Kind) -> dict[str, str]:
+        """Of the codec and of CLIP's model that a stage of this kind needs, where they are there."""
+        part = self._clip(kind)
+        return {"vae": self.codec.digest} | ({} if part is None else {CLIP_PARTS[kind]: part.digest})
+
     @property
     def text_width(self) -> int | None:
         """Numbers of one token's embedding."""
@@ -66,11 +75,18 @@ class Encoders:
             self.image.model.save_pretrained(folder / "image_encoder", safe_serialization=True)
             self.feature_extractor.save_pretrained(folder / "feature_extractor")
 
-    def to(self, device: torch.device | str) -> Self:
-        """Move all weights there."""
-        for part in (self.text, self.image):
-            if part is not None:
-                nn.Module.to(part.model, device)
+    def clip(self, kind: Kind) -> Any:
+        """CLIP's model that a stage of this kind needs, a `torch.nn.Module`; None where there is none."""
+        found = self._clip(kind)
+        return None if found is None else found.model
+
+    def _clip(self, kind: Kind) -> ImageEncoder | TextEncoder | None:
+        return self.image if CLIP_PARTS[kind] == "image_encoder" else self.text
+
+    def to(self, device: torch.device | str, kind: Kind) -> Self:
+        """Move the weights that a stage of this kind needs there."""
+        if (model := self.clip(kind)) is not None:
+            nn.Module.to(model, device)
         self.codec.to(device)
         return self
 

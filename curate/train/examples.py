@@ -15,6 +15,7 @@ from torch import Tensor
 
 from curate.train.conditioning import Conditions, first_frame_latent, image_to_video, pictures, text_to_video
 from curate.train.data.worker import Batch
+from curate.train.distributed import sent
 from curate.train.edm import NoiseDistribution
 from curate.train.encoders import Encoders
 from curate.train.motion import MotionCalibration
@@ -75,13 +76,15 @@ class Examples:
     @torch.no_grad()
     def of(self, batch: Batch, items: Sequence[int], device: torch.device) -> Example:
         """The example of a batch; ``items``: numbers of its clips in the epoch."""
+        motion = self._buckets(batch)  # while it is on the CPU: to ask a device for it would wait for the device
         batch = batch.to(device)
         x0 = self._latents(batch)
         drawn = [self._draw(batch, item, x0.shape[1:]) for item in items]
         together = {
-            field.name: torch.stack([getattr(one, field.name) for one in drawn]).to(device) for field in fields(_Drawn)
+            field.name: sent(torch.stack([getattr(one, field.name) for one in drawn]), device)
+            for field in fields(_Drawn)
         }
-        cond = self._conditions(batch, together["augmentation"], together["frame_noise"])
+        cond = self._conditions(batch, sent(motion, device), together["augmentation"], together["frame_noise"])
         return Example(x0, together["noise"], together["level"], cond, together["keep"])
 
     def _draw(self, batch: Batch, item: int, shape: Sequence[int]) -> _Drawn:
@@ -98,10 +101,9 @@ class Examples:
         latents = codec.encode(batch.pixels()) if batch.latents is None else batch.latents.float()
         return codec.scaled(latents)
 
-    def _conditions(self, batch: Batch, augmentation: Tensor, frame_noise: Tensor) -> Conditions:
+    def _conditions(self, batch: Batch, motion: Tensor, augmentation: Tensor, frame_noise: Tensor) -> Conditions:
         if self._kind == "image":
             return pictures(self._text(batch))
-        motion = self._buckets(batch)
         if self._kind == "video":
             return text_to_video(self._text(batch), batch.fps, motion)
         frame = first_frame(batch)
@@ -109,8 +111,10 @@ class Examples:
         return image_to_video(self._image(batch, frame), latent, batch.bucket.frames, batch.fps, motion, augmentation)
 
     def _buckets(self, batch: Batch) -> Tensor:
+        if self._kind == "image":
+            return torch.zeros(len(batch))
         assert self._calibration is not None
-        return torch.from_numpy(self._calibration.bucket(batch.motion.cpu().numpy())).float().to(batch.fps.device)
+        return torch.from_numpy(self._calibration.bucket(batch.motion.numpy())).float()
 
     def _text(self, batch: Batch) -> Tensor:
         if batch.text is not None:

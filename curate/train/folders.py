@@ -15,7 +15,16 @@ from safetensors import SafetensorError
 from curate.errors import ModelFileError, UsageError
 from curate.storage import storage_error
 
-__all__ = ["MOTION", "TRAINED", "atomic_folder", "load_part", "reading", "resolve_model", "unfinished_of"]
+__all__ = [
+    "MOTION",
+    "TRAINED",
+    "atomic_folder",
+    "load_part",
+    "reading",
+    "remove_folder",
+    "resolve_model",
+    "unfinished_of",
+]
 
 MOTION = "motion.json"
 """File of a model folder with the motion calibration that the network was trained with."""
@@ -51,6 +60,22 @@ def unfinished_of(path: Path) -> Path:
     """Where `atomic_folder` fills a folder: for other processes that write into it too."""
     path = path.absolute()
     return path.with_name(f".{path.name}.unfinished")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder whose name stands for something whole: the name goes first, so that no half is taken for it.
+
+    What a process that dies in it leaves behind begins with a dot and goes with the next call. StorageError when it
+    cannot be removed.
+    """
+    going = path.with_name(f".{path.name}.going")
+    try:
+        shutil.rmtree(going, ignore_errors=True)
+        if path.exists():
+            path.rename(going)
+            shutil.rmtree(going)
+    except OSError as error:
+        raise storage_error(error, str(path), writing=True) from error
 
 
 def resolve_model(name: str | Path, part: str = "vae") -> Path:

@@ -100,8 +100,8 @@ class Window:
         self._n_steps += 1
         self._n_clips += len(report.clip_ids) * self._world.size
         if self._edges is not None:
-            at = torch.bucketize(report.levels.cpu(), self._edges)
-            losses = report.losses.double().cpu()
+            at = torch.bucketize(report.levels, self._edges)
+            losses = report.losses.double()
             self._sums += torch.stack([_summed(at, losses), _summed(at, torch.ones_like(losses))])
 
     @contextmanager

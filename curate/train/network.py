@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -16,6 +17,7 @@ from curate.config import nearest
 from curate.datafiles import find_data_dir, parse_yaml, read_text
 from curate.errors import ConfigError
 from curate.train.conditioning import Conditions
+from curate.train.layers import lighten
 
 __all__ = [
     "Network",
@@ -25,6 +27,7 @@ __all__ = [
     "Trainable",
     "UNetNetwork",
     "build_unet",
+    "drawn_from",
     "part_of",
     "preset_config",
     "set_trainable",
@@ -55,12 +58,14 @@ class SpatioTemporalUNet(UNetSpatioTemporalConditionModel):
 
     diffusers tells every block that its clips are videos. Here a clip may be marked as a single picture (or a row of
     unrelated ones): its layers over time are then without effect and without gradient, as in the paper's image stage.
+    Where it is known that all are, those layers are not computed (`curate.train.layers`).
     """
 
     @functools.wraps(UNetSpatioTemporalConditionModel.__init__)  # diffusers reads the configuration's keys from it
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._image_only: Tensor | None = None
+        lighten(self)
+        self._image_only: Tensor | Literal[True] | None = None
         for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
             # Before the block, not inside it: what gradient checkpointing repeats then gets it as an argument.
             block.register_forward_pre_hook(self._mark_pictures, with_kwargs=True)
@@ -72,9 +77,9 @@ class SpatioTemporalUNet(UNetSpatioTemporalConditionModel):
         encoder_hidden_states: Tensor,
         added_time_ids: Tensor,
         return_dict: bool = True,
-        image_only: Tensor | None = None,
+        image_only: Tensor | Literal[True] | None = None,
     ) -> Any:
-        """As diffusers' forward; ``image_only`` is a bool (B,), None for videos alone."""
+        """As diffusers' forward; ``image_only`` is a bool (B,), True for pictures alone, None for videos alone."""
         self._image_only = image_only
         try:
             return super().forward(sample, timestep, encoder_hidden_states, added_time_ids, return_dict)
@@ -84,8 +89,10 @@ class SpatioTemporalUNet(UNetSpatioTemporalConditionModel):
     def _mark_pictures(self, _block: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if self._image_only is None:
             return args, kwargs
-        zeros = kwargs["image_only_indicator"]
-        return args, {**kwargs, "image_only_indicator": self._image_only.to(zeros)[:, None].expand_as(zeros)}
+        zeros, marks = kwargs["image_only_indicator"], None
+        if self._image_only is not True:
+            marks = self._image_only.to(zeros)[:, None].expand_as(zeros)
+        return args, {**kwargs, "image_only_indicator": marks}
 
     def plain(self, state: Mapping[str, Tensor] | None = None) -> UNetSpatioTemporalConditionModel:
         """The same parameters (not copies) under diffusers' own class, which is what is saved.
@@ -113,7 +120,8 @@ class UNetNetwork:
         """Prediction for noisy latents; the conditioning latent goes beside them as further channels."""
         if cond.concat is not None:
             x = torch.cat([x, cond.concat.to(x)], dim=2)
-        return self.unet(x, time, cond.context.to(x), cond.added, return_dict=False, image_only=cond.image_only)[0]
+        image_only = True if cond.all_pictures else cond.image_only
+        return self.unet(x, time, cond.context.to(x), cond.added, return_dict=False, image_only=image_only)[0]
 
 
 def part_of(name: str) -> Part:
@@ -180,15 +188,26 @@ def preset_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted((find_data_dir("models") / "nets").glob("*.yaml"))}
 
 
-def preset_config(name: str) -> dict[str, Any]:
-    """Arguments of `SpatioTemporalUNet` for an image-to-video network of this size; ConfigError for an unknown name."""
+def preset_config(name: str, part: str = "unet") -> dict[str, Any]:
+    """Arguments of `SpatioTemporalUNet` for an image-to-video network of this size; ConfigError for an unknown name.
+
+    ``part``: those of CLIP's models beside it, `image_encoder` or `text_encoder`.
+    """
     files = preset_files()
     if name not in files:
         raise ConfigError(f"unknown network size {name!r}, {nearest(name, files)}", subject="network")
     found = parse_yaml(read_text(files[name]), str(files[name]))
-    if not isinstance(found, dict) or not isinstance(found.get("unet"), dict):
-        raise ConfigError("needs a mapping 'unet'", subject=str(files[name]))
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found["unet"].items()}
+    if not isinstance(found, dict) or not isinstance(found.get(part), dict):
+        raise ConfigError(f"needs a mapping {part!r}", subject=str(files[name]))
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found[part].items()}
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Within, what PyTorch draws on the CPU begins with ``seed``; afterwards it goes on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def build_unet(name: str, *, concat: bool = True, **overrides: Any) -> SpatioTemporalUNet:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curate.train import edm
+from curate.train.distributed import sent
 from curate.train.edm import NoiseDistribution, per_item
 
 __all__ = ["EDM", "DiscreteV", "Objective"]
@@ -107,7 +108,7 @@ class DiscreteV:
 
     def sigma(self, level: Tensor) -> Tensor:
         """The sigma of an index."""
-        return self.sigmas.to(level.device)[level]
+        return sent(self.sigmas, level.device)[level]
 
     def noisy(self, x0: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """The variance-preserving mixture of latent and noise."""

@@ -24,17 +24,19 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from curate.errors import ConfigError, ModelFileError
-from curate.train.encoders import Encoders
+from curate.train.costs import clip_weight_bytes, weight_bytes
+from curate.train.encoders import CLIP_PARTS, Encoders
 from curate.train.folders import MOTION, TRAINED, load_part, reading, resolve_model
 from curate.train.inflate import inflate, neutralise, widen
 from curate.train.motion import MotionCalibration
-from curate.train.network import SpatioTemporalUNet, build_unet, preset_config
+from curate.train.network import SpatioTemporalUNet, build_unet, drawn_from, preset_config
 from curate.train.pipeline_folder import Pipeline
 from curate.train.recipe import Kind, TrainRecipe
 
-__all__ = ["Parts", "codec_factor", "network_config", "start"]
+__all__ = ["Parts", "clip_bytes", "codec_factor", "named_encoders", "network_config", "start"]
 
 _TINY = "tiny"
+_PAPERS = "svd"
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,24 @@ class Parts:
 
 
 def start(recipe: TrainRecipe, init: str = "", encoders: str = "") -> Parts:
-    """The parts that a stage begins with. ConfigError or ModelFileError when something is missing or does not fit."""
+    """The parts that a stage begins with. ConfigError or ModelFileError when something is missing or does not fit.
+
+    What begins at random (a whole network, or the layers over time of an inflated one) is drawn from the recipe's seed.
+    """
     folder = resolve_model(init) if init else None
     if not (init or encoders or recipe.network.startswith(_TINY)):
         raise ConfigError("a network that starts at random needs encoders", subject="--encoders", fix="Name a folder")
-    unet = _network(recipe, folder)
+    with drawn_from(int.from_bytes(hashlib.sha256(f"init|{recipe.seed}".encode()).digest()[:4], "big")):
+        unet = _network(recipe, folder)
+        found = _encoders(folder, encoders, unet.config["cross_attention_dim"])
     unet.register_to_config(num_frames=recipe.data.buckets.frames[-1])
-    found = _encoders(recipe, folder, encoders, unet.config["cross_attention_dim"])
     _check(recipe, unet, found)
     return Parts(unet, found, _calibration(folder))
+
+
+def named_encoders(named: str, width: int) -> Encoders:
+    """Those of ``--encoders``; ``width``: of the embeddings of tiny ones."""
+    return Encoders.tiny(width) if named == _TINY else Encoders.load(resolve_model(named))
 
 
 def network_config(recipe: TrainRecipe, init: str = "") -> dict[str, Any]:
@@ -91,10 +102,30 @@ def network_config(recipe: TrainRecipe, init: str = "") -> dict[str, Any]:
 def codec_factor(recipe: TrainRecipe, init: str = "", encoders: str = "") -> int:
     """Pixels along one side of a latent, by the autoencoder that `start` would take, without loading it; that of
     Stable Diffusion where none is named."""
-    if encoders == _TINY or not (init or encoders):
-        return 1 if encoders == _TINY or recipe.network.startswith(_TINY) else 8
+    if _is_tiny(recipe, init, encoders):
+        return 1
+    if not (init or encoders):
+        return 8
     config = _config(resolve_model(encoders or init), "vae")
     return 2 ** (len(config["block_out_channels"]) - 1)
+
+
+def clip_bytes(recipe: TrainRecipe, init: str = "", encoders: str = "") -> int:
+    """Bytes of the CLIP model that the stage needs, in float32, by its configuration where `start` would take it from;
+    of the paper's where no folder has it."""
+    part = CLIP_PARTS[recipe.kind]
+    folders = [resolve_model(name) for name in (encoders, init) if name not in {"", _TINY}]
+    if (folder := next((one for one in folders if (one / part).is_dir()), None)) is not None:
+        return clip_weight_bytes(_config(folder, part))
+    if _is_tiny(recipe, init, encoders):
+        tiny = Encoders.tiny(network_config(recipe, init)["cross_attention_dim"])
+        return weight_bytes(tiny.clip(recipe.kind))
+    return clip_weight_bytes(preset_config(_PAPERS, part))
+
+
+def _is_tiny(recipe: TrainRecipe, init: str, encoders: str) -> bool:
+    """Whether codec and encoders are those of `Encoders.tiny`."""
+    return encoders == _TINY or (not (init or encoders) and recipe.network.startswith(_TINY))
 
 
 def _wide(recipe: TrainRecipe) -> bool:
@@ -103,9 +134,7 @@ def _wide(recipe: TrainRecipe) -> bool:
 
 def _network(recipe: TrainRecipe, folder: Path | None) -> SpatioTemporalUNet:
     if folder is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(hashlib.sha256(f"init|{recipe.seed}".encode()).digest()[:4], "big"))
-            unet = build_unet(recipe.network, concat=_wide(recipe))
+        unet = build_unet(recipe.network, concat=_wide(recipe))
         if recipe.kind == "image":
             neutralise(unet)
         return unet
@@ -127,15 +156,15 @@ def _config(folder: Path, part: str = "unet") -> dict[str, Any]:
         return json.loads((found / "config.json").read_text(encoding="utf-8"))
 
 
-def _encoders(recipe: TrainRecipe, folder: Path | None, named: str, width: int) -> Encoders:
+def _encoders(folder: Path | None, named: str, width: int) -> Encoders:
     if named == _TINY or (not named and folder is None):
-        return Encoders.tiny(width)
+        return named_encoders(_TINY, width)
     own = Encoders.load(folder) if folder is not None and (folder / "vae").is_dir() else None
     if not named:
         if own is None:
             raise ModelFileError("has no autoencoder in `vae`", subject=str(folder), fix="Name one with --encoders")
         return own
-    given = Encoders.load(resolve_model(named))
+    given = named_encoders(named, width)
     if own is None:
         return given
     return replace(given, text=given.text or own.text, image=given.image or own.image)
@@ -144,7 +173,7 @@ def _encoders(recipe: TrainRecipe, folder: Path | None, named: str, width: int) 
 def _check(recipe: TrainRecipe, unet: SpatioTemporalUNet, encoders: Encoders) -> None:
     """ConfigError where parts do not fit together."""
     wide = _wide(recipe)
-    if (encoders.image if wide else encoders.text) is None:
+    if encoders.clip(recipe.kind) is None:
         need = "`image_encoder` and `feature_extractor`" if wide else "`text_encoder` and `tokenizer`"
         text = f"{'an image-to-video' if wide else 'a text'} stage needs {need}, and the folder it starts from has none"
         raise ConfigError(text, subject="--encoders", fix="Name a folder of diffusers that has them")

@@ -17,7 +17,7 @@ from curate.errors import ModelFileError
 from curate.train.codecs import Codec, identity_vae
 from curate.train.conditioning import Conditions, ImageEncoder, TextEncoder, first_frame_latent, image_to_video
 from curate.train.folders import atomic_folder, load_part
-from curate.train.network import Network, SpatioTemporalUNet, UNetNetwork, build_unet
+from curate.train.network import Network, SpatioTemporalUNet, UNetNetwork, build_unet, drawn_from
 from curate.train.sampler import OnStep, Sampling, sample
 
 __all__ = [
@@ -152,8 +152,7 @@ def tiny_image_parts(width: int = 32, seed: int = 0) -> tuple[ImageEncoder, Any]
         image_size=ImageEncoder.size_px,
         patch_size=32,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         model = CLIPVisionModelWithProjection(config)
     processor: Any = CLIPImageProcessor()
     return ImageEncoder(model, processor.image_mean, processor.image_std), processor
@@ -177,16 +176,14 @@ def tiny_text_encoder(width: int = 32, seed: int = 0) -> TextEncoder:
         bos_token_id=len(words) - 2,
         eos_token_id=len(words) - 1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         model = CLIPTextModel(config)
     return TextEncoder(model, tokenizer)
 
 
 def tiny_pipeline(seed: int = 0) -> Pipeline:
     """A whole random pipeline in the size ``tiny``, with the exact codec."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         unet = build_unet("tiny")
     image_encoder, processor = tiny_image_parts(unet.config["cross_attention_dim"], seed)
     return Pipeline(unet.eval(), Codec(identity_vae()), image_encoder, processor)

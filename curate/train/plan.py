@@ -1,7 +1,7 @@
 """What a training stage will take, said before anything starts: parameters, memory, FLOPs, time.
 
 Memory is what tensors hold. A GPU needs about a gigabyte more for its driver and kernels, and some share of the rest is
-lost between tensors; validation clips are decoded when nothing of a step is left.
+lost between tensors.
 """
 
 from __future__ import annotations
@@ -13,17 +13,30 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from curate.shards.buckets import Bucket
-from curate.train.costs import ClipShape, Encoding, Held, encoding, forward_flops, held, meta_unet
+from curate.train.costs import (
+    ClipShape,
+    Encoding,
+    Held,
+    decoding_bytes,
+    encoding,
+    forward_flops,
+    held,
+    meta_unet,
+    sampling,
+)
 from curate.train.data.catalogue import all_buckets
 from curate.train.devices import TERA, DeviceFacts, device_facts, mfu
 from curate.train.distributed import units
-from curate.train.network import Parameters, set_trainable
+from curate.train.network import Parameters, SpatioTemporalUNet, set_trainable
 from curate.train.recipe import Precision, TrainRecipe
+from curate.train.validation import DECODE_CHUNK
 from curate.units import format_bytes, format_duration
 
 __all__ = ["BucketCost", "DeviceFacts", "Memory", "Plan", "Spread", "device_facts", "make_plan", "mfu", "step_flops"]
 
 TEXT_TOKENS = 77
+UTILISATION = 0.3
+"""MFU to reckon with: ours."""
 MODEL_PASSES = 3
 """A step is worth three forward passes; what checkpointing computes again is not counted (SVD_SPEC 2.6)."""
 _SINGLE_BYTES, _HALF_BYTES = 4, 2
@@ -50,7 +63,8 @@ class Memory:
 
     ``gradients``, ``moments`` (of AdamW) and ``average`` are of what learns, in float32. ``copies``: parameters in the
     precision of computing, whole ones where they are sharded. ``activations``: of one micro-batch, forward and
-    backward. ``codec``: its weights. ``encoding``: while the codec works, before the network does.
+    backward. ``codec`` and ``clip``: their weights. ``encoding``: while the codec works, before the network does.
+    ``drawing``: while a validation clip is drawn or decoded, with the last step's gradients still there.
     """
 
     parameters: int
@@ -60,17 +74,19 @@ class Memory:
     copies: int
     activations: int
     codec: int
+    clip: int
     encoding: int
+    drawing: int
 
     @property
     def state(self) -> int:
         """What stays from step to step."""
-        return self.parameters + self.moments + self.average + self.codec
+        return self.parameters + self.moments + self.average + self.codec + self.clip
 
     @property
     def total(self) -> int:
         """The most at any time."""
-        return self.state + self.gradients + max(self.copies + self.activations, self.encoding)
+        return self.state + self.gradients + max(self.copies + self.activations, self.encoding, self.drawing)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class Spread:
 @dataclass(frozen=True)
 class Plan:
     """What a stage will take. ``buckets``: from small to large. ``computed_flops``: of a clip of the largest bucket,
-    forward and backward and again; ``utilisation``: the share of the device's peak that the time rests on."""
+    forward and backward and again."""
 
     recipe: TrainRecipe
     parameters: Parameters
@@ -99,7 +115,6 @@ class Plan:
     memory: Memory
     spread: Spread
     device: DeviceFacts
-    utilisation: float
 
     @property
     def largest(self) -> BucketCost:
@@ -124,7 +139,7 @@ class Plan:
         seconds = self.flops_per_step / self.device.peak_flops
         if self.device.peak_float32_flops is not None:
             seconds += self.recipe.data.batch * self.largest.encoding_flops / self.device.peak_float32_flops
-        return seconds / (self.spread.world * self.utilisation)
+        return seconds / (self.spread.world * UTILISATION)
 
     @property
     def total_s(self) -> float | None:
@@ -133,11 +148,9 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What will not do, or not well."""
-        batch, micro, found = self.recipe.data.batch, self.recipe.run.micro_batch, []
-        share = batch // self.spread.world
-        if batch % self.spread.world:
-            found.append(f"a batch of {batch} clips does not divide among {self.spread.world} devices")
-        elif share > micro and share % micro:
+        micro, found = self.recipe.run.micro_batch, []
+        share = self.recipe.data.share(self.spread.world)
+        if share > micro and share % micro:
             found.append(f"run.micro_batch {micro} does not divide the {share} clips of a device: the last has fewer")
         if 0 < self.device.memory_bytes < self.memory.total:
             have, need = format_bytes(self.device.memory_bytes), format_bytes(self.memory.total)
@@ -186,7 +199,9 @@ class Plan:
             ("copies to compute with", memory.copies, ""),
             ("activations", memory.activations, f", {self.largest.bucket.name}, {again}"),
             ("codec", memory.codec, ""),
+            ("CLIP", memory.clip, ""),
             ("while encoding", memory.encoding, ", before activations"),
+            ("while drawing a validation clip", memory.drawing, ", in place of activations"),
         ]
         rows = [(f"memory: {name}", format_bytes(size) + note) for name, size, note in lines if size]
         have = f" of {format_bytes(self.device.memory_bytes)}" if self.device.memory_bytes else ""
@@ -205,7 +220,7 @@ class Plan:
         step_s, total_s = self.step_s, self.total_s
         if step_s is None or total_s is None or self.device.peak_flops is None:
             return [("time", f"not estimated: the peak of {self.device.name} is not known")]
-        at = f"at {self.utilisation:.0%} of {self.device.peak_flops / TERA:.0f} TFLOP/s"
+        at = f"at {UTILISATION:.0%} of {self.device.peak_flops / TERA:.0f} TFLOP/s"
         hours = total_s * self.spread.world / 3600
         return [("time", f"about {_duration(total_s)}, {format_duration(step_s)} a step, {hours:,.0f} GPU hours, {at}")]
 
@@ -219,12 +234,12 @@ def make_plan(
     sharded: bool,
     device: DeviceFacts,
     latents: bool = False,
-    utilisation: float = 0.3,
+    clip_bytes: int = 0,
 ) -> Plan:
     """The plan of a stage for a network of this configuration. Takes seconds for each bucket, and no memory.
 
-    ``latents``: they are read, so nothing is encoded but the first frames of an image-to-video stage. ``utilisation``:
-    MFU to reckon with.
+    ``latents``: they are read, so nothing is encoded but the first frames of an image-to-video stage. ``clip_bytes``:
+    of the CLIP model beside. ConfigError where a run would refuse the batch.
     """
     clips = _clips(recipe, codec_factor, latents=latents)
     micro = _micro_batch(recipe, world)
@@ -235,10 +250,11 @@ def make_plan(
     )
     unet = meta_unet(unet_config)
     parameters = set_trainable(unet, recipe.trainable)
-    found = held(unet, clips[-1].shape, micro, recipe.precision, checkpointing=recipe.run.gradient_checkpointing)
     spread = Spread(world, sharded and world > 1, several=world * micro < recipe.data.batch)
-    memory = _memory(recipe, unet, spread, found, codecs[-1])
-    return Plan(recipe, parameters, costs, found.flops // micro, memory, spread, device, utilisation)
+    drawing = _drawing_bytes(recipe, unet, spread, clips[-1], codec_factor)
+    found = held(unet, clips[-1].shape, micro, recipe.precision, checkpointing=recipe.run.gradient_checkpointing)
+    memory = _memory(recipe, unet, spread, found, codecs[-1], clip_bytes, drawing)
+    return Plan(recipe, parameters, costs, found.flops // micro, memory, spread, device)
 
 
 def step_flops(
@@ -256,7 +272,7 @@ def step_flops(
 
 def _micro_batch(recipe: TrainRecipe, world: int) -> int:
     """Clips that a device computes at once: no more than its share of the batch."""
-    return min(recipe.run.micro_batch, -(-recipe.data.batch // world))
+    return min(recipe.run.micro_batch, recipe.data.share(world))
 
 
 class _Clip(NamedTuple):
@@ -269,22 +285,22 @@ class _Clip(NamedTuple):
 
 def _clips(recipe: TrainRecipe, factor: int, *, latents: bool = False) -> list[_Clip]:
     """One of each bucket, from small to large."""
-    from_image = recipe.kind == "image-to-video"
+    from_image, pictures = recipe.kind == "image-to-video", recipe.kind == "image"
     found = []
     for bucket in map(Bucket.parse, all_buckets(recipe.data)):
         tokens = 1 if from_image else TEXT_TOKENS
-        shape = ClipShape(bucket.frames, bucket.height_px // factor, bucket.width_px // factor, tokens)
+        shape = ClipShape(bucket.frames, bucket.height_px // factor, bucket.width_px // factor, tokens, pictures)
         # The first frame is encoded with noise that is drawn anew each time.
         found.append(_Clip(bucket, shape, (0 if latents else bucket.frames) + from_image))
     return sorted(found, key=lambda clip: (clip.shape.frames * clip.shape.height * clip.shape.width, clip.bucket))
 
 
-def _memory(recipe: TrainRecipe, unet: nn.Module, spread: Spread, found: Held, codec: Encoding) -> Memory:
+def _memory(
+    recipe: TrainRecipe, unet: nn.Module, spread: Spread, found: Held, codec: Encoding, clip_bytes: int, drawing: int
+) -> Memory:
     of = Parameters.of(unet)
     shares = spread.world if spread.sharded else 1
-    copies, activations = found.copies_bytes, found.peak_with_copies_bytes - found.copies_bytes
-    if spread.sharded:
-        copies, activations = _gathered_bytes(unet, recipe.precision), found.peak_bytes
+    copies, activations = _working_bytes(recipe, unet, spread, found)
     return Memory(
         parameters=_SINGLE_BYTES * of.total // shares,
         gradients=_SINGLE_BYTES * of.trainable // (1 if spread.whole_gradients else shares),
@@ -293,8 +309,25 @@ def _memory(recipe: TrainRecipe, unet: nn.Module, spread: Spread, found: Held, c
         copies=copies,
         activations=activations,
         codec=codec.weight_bytes,
+        clip=clip_bytes,
         encoding=codec.peak_bytes,
+        drawing=drawing,
     )
+
+
+def _working_bytes(recipe: TrainRecipe, unet: nn.Module, spread: Spread, found: Held) -> tuple[int, int]:
+    """Of parameters to compute with, and of all else, when most is held."""
+    if spread.sharded:
+        return _gathered_bytes(unet, recipe.precision), found.peak_bytes
+    return found.copies_bytes, found.peak_with_copies_bytes - found.copies_bytes
+
+
+def _drawing_bytes(recipe: TrainRecipe, unet: SpatioTemporalUNet, spread: Spread, clip: _Clip, factor: int) -> int:
+    """The most while a validation clip is drawn: in the network, or in the codec after it. 0 where none is drawn."""
+    if recipe.kind != "image-to-video" or not (recipe.data.hold_out_sources and recipe.run.validation.samples):
+        return 0
+    working = sum(_working_bytes(recipe, unet, spread, sampling(unet, clip.shape, recipe.precision)))
+    return max(working, decoding_bytes(factor, clip.bucket.height_px, clip.bucket.width_px, DECODE_CHUNK))
 
 
 def _gathered_bytes(unet: nn.Module, precision: Precision) -> int:

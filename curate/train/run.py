@@ -15,14 +15,13 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, TrainingError
@@ -35,13 +34,13 @@ from curate.train.data.worker import Ahead, Sources
 from curate.train.devices import device_facts, mfu
 from curate.train.distributed import World, joined, spread
 from curate.train.examples import Examples
-from curate.train.folders import atomic_folder
+from curate.train.folders import atomic_folder, remove_folder
 from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
 from curate.train.network import Parameters, SpatioTemporalUNet, set_trainable
 from curate.train.objective import EDM, Objective
-from curate.train.parts import Parts, start
+from curate.train.parts import Parts, named_encoders, start
 from curate.train.plan import step_flops
 from curate.train.recipe import TrainRecipe
 from curate.train.recompute import compile_units, recompute_units
@@ -100,6 +99,7 @@ class _Run:
         facts = self._known()
         self._taken: int = facts["step"] if facts else 0
         self._parts = self._start(facts)
+        self._encoders = self._encoders_of(facts)
         shards = ShardSet.open(Place(job.data))
         catalogue = Catalogue.read(shards, recipe.data)
         if recipe.kind != "image" and self._parts.calibration is None:
@@ -127,7 +127,7 @@ class _Run:
             (self._job.out / "recipe.yaml").write_text(recipe.to_text())
             self._checkpoints.clean()
             if self._taken < recipe.steps:  # the model of a run that is to go on is that of its last checkpoint
-                shutil.rmtree(self._job.out / "model", ignore_errors=True)
+                remove_folder(self._job.out / "model")
         if not self._taken:
             self._validate(log)
         window = Window(_quantile(self._examples.objective), world, self._loader.stall)
@@ -137,7 +137,8 @@ class _Run:
             self._job.on_step(self._taken, report, self._step)
             window.add(report)
             last = self._taken == recipe.steps
-            stopped = bool(world.mean(torch.tensor(float(self._stop.is_set()), device=world.device)) > 0)
+            # Many ranks stop by what the step told all of them; one that is alone need not take another step for it.
+            stopped = report.stops or (world.size == 1 and self._stop.is_set())
             if last or stopped or self._taken % recipe.run.log_every_steps == 0:
                 self._write(log, window.row(report))
             with window.aside():
@@ -154,7 +155,7 @@ class _Run:
         """The next step. One that is not finite is not taken: what was before it is kept, and all ranks say so."""
         before = self._loader.state()
         try:
-            report = self._step(self._taken, next(self._loader))
+            report = self._step(self._taken, next(self._loader), self._stop.is_set)
         except TrainingError:
             self._save(before)
             raise
@@ -171,10 +172,24 @@ class _Run:
         different += ["--init"] * bool(self._job.init and facts["init"] != self._job.init)
         different += ["--latents"] * (facts["latents"] != self._job.latents)
         if different:
-            what = ", ".join(different)
-            text = f"holds a run of another recipe or start: {what} differ{'s' if len(different) == 1 else ''}"
-            raise ConfigError(text, subject=str(self._job.out), fix="Name another --out")
+            raise self._another_run(different)
         return facts
+
+    def _encoders_of(self, facts: Mapping[str, Any] | None) -> dict[str, str]:
+        """Digests of those that the run began with; ConfigError when others are named now."""
+        kind, named = self._recipe.kind, self._job.encoders
+        if facts is None:
+            return self._parts.encoders.digests(kind) if self._world.is_first else {}
+        if named:
+            now = named_encoders(named, self._parts.unet.config["cross_attention_dim"]).digests(kind)
+            if any(facts["encoders"][part] != digest for part, digest in now.items()):
+                raise self._another_run(["--encoders"])
+        return facts["encoders"]
+
+    def _another_run(self, different: Sequence[str]) -> ConfigError:
+        what = ", ".join(different)
+        text = f"holds a run of another recipe or start: {what} differ{'s' if len(different) == 1 else ''}"
+        return ConfigError(text, subject=str(self._job.out), fix="Name another --out")
 
     def _start(self, facts: Mapping[str, Any] | None) -> Parts:
         if facts is None:
@@ -194,7 +209,7 @@ class _Run:
         set_trainable(unet, recipe.trainable)
         nn.Module.to(unet, world.device)
         unet.train()
-        self._parts.encoders.to(world.device)
+        self._parts.encoders.to(world.device, recipe.kind)
         if recipe.run.attention == "xformers":
             _take_xformers(unet, world)
         if recipe.run.compile:
@@ -263,6 +278,7 @@ class _Run:
             "recipe": self._recipe.deciding(),
             "init": self._job.init,
             "latents": self._job.latents,
+            "encoders": self._encoders,
             "data": self._job.data,
         }
         self._checkpoints.save(self._step, facts, self._export)

@@ -6,18 +6,19 @@ Nothing is changed by a step whose loss or gradient is not finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from curate.errors import TrainingError
 from curate.train.conditioning import Conditions
 from curate.train.data.worker import Batch
-from curate.train.distributed import World, plain, summing, whole
+from curate.train.distributed import World, local, plain, summing
 from curate.train.ema import Average
 from curate.train.examples import Example, Examples
 from curate.train.network import Network, Part, UNetNetwork, trainable_by_part
@@ -28,9 +29,10 @@ __all__ = ["Report", "Step", "make_optimiser"]
 
 @dataclass(frozen=True)
 class Report:
-    """What a step found. ``levels`` and ``losses`` (B,) are of this rank's clips, ``loss`` is the mean of all ranks.
+    """What a step found. ``levels`` and ``losses`` (B,) are of this rank's clips, on the CPU, ``loss`` is the mean over
+    all ranks.
 
-    ``norms``: of the gradient by part, before clipping.
+    ``norms``: of the gradient by part, before clipping. ``stops``: a rank was asked to stop.
     """
 
     loss: float
@@ -39,6 +41,7 @@ class Report:
     levels: Tensor
     losses: Tensor
     clip_ids: list[str]
+    stops: bool = False
 
     @property
     def norm(self) -> float:
@@ -69,22 +72,29 @@ class Step:
         self.network = network
         self.optimiser = make_optimiser(plain(network), recipe.optimiser, world.device)
         self._parts = trainable_by_part(plain(network))
+        divided = any(isinstance(parameter, DTensor) for parameter in plain(network).parameters())
+        self._share = 1.0 if divided else 1 / world.size  # of a gradient's square, in the sum over ranks
         self.average = Average(plain(network), recipe.ema) if recipe.ema is not None else None
         self._examples = examples
         self._recipe = recipe
         self._world = world
 
-    def __call__(self, number: int, batch: Batch) -> Report:
-        """Take step ``number`` (the first is 0); TrainingError, and nothing changed, when it is not finite."""
+    def __call__(self, number: int, batch: Batch, is_asked: Callable[[], bool] = lambda: False) -> Report:
+        """Take step ``number`` (the first is 0); TrainingError, and nothing changed, when it is not finite.
+
+        ``is_asked``: whether this rank was asked to stop; all ranks learn it by the report.
+        """
         self.optimiser.zero_grad(set_to_none=True)
         levels, losses = self._gradients(batch)
-        loss = float(self._world.mean(losses.mean()))
-        norms: dict[Part, float] = {part: self._norm(part) for part in self._parts}
+        summed = self._world.sum(self._told(losses, is_asked))
+        (loss, asked, *squares), levels, losses = _looked_at(summed, levels, losses)
+        norms: dict[Part, float] = {part: math.sqrt(square) for part, square in zip(self._parts, squares, strict=True)}
         lr = self._recipe.optimiser.lr_at(number)
-        report = Report(loss, norms, lr, levels, losses, batch.clip_ids)
+        report = Report(loss, norms, lr, levels, losses, batch.clip_ids, asked > 0)
         if not (math.isfinite(loss) and math.isfinite(report.norm)):
             raise _not_finite(number, report)
-        self._clip(report.norm)
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        clip_grads_with_norm_(parameters, self._recipe.optimiser.clip_norm, summed[2:].sum().sqrt().float())
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group["scale"]
         self.optimiser.step()
@@ -121,14 +131,23 @@ class Step:
             output = UNetNetwork(self.network)(seen, objective.time(level), cond)
         return objective.loss(output, example.x0, example.noise, level)
 
-    def _norm(self, part: Part) -> float:
-        gradients = [p.grad for _, p in self._parts[part] if p.grad is not None]
-        return float(whole(get_total_norm(gradients)))
+    def _told(self, losses: Tensor, is_asked: Callable[[], bool]) -> Tensor:
+        """What ranks add up, float64: mean loss, whether one is asked to stop, square of each part's gradient."""
+        squares = [self._share * self._norm(part).square() for part in self._parts]
+        asked = torch.full_like(squares[0], float(is_asked()))
+        return torch.stack([losses.double().mean() / self._world.size, asked, *squares])
 
-    def _clip(self, norm: float) -> None:
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        total = torch.tensor(norm, device=self._world.device)
-        clip_grads_with_norm_(parameters, self._recipe.optimiser.clip_norm, total)
+    def _norm(self, part: Part) -> Tensor:
+        """Of the gradient of a part, or of this rank's share of it."""
+        gradients = [local(p.grad) for _, p in self._parts[part] if p.grad is not None]
+        return get_total_norm(gradients).to(self._world.device, torch.float64)
+
+
+def _looked_at(summed: Tensor, levels: Tensor, losses: Tensor) -> tuple[list[float], Tensor, Tensor]:
+    """All of them on the CPU: the one time in a step that the device is waited for."""
+    found = torch.cat([summed, levels.double(), losses.double()]).cpu()
+    numbers, levels_there, losses_there = found.split([len(summed), len(levels), len(losses)])
+    return numbers.tolist(), levels_there.to(levels.dtype), losses_there.to(losses.dtype)
 
 
 def computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -154,7 +173,9 @@ def _not_finite(number: int, report: Report) -> TrainingError:
         for clip, level, loss in zip(report.clip_ids, report.levels.tolist(), report.losses.tolist(), strict=True)
         if not math.isfinite(loss)
     ]
-    where = f"; clips: {', '.join(wrong)}" if wrong else ", though every clip's loss is finite: the gradient is not"
+    where = f"; clips: {', '.join(wrong)}" if wrong else "; the clips are those of another rank"
+    if math.isfinite(report.loss):
+        where = ", though every clip's loss is finite: the gradient is not"
     return TrainingError(
         f"step {number}: loss {report.loss:g}, gradient norm {report.norm:g}{where}",
         fix="The step was not taken, and what was before it is kept. Go on with a lower rate in a run of its own: "

@@ -29,10 +29,10 @@ from curate.train.recipe import TrainRecipe, ValidationConfig
 from curate.train.sampler import Sampling
 from curate.train.step import Step, computing, in_precision
 
-__all__ = ["Validation", "loss_name"]
+__all__ = ["DECODE_CHUNK", "Validation", "loss_name"]
 
 
-_DECODE_CHUNK = 4
+DECODE_CHUNK = 4
 """Frames of a drawn clip that are decoded at once: all 25 of 576x1024 would need 56 GB beside what training holds."""
 
 
@@ -108,7 +108,7 @@ class Validation:
         unet: Any = plain(step.network)
         pipeline = Pipeline(unet, encoders.codec, encoders.image, encoders.feature_extractor)
         frame, fps = first_frame(batch).to(device), float(batch.fps[0])
-        told = {"steps": self.config.sampling_steps, "fps": fps, "motion": motion, "decode_chunk": _DECODE_CHUNK}
+        told = {"steps": self.config.sampling_steps, "fps": fps, "motion": motion, "decode_chunk": DECODE_CHUNK}
         settings = Sampling.model_validate(told)
         generator = generator_of("sample", self._recipe.seed, batch.clip_ids[0])
         network = in_precision(UNetNetwork(unet), self._recipe.precision, device)

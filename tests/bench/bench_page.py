@@ -1,4 +1,4 @@
-"""The report's page in Chromium: `python tests/bench/bench_page.py [--clips 10000 1000000 4000000] [--moves 30]`.
+"""The report's page in Chromium: `python tests/bench/bench_page.py [--clips 10000 1000000 2100000] [--moves 30]`.
 
 Makes facts of so many clips with six conditions, writes the page, opens it from disk and prints: its size; seconds
 until it is drawn first and until the sliders count all clips together, both from the beginning of navigation;
@@ -49,7 +49,7 @@ MOVES = """async (moves) => {
 def main() -> None:
     """Make pages of several sizes and print what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, nargs="+", default=[10_000, 1_000_000, 4_000_000])
+    parser.add_argument("--clips", type=int, nargs="+", default=[10_000, 1_000_000, 2_100_000])
     parser.add_argument("--moves", type=int, default=30)
     args = parser.parse_args()
     print(machine())

@@ -21,6 +21,7 @@ OPTIONS = {
     "export": {"CORPUS", "--selection", "--recipe", "--set", "--engine", "--address"},
     "train": {
         "RECIPE", "--data", "--out", "--init", "--encoders", "--latents", "--set", "--device", "--plan", "--world",
+        "--device-kind",
     },
     "compact": {"CORPUS", "--dry-run"},
     "verify": {"CORPUS", "SHARDS", "--deep", "--clean"},

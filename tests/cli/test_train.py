@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cli_kit import curate
 from clips_kit import make_set, usual
-from train_kit import small_recipe
+from train_kit import small_recipe, smallest_model
 
 SMALL = ["tiny-video", *("--set", "data.batch=2"), *("--set", "data.buckets.frames=[2]")]
 SMALL += ["--set", "data.captions={caption.coca.caption: 1}"]
@@ -20,6 +20,7 @@ LARGE = ["video-320x576", "--set", "precision=float32"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
+    smallest_model(folder / "init")
     make_set(str(folder / "set"), usual(9, frames=6), folder)
     return folder / "set"
 
@@ -32,7 +33,8 @@ def stage(tmp_path: Path) -> Path:
 
 
 def test_a_stage_says_what_it_does_and_where_its_model_is(stage, data, tmp_path):
-    ended = curate("train", stage, "--data", data, "--out", tmp_path / "run", "--device", "cpu")
+    given = [stage, "--data", data, "--init", data.with_name("init"), "--out", tmp_path / "run", "--device", "cpu"]
+    ended = curate("train", *given)
     assert ended.status == 0, ended.err
     lines = ended.out.splitlines()
     assert lines[0] == "8 clips to train on, in 1 buckets: 16x16x2 (8)"
@@ -41,7 +43,7 @@ def test_a_stage_says_what_it_does_and_where_its_model_is(stage, data, tmp_path)
     assert re.match(r"step 1/2  loss \d\.\d+  gradient \d\.\d+  \d+\.\d+ clips/s  waited \d+%", lines[4])
     assert lines[-1] == f"Model {tmp_path / 'run' / 'model'}"
     assert ended.err == ""
-    again = curate("train", stage, "--data", data, "--out", tmp_path / "run", "--set", "steps=3", "--device", "cpu")
+    again = curate("train", *given, "--set", "steps=3")
     assert "Going on after step 2" in again.out
     assert "step 3/3" in again.out
 
@@ -55,9 +57,19 @@ def test_a_plan_says_what_a_stage_costs_and_starts_nothing(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_for_devices_that_are_not_here():
+    asked = ["tiny-image-to-video", "--plan", "--world", 2, "--device-kind", "h100"]
+    ended = curate("train", *asked, "--set", "precision=bfloat16")
+    assert ended.status == 0, ended.err
+    for words in ("2 x H100", "1/2 of all", "of 74.5 GiB", "at 30% of 989 TFLOP/s"):
+        assert words in ended.out
+
+
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
+        (["tiny-video", "--device-kind", "H100"], 2, "--device-kind: a run takes the devices that there are"),
+        (["tiny-video", "--plan", "--device-kind", "H10"], 2, r"unknown kind 'H10', did you mean 'H100'\?"),
         (["tiny-vidio"], 2, r"no recipe is called 'tiny-vidio', did you mean 'tiny-video'\?"),
         (["tiny-video"], 2, "--data: no shards are named"),
         (["tiny-video", "--data", "{here}/none"], 1, "none"),

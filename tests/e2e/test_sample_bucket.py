@@ -34,8 +34,9 @@ RATE_FPS = 25
 
 
 @pytest.fixture(scope="session")
-def bucket(tmp_path_factory) -> Path:
+def bucket(sample_bucket, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample") / "bucket"
+    shutil.copytree(sample_bucket, folder)
     make_sample_bucket(folder)
     return folder
 

@@ -1,18 +1,21 @@
-"""The paper's recipe as it ships, offline, through both engines: small checkpoints under the names of the real ones.
+"""The paper's recipe as it ships, offline: small checkpoints under the names of the real ones. Ray: test_svd_ray.
 
 Every stage runs its real code on files in the real format; what a package index carries is real, the rest is random.
 """
 
 from __future__ import annotations
 
-import itertools
+import json
 from pathlib import Path
 
 import pytest
 from cli_kit import curate
-from engine_kit import all_cells
+from engine_kit import all_cells, run
 from svd_kit import (
     AXES,
+    CLIPS_A_FILM,
+    SMALL,
+    OneGpu,
     cells_by_stage,
     cells_of,
     computed_twice,
@@ -24,20 +27,18 @@ from svd_kit import (
     pipeline,
     small_models,
     unfit_captions,
+    write_films,
 )
 
+from curate.recipe import build, load_recipe
 from curate.shards.reader import ShardSet
 from curate.storage import Place
-from curate.testing.footage import moving_texture, text_card, write_video
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.config import DataConfig
 from curate.train.recipe import load_train_recipe
 
-pytestmark = pytest.mark.ray
-
-SMALL = ["cut.min_len_s=1.0", "text.craft.canvas_px=96", "clip.similarity.batch_size=4"]
-"""Films of two seconds, and a canvas at which CRAFT takes a tenth of a second a frame."""
-CLIPS_A_FILM = 2
+FILMS = ("3.mp4", "7.mp4")
+"""Two are enough for the plan of a larger machine, and for the smaller recipe."""
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +50,15 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory) -> Path:
     """Eight films of two shots each; one shows text."""
-    folder = tmp_path_factory.mktemp("bucket")
-    for number in range(8):
-        shots = [
-            moving_texture(36, 128, 96, (number / 2, 0), seed=20 + 10 * number + shot) for shot in range(CLIPS_A_FILM)
-        ]
-        if number == 7:
-            shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
-        write_video(folder / f"{number}.mp4", itertools.chain(*shots))
+    return write_films(tmp_path_factory.mktemp("bucket"), range(8))
+
+
+@pytest.fixture(scope="module")
+def few(bucket, tmp_path_factory) -> Path:
+    """Two of the films."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in FILMS:
+        (folder / name).hardlink_to(bucket / name)
     return folder
 
 
@@ -123,9 +125,36 @@ def test_a_trainer_finds_the_papers_three_captions_in_the_shards(done):
             assert sample.facts[column] == rows[sample.clip_id]["caption"] != ""
 
 
-def test_ray_gives_the_same_cells(done, bucket, tmp_path):
-    other = made(bucket, tmp_path / "corpus", "ray", SMALL)
-    assert all_cells(other, pipeline(SMALL)) == all_cells(done, pipeline(SMALL))
+def test_svd_small_gives_every_cell_and_the_same_axes(models, few, tmp_path):
+    """Its V-BLIP stands in bfloat16, which PyTorch computes on this machine's CPU."""
+    out = made(few, tmp_path / "corpus", "inline", ["cut.min_len_s=1.0"], "svd-small")
+    stages = build(load_recipe("svd-small")).steps
+    found = {step.stage.name: len(cells_of(out, step.stage.name)) for step in stages}
+    assert set(found) == {*cells_by_stage(out, SMALL)}
+    assert set(found.values()) == {len(FILMS) * CLIPS_A_FILM}
+    manifest = manifest_of(out)
+    assert manifest["counts"]["cells_failed"] == 0
+    assert "coca-vit-b-32" in json.dumps(manifest["models"]["caption.coca"])
+    funnel = json.loads((out / "selections/svd-small/funnel.json").read_text())
+    assert {each["name"] for each in funnel["conditions"]} == AXES
+    assert funnel["retention"]["product"] > 0
+
+
+def test_pools_that_share_a_gpu_give_the_same_cells(done, few, tmp_path):
+    """The plan for a machine with one, on this one: a pool for every network, clips sent on from each to the next."""
+    out = tmp_path / "corpus"
+    plan, engine = pipeline(SMALL), OneGpu(tmp_path)
+    _, heard = run(out, few, plan, engine)
+    assert heard.deaths == []
+    assert sum(pool.gpus for pool in engine.packing.pools) == pytest.approx(1.0)
+    assert plan.n_groups == 1 + len(engine.packing.pools) == 7
+    assert plan.without_gpus().n_groups == 1, "as the others ran"
+    found, expected = all_cells(out, plan), all_cells(done, plan)
+    n_clips = len(found["clips"])
+    assert n_clips == len(FILMS) * CLIPS_A_FILM
+    for name, cells in found.items():
+        assert len(cells) == (len(FILMS) if name in {"probe", "cut"} else n_clips)
+        assert [cell for cell in cells if cell not in expected[name]] == [], name
 
 
 def test_killed_midway_and_run_again_nothing_is_computed_twice(done, bucket, tmp_path):

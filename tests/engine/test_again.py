@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,10 +151,14 @@ def test_a_source_that_could_not_be_read_is_read_again(tmp_path, bucket, name, s
 texts = st.sampled_from(["", "cut", "motion", "DecodeError", "Timeout'Error", "r1", "r2"])
 
 
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:") as con:
+        yield con
+
+
 @given(texts, texts, texts, st.one_of(st.none(), texts), st.one_of(st.none(), texts), st.booleans())
-def test_what_is_taken_is_the_same_in_python_and_in_sql(stage, error_class, asked, found, run_id, has_again):
+def test_what_is_taken_is_the_same_in_python_and_in_sql(con, stage, error_class, asked, found, run_id, has_again):
     redo = Redo(frozenset({"Timeout'Error"}), Again(stage, error_class) if has_again else None, "r1")
-    names = {"error_class": found, "run_id": run_id}
-    con = duckdb.connect(":memory:")
-    con.execute("create table t as select ?::varchar as error_class, ?::varchar as run_id", list(names.values()))
+    con.execute("create or replace table t as select ?::varchar as error_class, ?::varchar as run_id", [found, run_id])
     assert con.sql(f"select {redo.sql(asked)} from t").fetchall() == [(redo.takes(asked, found, run_id),)]

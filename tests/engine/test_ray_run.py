@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from engine_kit import (
     Bulky,
     Double,
     FaultConfig,
+    GpuDouble,
     Killer,
     KillerConfig,
     Listening,
@@ -29,11 +31,12 @@ from engine_kit import (
 from curate.bulk import inline_map
 from curate.config import Config
 from curate.engine import ray_engine, run_map
+from curate.engine import run as engine_run
 from curate.engine.fuse import MaxFailures
 from curate.engine.pipeline import Pipeline
 from curate.engine.ray_engine import RayEngine
 from curate.engine.ray_start import RayOptions
-from curate.engine.run import MAX_PASSES, RunRequest, execute
+from curate.engine.run import DEAD_PASSES_TO_QUARANTINE, RunRequest, execute
 from curate.engine.run_map import ray_map
 from curate.errors import DeviceMemoryError, EngineError, StorageError, TooManyFailuresError, TransientStorageError
 from curate.ingest.listing import list_inputs
@@ -55,7 +58,15 @@ def workers_see_tests():
 
 
 @pytest.fixture(scope="module")
-def engine(workers_see_tests):
+def one_gpu():
+    """Ray is told of a GPU. Nothing here computes on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine(workers_see_tests, one_gpu):
     engine = RayEngine(RayOptions(num_cpus=2, object_store_bytes=80 << 20))
     yield engine
     engine.close()
@@ -92,15 +103,20 @@ def test_too_many_failures_end_a_run_on_ray_too_and_the_engine_can_go_on(tmp_pat
 
 
 def test_ray_and_inline_give_identical_tables(tmp_path, bucket, engine):
-    pipe = pipeline(Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config()), PooledDouble(Config()))
+    beside = [Luma(LumaConfig()), Picky(PickyConfig(fails_above=1.5)), Double(Config())]
+    pipe = pipeline(*beside, PooledDouble(Config()), GpuDouble(Config()))
     inline, _ = run(tmp_path / "inline", bucket, pipe)
     by_ray, heard = run(tmp_path / "ray", bucket, pipe, engine)
     assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)
     assert by_ray.counts["inputs"] == inline.counts["inputs"]
     assert heard.deaths == []
+    assert ray.cluster_resources()["GPU"] == 1.0 and pipe.n_groups == 3
 
 
-def test_a_source_that_kills_its_workers_is_quarantined_and_its_neighbours_are_not(tmp_path, bucket, engine):
+def test_a_source_that_kills_its_workers_is_quarantined_and_its_neighbours_are_not(
+    tmp_path, bucket, engine, monkeypatch
+):
+    monkeypatch.setattr(ray_engine, "RETRIES", 1)  # each is a process that starts in vain
     folder = tmp_path / "bucket"
     folder.mkdir()
     for path in bucket.iterdir():
@@ -122,8 +138,8 @@ def test_more_output_than_the_object_store_holds(tmp_path, engine):
     folder = tmp_path / "bucket"
     folder.mkdir()
     for index in range(4):
-        write_video(folder / f"{index}.mp4", moving_texture(300, 960, 540, (2, index), seed=index))
-    pipe = pipeline(Bulky(Config()), stride_s=5.0)
+        write_video(folder / f"{index}.mp4", moving_texture(40, 960, 540, (2, index), seed=index), Fraction(4))
+    pipe = pipeline(Bulky(Config()), stride_s=5.0)  # it sees every frame
     view_bytes = 4 * 10 * 4 * 960 * 540 * 3
     assert view_bytes > 80 << 20
     run(tmp_path / "ray", folder, pipe, engine)
@@ -131,6 +147,13 @@ def test_more_output_than_the_object_store_holds(tmp_path, engine):
     assert all_cells(tmp_path / "ray", pipe) == all_cells(tmp_path / "inline", pipe)
 
 
+@pytest.fixture
+def few_passes(monkeypatch):
+    """As many as it takes to lay the deaths of workers on the sources that were in flight."""
+    monkeypatch.setattr(engine_run, "MAX_PASSES", DEAD_PASSES_TO_QUARANTINE)
+
+
+@pytest.mark.usefixtures("few_passes")
 def test_a_place_that_cannot_be_written_just_now_is_no_fault_of_the_sources_in_flight(tmp_path, bucket, engine):
     class Throttled(Corpus):
         """Its tables cannot be written by any worker."""
@@ -147,7 +170,7 @@ def test_a_place_that_cannot_be_written_just_now_is_no_fault_of_the_sources_in_f
     request = RunRequest(corpus, pipeline(Slow(SlowConfig(seconds=0.4))), refs, "test", "name: test\n")
     with pytest.raises(EngineError, match=r"4 sources are still not done .*is throttled"):
         execute(request, engine, inline_map, tmp_path, heard)
-    assert len(heard.deaths) == MAX_PASSES
+    assert len(heard.deaths) == DEAD_PASSES_TO_QUARANTINE
     assert corpus.sources().files() == []
 
 
@@ -191,6 +214,7 @@ def test_a_worker_that_loses_its_gpu_is_started_again_and_no_clip_fails(tmp_path
     assert {row[2] for row in cells["loses"]} == {"ok"}
 
 
+@pytest.mark.usefixtures("few_passes")
 def test_a_gpu_that_is_lost_over_and_over_is_named_as_the_reason(tmp_path, bucket, engine, monkeypatch):
     monkeypatch.setattr(ray_engine, "RETRIES", 0)
     pipe = pipeline(Luma(LumaConfig()), Slow(SlowConfig(seconds=0.2)), LosesGpu(FaultConfig(always=True)))

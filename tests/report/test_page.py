@@ -348,7 +348,7 @@ def test_sliders_over_a_corpus_keep_what_select_keeps(browser, tmp_path):
         assert len(free) == len(axes) > 5
         low, high = (i for i in free if axes[i]["column"] == "quality.sharpness")
         expect(page.locator("#export .note.warn")).to_be_hidden()
-        assert move(page, {low: len(axes[low]["stops"]) - 1, high: 0})["n"] == 0
+        move(page, {low: len(axes[low]["stops"]) - 1, high: 0})
         expect(page.locator("#export .note.warn")).to_contain_text("quality.sharpness: selecting refuses that")
         for round_ in range(6):
             stops = {i: draw.randrange(-1 if round_ % 2 else 0, len(axes[i]["stops"])) for i in free}

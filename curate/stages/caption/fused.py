@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
@@ -16,9 +16,10 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.config import Config
 from curate.errors import CurateError, StageError
+from curate.records import Cell
 from curate.stage import ClipItem, Column, Resources, Scored, Stage, only
 from curate.stages.caption.base import CaptionStage, check_captions, tidy
-from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, answers, sentence
+from curate.stages.caption.chat import ANSWER_COLUMNS, Answer, Chat, LanguageModel, sentence
 from curate.stages.caption.endpoint import PACKAGES as CLIENT
 from curate.stages.caption.endpoint import Endpoint, EndpointConfig
 from curate.stages.caption.llm import LocalModel
@@ -152,12 +153,18 @@ class FusedCaption(CaptionStage[FusedConfig]):
 
     def score_batch(self, items: Sequence[ClipItem]) -> list[Scored]:
         """Fused captions in the clips' order, or the error of the clip that has none."""
-        given = [self._given(item) for item in items]
-        found = answers(self._model, [each if isinstance(each, CurateError) else self.chat(each) for each in given])
-        return [
-            answer if isinstance(answer, Exception) else self._values(item, answer)
-            for item, answer in zip(items, found, strict=True)
-        ]
+        return self._answered(items, self._model.ask(self._chats(items)))
+
+    def process_batches(self, batches: Iterable[Sequence[ClipItem]]) -> Iterator[list[Cell]]:
+        """As for any stage; what a model on the worker is asked next is prepared meanwhile."""
+        model = self._model
+        if not isinstance(model, LocalModel):
+            yield from super().process_batches(batches)
+            return
+        for items, found in model.ahead(batches, self._chats):
+            cells = self.cells_of(items, lambda items=items, found=found: self._answered(items, found()))
+            self.waited_s = model.waited_s
+            yield cells
 
     def chat(self, captions: Sequence[str]) -> Chat:
         """What the model is told: the prompt, the examples as if it had answered them, these captions."""
@@ -167,6 +174,21 @@ class FusedCaption(CaptionStage[FusedConfig]):
             said.append({"role": "assistant", "content": example.fused})
         cut = [cut_caption(caption, self.config.max_caption_chars) for caption in captions]
         return [*said, {"role": "user", "content": _numbered(cut)}]
+
+    def _chats(self, items: Sequence[ClipItem]) -> list[Chat]:
+        """What is asked about these clips, but for those without a caption to go by."""
+        given = [self._given(item) for item in items]
+        return [self.chat(each) for each in given if not isinstance(each, CurateError)]
+
+    def _answered(self, items: Sequence[ClipItem], found: Sequence[Answer | Exception]) -> list[Scored]:
+        """The columns of each clip, given the answers to `_chats` in their order, or why it has none."""
+        remaining = iter(found)
+        given = [self._given(item) for item in items]
+        answers = [each if isinstance(each, CurateError) else next(remaining) for each in given]
+        return [
+            answer if isinstance(answer, Exception) else self._values(item, answer)
+            for item, answer in zip(items, answers, strict=True)
+        ]
 
     def _given(self, item: ClipItem) -> list[str] | CurateError:
         """The captions of the clip that say something."""

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.config import Config
+from curate.errors import ConfigError
 from curate.shards.buckets import BucketsConfig
 
 
@@ -35,6 +36,12 @@ class DataConfig(Config):
     """Training stops when more of the set's clips than this (and more than one) cannot be read."""
     seed: int = 0
     """Of the order of clips and of all that is drawn for each."""
+
+    def share(self, world: int) -> int:
+        """Clips of a batch on each of ``world`` ranks; ConfigError when they do not divide."""
+        if self.batch % world:
+            raise ConfigError(f"a batch of {self.batch} does not divide among {world} ranks", subject="data.batch")
+        return self.batch // world
 
     @field_validator("captions")
     @classmethod

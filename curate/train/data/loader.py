@@ -54,8 +54,7 @@ class Loader:
         sources: Sources | None = None,
         on_lost: Callable[[Lost], None] | None = None,
     ) -> None:
-        if config.batch % world:
-            raise ConfigError(f"a batch of {config.batch} does not divide among {world} ranks", subject="data.batch")
+        config.share(world)  # or an error
         self.stall = Stall()
         self.lost: dict[str, Lost] = {}
         self._catalogue = catalogue

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
@@ -227,7 +230,7 @@ def in_workers(dataset: torch.utils.data.Dataset[Any], tasks: Iterable[Any], ahe
         num_workers=ahead.workers,
         prefetch_factor=ahead.prefetch if ahead.workers else None,
         multiprocessing_context=context,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_in_worker,
         collate_fn=_as_it_is,
         pin_memory=ahead.pin,
     )
@@ -238,14 +241,23 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _one_thread(_: int) -> None:
-    """Signals to a whole group are for the process that trains: it finishes its step, for which it may want a batch."""
+def _in_worker(_: int) -> None:
+    """One thread a process. Signals to a whole group are for the process that trains: it finishes its step, for which
+    it may want a batch. When that process is gone, so is this one."""
     import cv2
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    """PyTorch's own watch looks at the process that forked this one: the fork server, which ends after its workers."""
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        trainer.join()
+        os._exit(1)
 
 
 def draw_window(ref: ClipRef, frames: int, limits_fps: tuple[float, float], draws: Draws) -> Window:

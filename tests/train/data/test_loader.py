@@ -149,7 +149,7 @@ def test_a_slow_consumer_does_not_wait_for_workers(catalogue):
     loader = Loader(catalogue, small(), ahead=Ahead(1))
     next(loader)
     for _ in range(3):
-        time.sleep(1)
+        time.sleep(0.5)
         next(loader)
     loader.close()
     assert loader.stall.share < 0.5
