@@ -61,7 +61,8 @@ def latents_command(
         models = _encoders(encoders, stage)
         chosen = {kind: _encoder(models, kind, encoders) for kind in _kinds(what, stage)}
         catalogue = all_clips(ShardSet.open(Place(shards)), stage.data)
-        models.to(where)
+        for encoder in chosen.values():
+            encoder.to(where)
         _print_clips(catalogue)
         for kind, encoder in chosen.items():
             with Counted(out, kind) as bar:

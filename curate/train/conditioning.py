@@ -162,6 +162,10 @@ class ImageEncoder:
         with reading(pipeline, "feature_extractor") as folder:
             return CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
 
+    def to(self, device: torch.device | str) -> None:
+        """Move the weights there."""
+        nn.Module.to(self.model, device)
+
     @property
     def digest(self) -> str:
         """sha256 over configuration, weights and what pictures are normalised by."""
@@ -196,6 +200,10 @@ class TextEncoder:
         model = load_part(CLIPTextModel, pipeline, "text_encoder")
         with reading(pipeline, "tokenizer") as folder:
             return cls(model, CLIPTokenizer.from_pretrained(folder, local_files_only=True))
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the weights there."""
+        nn.Module.to(self.model, device)
 
     @property
     def digest(self) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
 
 from curate.errors import ModelFileError
 from curate.train.codecs import Codec, identity_vae
@@ -85,9 +84,9 @@ class Encoders:
 
     def to(self, device: torch.device | str, kind: Kind) -> Self:
         """Move the weights that a stage of this kind needs there."""
-        if (model := self.clip(kind)) is not None:
-            nn.Module.to(model, device)
-        self.codec.to(device)
+        for part in (self.codec, self._clip(kind)):
+            if part is not None:
+                part.to(device)
         return self
 
 
