@@ -73,6 +73,12 @@ def test_more_cells_than_a_page_can_hold_get_fewer_stops(corpus, monkeypatch):
     assert not any(axis["frozen"] for axis in facts["axes"])
 
 
+def test_text_that_is_too_long_gets_fewer_stops_too(corpus, monkeypatch):
+    monkeypatch.setattr(joint, "MOST_TEXT_BYTES", 60_000)
+    facts = build_facts(corpus, chosen_selection(corpus, None, None), pictures=0).facts
+    assert 10_000 < len(facts["joint"]["data"]) <= 60_000
+
+
 def test_the_benchmark_measures_a_report(corpus, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
     bench("bench_report").measure(corpus.uri)
