@@ -10,6 +10,8 @@ from curate.select.judge import Kind, kind_of
 SELECTION, REASON = "selection.", "reason."
 """``selection.NAME`` is the verdict of a selection over the run, ``reason.NAME`` why."""
 
+_IDS = ("clip.clip_id", "clip.source_digest")
+_EMBEDDING = "FLOAT[]"
 _TEXTS = ("caption", "text", "ocr", "words")
 """Columns of text that are searched: captions, and what was read in the picture."""
 
@@ -27,14 +29,16 @@ class ColumnInfo:
 
 
 def run_columns(tables: RunTables) -> dict[str, ColumnInfo]:
-    """All columns of a run that can be filtered by, in the order of its stages."""
-    names = [name for name in tables.column_names() if name not in {"clip.clip_id", "clip.source_digest"}]
+    """All columns of a run that can be filtered by, in the order of its stages. Those of `probe` are called source.*;
+    embeddings are left out: nobody asks for their numbers, and they take gigabytes.
+    """
+    names = [name for name in tables.column_names() if not name.startswith((*_IDS, f"{tables.probe.name}."))]
     names += [f"{stage.name}.outcome" for stage in tables.stages if stage.kind == "clip"]
-    types = tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()
-    kinds: dict[str, Kind] = {str(row[0]): kind_of(str(row[1])) for row in types}
+    types = {str(row[0]): str(row[1]) for row in tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()}
+    kinds: dict[str, Kind] = {name: kind_of(dtype) for name, dtype in types.items() if dtype != _EMBEDDING}
     told = described(tables)
     found = {}
-    for name in names:
+    for name in (name for name in names if name in kinds):
         group = _group(tables, name)
         about = told.get(name, Description())
         is_text = kinds[name] in {"text", "list"} and group not in {"clip", "source", "user", MARK}

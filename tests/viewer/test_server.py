@@ -75,6 +75,19 @@ def test_one_clip_with_all_that_is_known_of_it(made, view):
     assert {cell["stage"]: cell for cell in odd["cells"]}["text"]["values"]["words"][0] == HOSTILE
 
 
+def test_columns_come_with_what_they_hold_and_embeddings_stay_away(made, view):
+    facts = view.get("/api/facts").json()
+    kinds = {column["name"]: column["kind"] for column in facts["columns"]}
+    assert (kinds["text.words"], kinds["similarity.all"], kinds["source.width_px"]) == ("list", "numbers", "number")
+    assert {name for name, kind in kinds.items() if kind == "text" and name.startswith("mark.")} == {
+        "mark.verdict", "mark.note", "mark.by",
+    }  # fmt: skip
+    assert "similarity.embedding" not in kinds and "probe.width_px" not in kinds and "clip.clip_id" not in kinds
+    for name in kinds:
+        assert view.get("/api/values", params={"column": name}).status_code == 200
+    assert (facts["totals"]["n"], facts["totals"]["sources"], facts["selections"]) == (len(made.ids), 3, ["strict"])
+
+
 def test_a_failed_cell_is_told_without_its_secret(made, view):
     answer = view.get(f"/api/clips/{made.gone}")
     (text,) = [cell for cell in answer.json()["cells"] if cell["stage"] == "text"]

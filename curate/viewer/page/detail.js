@@ -68,14 +68,15 @@ function place(found, actions) {
     { class: "stack" },
     h("h3", {}, "In its source"),
     found.uris.map((uri) => h("p", {}, foreign(uri, { limit: 400, class: "mono" }))),
-    h("p", { class: "muted small" }, `${clock(clip.start_s)} to ${clock(clip.end_s)} of ${clock(source.end_s)}; ${size}; begins with ${words_of(clip.start_kind)}, ends with ${words_of(clip.end_kind)}`),
+    h("p", { class: "muted small" }, `${clock(clip.start_s)} to ${clock(clip.end_s)} of ${clock(source.end_s)}; ${size}; begins with ${wordsOf(clip.start_kind)}, ends with ${wordsOf(clip.end_kind)}`),
     h("div", { class: "timeline", role: "group", "aria-label": "Clips of this source in order of time" }, timeline.map(piece)),
     h("div", { class: "row" }, step(-1, "← before"), step(1, "after →"), h("span", { class: "muted small" }, `${index + 1} of ${plural(timeline.length, "clip")}`)),
   );
 }
 
-function words_of(kind) {
-  return visible(kind).replaceAll("_", " ");
+function wordsOf(kind) {
+  const word = visible(kind).replaceAll("_", " ");
+  return word === "hard" ? "a hard cut" : word;
 }
 
 /** Captions and what was read in the picture. */
@@ -108,7 +109,7 @@ function measured(found) {
     const columns = [
       { head: "Column", row: true, cell: ([name]) => h("span", { title: state.columns.get(`${cell.stage}.${name}`)?.doc || null }, visible(name)) },
       { head: "Value", cell: ([, what]) => foreign(inside(what), { limit: 200 }) },
-      { head: "Unit", cell: ([name]) => state.columns.get(`${cell.stage}.${name}`)?.unit ?? "" },
+      { head: "Unit", cell: ([name]) => state.columns.get(`${cell.stage}.${name}`)?.unit.replace(/^1$/, "") ?? "" },
     ];
     const failed = cell.outcome === "ok" ? null : h("p", { class: "note bad" }, `failed: ${cell.error_class} `, foreign(cell.error_message, { limit: 400 }));
     if (!rows.length && !failed) return null;
