@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from bench_select import CONDITIONS, generate
@@ -30,22 +31,24 @@ from curate.tables import Corpus
 def measure(uri):
     """Write one report here and print its figures as JSON."""
     steps = []
-    began, cpu = time.perf_counter(), time.process_time()
-    written = write_report(Corpus(uri), pictures=0, step=lambda text: steps.append((text, time.perf_counter())))
-    ended = time.perf_counter()
-    ends = [at for _, at in steps[1:]] + [ended]
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    print(
-        json.dumps(
-            {
-                "wall_s": round(ended - began, 1),
-                "cpu_s": round(time.process_time() - cpu, 1),
-                "peak_gib": round(usage.ru_maxrss / 2**20, 2),
-                "size_mb": round(written.size_bytes / 1e6, 2),
-                "steps_s": {text: round(end - at, 1) for (text, at), end in zip(steps, ends, strict=True)},
-            }
-        )
-    )
+
+    def step(text):
+        steps.append((text, time.perf_counter(), time.process_time(), peak_gib()))
+
+    began = time.perf_counter()
+    written = write_report(Corpus(uri), pictures=0, step=step)
+    step("")
+    figures = {"wall_s": round(steps[-1][1] - began, 1), "cpu_s": round(steps[-1][2] - steps[0][2], 1)}
+    figures |= {"peak_gib": peak_gib(), "size_mb": round(written.size_bytes / 1e6, 2)}
+    figures["steps (CPU s, peak GiB so far)"] = {
+        text: (round(after[2] - cpu, 1), after[3]) for (text, _, cpu, _), after in pairwise(steps)
+    }
+    print(json.dumps(figures))
+
+
+def peak_gib():
+    """The largest resident set of this process so far."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def describe(uri):
