@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import torch
-from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from diffusers.models.unets.unet_spatio_temporal_condition import (
+    UNetSpatioTemporalConditionModel,
+    UNetSpatioTemporalConditionOutput,
+)
 from torch import Tensor, nn
 
 from curate.config import nearest
@@ -82,9 +85,11 @@ class SpatioTemporalUNet(UNetSpatioTemporalConditionModel):
         """As diffusers' forward; ``image_only`` is a bool (B,), True for pictures alone, None for videos alone."""
         self._image_only = image_only
         try:
-            return super().forward(sample, timestep, encoder_hidden_states, added_time_ids, return_dict)
+            found = super().forward(sample, timestep, encoder_hidden_states, added_time_ids, return_dict=False)[0]
         finally:
             self._image_only = None
+        found = found.clone()  # else a view, which nobody may change in place beneath FSDP2
+        return UNetSpatioTemporalConditionOutput(sample=found) if return_dict else (found,)
 
     def _mark_pictures(self, _block: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if self._image_only is None:
