@@ -31,6 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 browser: env
 	command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable \
 		|| (test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq --no-install-recommends chromium) \
+		|| (sudo -n apt-get update -qq && sudo -n apt-get install -qq --no-install-recommends chromium) \
 		|| $(BIN)/python -m playwright install chromium-headless-shell
 
 demo: env
