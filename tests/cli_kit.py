@@ -57,9 +57,9 @@ def start(*args: object, **more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more})
 
 
-def run_args(recipe: Path, out: Path) -> list[object]:
+def run_args(recipe: Path, out: Path, *, report: bool = False) -> list[object]:
     """The options of a run with this recipe in this process."""
-    return ["--recipe", recipe, "--out", out, "--engine", "inline"]
+    return ["--recipe", recipe, "--out", out, "--engine", "inline", *([] if report else ["--no-report"])]
 
 
 def good_video(path: Path, seed: int = 0, frames: int = 50) -> Path:

@@ -80,7 +80,7 @@ def pipeline(settings: Sequence[str]) -> Pipeline:
 def options(out: Path, engine: str, settings: Sequence[str], recipe: str = "svd") -> list[object]:
     """What `curate run BUCKET` is told."""
     sets = itertools.chain.from_iterable(("--set", setting) for setting in settings)
-    return ["--recipe", recipe, "--out", out, "--engine", engine, "--no-export", *sets]
+    return ["--recipe", recipe, "--out", out, "--engine", engine, "--no-export", "--no-report", *sets]
 
 
 def made(bucket: Path, out: Path, engine: str, settings: Sequence[str], recipe: str = "svd") -> Path:

@@ -54,12 +54,12 @@ def test_what_cannot_be_reported_says_what_to_do(corpus, tmp_path):
 
 def test_a_run_ends_with_its_report(bucket, tmp_path):
     recipe = write_recipe(tmp_path)
-    ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus"), "--no-export")
+    ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus", report=True), "--no-export")
     path = tmp_path / "corpus" / "reports" / "small.html"
     assert ended.status == 0 and f"Report {path}: " in ended.out
     assert facts_in(path)["clips"]["found"] == 4
     path.unlink()
-    ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus"), "--no-export", "--no-report")
+    ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus", report=True), "--no-export", "--no-report")
     assert ended.status == 0 and "Report " not in ended.out and not path.exists()
 
 
@@ -67,6 +67,6 @@ def test_a_report_that_cannot_be_written_fails_no_run(bucket, tmp_path):
     recipe = write_recipe(tmp_path)
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "reports").write_text("in the way")
-    ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus"), "--no-export")
+    ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus", report=True), "--no-export")
     assert ended.status == 0
     assert "The report could not be written: " in ended.err and "curate report" in ended.err

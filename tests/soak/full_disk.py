@@ -22,9 +22,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder, disk = Path(name), Path(name) / "disk"
         bucket, recipe, near = make_bucket(folder / "bucket", 12), write_recipe(folder), folder / "corpus"
-        assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline").status == 0
+        assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline", "--no-report").status == 0
         disk.mkdir()
-        args = ["run", bucket, "--recipe", recipe, "--out", disk / "corpus", "--engine", "inline"]
+        args = ["run", bucket, "--recipe", recipe, "--out", disk / "corpus", "--engine", "inline", "--no-report"]
         for size_kib in (64, 256, 480, 600, 700, 800):
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "none", disk], check=True)
             try:

@@ -127,6 +127,7 @@ class Range:
     def job(self, out: Path, engine: str, address: str = "") -> Iterator[subprocess.Popen[bytes]]:
         """`curate run` in a session of its own; whatever is left of that session is killed at the end."""
         command = [sys.executable, "-m", "curate.cli.main", "run", self.bucket, "--recipe", self.recipe, "--out", out]
+        command += ["--no-report"]
         command += ["--engine", engine, *(["--address", address] if address else [])]
         log = out.with_suffix(".log").open("ab")
         process = subprocess.Popen(

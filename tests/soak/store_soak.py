@@ -38,7 +38,7 @@ def one_round(s3: Store, near: Path, recipe: Path, draw: random.Random, found: C
     """
     for key in s3.keys("corpus/"):
         s3.delete(key)
-    args = ["run", f"s3://{BUCKET}/raw", "--recipe", recipe, "--out", CORPUS]
+    args = ["run", f"s3://{BUCKET}/raw", "--recipe", recipe, "--out", CORPUS, "--no-report"]
     with faulty_proxy(s3.address, seed=draw.randrange(10**6), share=draw.choice((0.05, 0.15, 0.3))) as proxy:
         with Watch(s3, "corpus/") as watch:
             for _ in range(max(ray, draw.randrange(3))):
@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak-") as name, store() as s3:
         folder = Path(name)
         bucket, recipe, near = make_bucket(folder / "bucket", args.videos), write_recipe(folder), folder / "corpus"
-        assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline").status == 0
+        assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline", "--no-report").status == 0
         for path in bucket.iterdir():
             s3.put(f"raw/{path.name}", path.read_bytes())
         os.environ.update({**CREDENTIALS, "AWS_ENDPOINT_URL": s3.url})

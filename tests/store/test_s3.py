@@ -28,7 +28,12 @@ def local(bucket, tmp_path_factory):
     """(recipe, corpus of the same job on local disk)."""
     folder = tmp_path_factory.mktemp("local")
     recipe = write_recipe(folder)
-    assert curate("run", bucket, "--recipe", recipe, "--out", folder / "corpus", "--engine", "inline").status == 0
+    assert (
+        curate(
+            "run", bucket, "--recipe", recipe, "--out", folder / "corpus", "--engine", "inline", "--no-report"
+        ).status
+        == 0
+    )
     return recipe, folder / "corpus"
 
 
@@ -56,7 +61,7 @@ def through(monkeypatch):
 def test_a_job_on_a_store_that_fails_is_the_job_on_local_disk(s3, local, through):
     recipe, near = local
     with faulty_proxy(s3.address, seed=SEED, share=SHARE) as proxy, Watch(s3, "corpus/") as watch:
-        args = ["--recipe", recipe, "--out", CORPUS, "--engine", "inline"]
+        args = ["--recipe", recipe, "--out", CORPUS, "--engine", "inline", "--no-report"]
         command("run", f"s3://{BUCKET}/raw", *args, url=proxy.url)
         through(proxy.url)
         verified = curate("verify", CORPUS, "--deep")

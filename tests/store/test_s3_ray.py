@@ -20,11 +20,11 @@ SEED = 9
 def test_a_ray_driver_killed_over_a_corpus_on_s3(tmp_path, monkeypatch):
     """The inline engine completes what its tables lack."""
     bucket, recipe, near = make_bucket(tmp_path / "bucket", 6), write_recipe(tmp_path), tmp_path / "corpus"
-    assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline").status == 0
+    assert curate("run", bucket, "--recipe", recipe, "--out", near, "--engine", "inline", "--no-report").status == 0
     with store() as s3:
         for path in bucket.iterdir():
             s3.put(f"raw/{path.name}", path.read_bytes())
-        args = ["run", f"s3://{BUCKET}/raw", "--recipe", recipe, "--out", CORPUS]
+        args = ["run", f"s3://{BUCKET}/raw", "--recipe", recipe, "--out", CORPUS, "--no-report"]
         assert killed(s3, args, s3.url, DRIVER, random.Random(SEED)) == "driver killed"
         assert s3.keys("corpus/tables/")
         assert not s3.keys("corpus/shards/")
