@@ -77,17 +77,17 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this run of the tests have in common."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session", autouse=True)
-def textures(shared: Path) -> Iterator[None]:
+def textures(shared_folder: Path) -> Iterator[None]:
     """What generated footage is cut from is computed once for all tests and processes; each takes a third of a
     second, and was a quarter of what all tests computed."""
-    folder = shared / "textures"
+    folder = shared_folder / "textures"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenes, "texture", _kept(scenes.texture, folder))
@@ -124,9 +124,9 @@ def sample_clip_mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample_bucket(shared: Path) -> Path:
+def sample_bucket(shared_folder: Path) -> Path:
     """The generated files of the sample bucket. Nobody may change it."""
-    folder = shared / "sample" / "bucket"
+    folder = shared_folder / "sample" / "bucket"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder.with_suffix(".lock")):
         make_sample_bucket(folder, real=False)
