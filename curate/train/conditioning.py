@@ -76,11 +76,6 @@ class Conditions:
         """Nothing but the vector: the other end of guidance."""
         return self.without(torch.ones_like(self.image_only))
 
-    def dropout(self, probability: float, generator: torch.Generator) -> Conditions:
-        """Withhold each clip's conditions with this probability."""
-        drawn = torch.rand(len(self.added), generator=generator, device=generator.device)
-        return self.without((drawn < probability).to(self.added.device))
-
     def followed_by(self, other: Conditions) -> Conditions:
         """Both batches as one."""
         concat = None

@@ -110,18 +110,14 @@ def test_unconditional_is_what_the_pipeline_takes(opened):
     assert not theirs._encode_vae_image(torch.ones(1, 3, 8, 8), "cpu", 1, True)[0].any()
 
 
-def test_dropout_takes_token_and_latent_together():
-    cond = conditions(4000, 1)
-    found = cond.dropout(0.15, seeded(0))
-    no_token = ~found.context.flatten(1).any(1)
-    no_latent = ~found.concat.flatten(1).any(1)
-    assert torch.equal(no_token, no_latent)
-    assert no_token.float().mean().item() == pytest.approx(0.15, abs=0.02)
+def test_token_and_latent_are_withheld_together():
+    cond, dropped = conditions(3, 2), torch.tensor([True, False, True])
+    found = cond.without(dropped)
+    assert torch.equal(~found.context.flatten(1).any(1), dropped)
+    assert torch.equal(~found.concat.flatten(1).any(1), dropped)
     assert torch.equal(found.added, cond.added)
-    assert torch.equal(found.context[~no_token], cond.context[~no_token])
-    assert torch.equal(cond.dropout(0.15, seeded(0)).context, found.context)
-    assert torch.equal(cond.dropout(0.0, seeded(0)).context, cond.context)
-    assert not cond.dropout(1.0, seeded(0)).concat.any()
+    assert torch.equal(found.context[1], cond.context[1])
+    assert torch.equal(found.concat[1], cond.concat[1])
 
 
 def test_what_the_text_stages_are_told():
@@ -137,7 +133,7 @@ def test_what_the_text_stages_are_told():
     single = pictures(context)
     assert not single.added.any()
     assert single.image_only.all()
-    assert single.dropout(1.0, seeded(0)).concat is None
+    assert single.unconditional().concat is None
 
 
 def test_the_text_encoder_reads_stable_diffusions_folders(tmp_path):
@@ -184,7 +180,9 @@ def test_a_training_step_in_one_piece():
     objective = EDM(NoiseDistribution(1.0, 1.6))
     level, noise = objective.draw(2, generator), torch.randn(x0.shape, generator=generator)
     unet = pipeline.unet.train()
-    output = UNetNetwork(unet)(objective.noisy(x0, noise, level), objective.time(level), cond.dropout(0.15, generator))
+    output = UNetNetwork(unet)(
+        objective.noisy(x0, noise, level), objective.time(level), cond.without(torch.tensor([True, False]))
+    )
     loss = objective.loss(output, x0, noise, level).mean()
     loss.backward()
     assert 0.3 < loss.item() < 3

@@ -51,8 +51,8 @@ class Listening(World):
         return found
 
 
-def made(kind: str, world: World) -> Step:
-    recipe = parse_train_recipe(yaml.safe_dump(small_recipe(kind)), "test")
+def made(kind: str, world: World, **more: Any) -> Step:
+    recipe = parse_train_recipe(yaml.safe_dump(small_recipe(kind, **more)), "test")
     parts = start(recipe)
     set_trainable(parts.unet, recipe.trainable)
     calibration = MotionCalibration.of_scores(BATCH.motion.numpy(), "motion_score")
@@ -117,3 +117,50 @@ def test_what_is_not_finite_on_another_rank_stops_this_one_before_anything_chang
     with pytest.raises(TrainingError, match=words):
         step(0, BATCH)
     assert all(torch.equal(value, before[name]) for name, value in step.network.state_dict().items())
+
+
+def test_three_steps_in_closed_form():
+    """AdamW with the rates of warm-up and of each part, and the average with the smaller decays of its start."""
+    rates = {"lr": 1e-3, "warmup_steps": 2, "lr_scale": {"temporal": 0.5, "vector": 2.0}, "weight_decay": 0.1}
+    step = made("image-to-video", World(), optimiser=rates, ema=0.15)
+    learning = {name: (part, p) for part, own in trainable_by_part(step.network).items() for name, p in own}
+    seen: list[dict[str, torch.Tensor]] = []
+    step.optimiser.register_step_pre_hook(
+        lambda *_: seen.append({name: p.grad.double() for name, (_, p) in learning.items()})
+    )
+    start_of = {name: p.detach().double() for name, (_, p) in learning.items()}
+    told = [step(number, BATCH).lr for number in range(3)]
+    assert told == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
+    assert {part for part, _ in learning.values()} == {"spatial", "temporal", "vector"}
+    assert step.average is not None
+    for name, (part, parameter) in learning.items():
+        scale = {"spatial": 1.0, "temporal": 0.5, "vector": 2.0}[part]
+        live, average = _three_steps(start_of[name], [one[name] for one in seen], scale)
+        assert torch.allclose(parameter.double() - start_of[name], live - start_of[name], rtol=1e-3, atol=2e-7)
+        assert torch.allclose(step.average.tensors[name].double(), average, rtol=0, atol=1e-6)
+
+
+def _three_steps(x: torch.Tensor, gradients: list[torch.Tensor], scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A parameter and its average after steps at a third, two thirds and all of a rate of 1e-3 times ``scale``."""
+    average, first, second = x, torch.zeros_like(x), torch.zeros_like(x)
+    for number, (gradient, decay) in enumerate(zip(gradients, (1 / 10, 0.15, 0.15), strict=True), start=1):
+        lr = scale * 1e-3 * number / 3
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        way = (first / (1 - 0.9**number)) / ((second / (1 - 0.999**number)).sqrt() + 1e-8)
+        x = x * (1 - 0.1 * lr) - lr * way
+        average = decay * average + (1 - decay) * x
+    return x, average
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_what_is_withheld_reaches_the_network_as_zeros(dropout):
+    step = made("image-to-video", World(), dropout=dropout, run={"micro_batch": 4})
+    given: list[tuple[torch.Tensor, ...]] = []
+    step.network.register_forward_pre_hook(lambda _, args: given.append(args))
+    step(0, BATCH)
+    ((noisy, _, context, added),) = given
+    assert context.flatten(1).any(1).tolist() == [dropout == 0] * 4
+    assert noisy[:, :, 4:].flatten(1).any(1).tolist() == [dropout == 0] * 4
+    assert noisy[:, :, :4].flatten(1).any(1).all()
+    assert added[:, 0].tolist() == [5.0] * 4

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.train.data.order import Draws, Order, Position
+from curate.train.data.worker import draw_caption
 
 sizes = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
@@ -96,3 +97,21 @@ def test_draws_have_their_chances():
         assert [counts[at] / len(items) for at in range(len(weights))] == pytest.approx(shares, abs=0.0142)
     even = Counter(draws.below(10, "start") for draws in items)
     assert [even[at] / len(items) for at in range(10)] == pytest.approx([0.1] * 10, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "shares"),
+    [
+        ("", {"coca": 0.5, "vblip": 0.25, "llm": 0.25}),
+        ("coca", {"vblip": 0.5, "llm": 0.5}),
+        ("llm", {"coca": 2 / 3, "vblip": 1 / 3}),
+    ],
+)
+def test_captions_are_drawn_by_their_weights_among_those_there_are(lacking, shares):
+    facts = {name: f"text of {name}" for name in ("coca", "vblip", "llm", "other")} | {lacking: None}
+    weights = {"coca": 0.5, "vblip": 0.25, "llm": 0.25}
+    drawn = [draw_caption(facts, weights, Draws(0, 0, item)) for item in range(4000)]
+    assert {text for _, text in drawn} == {f"text of {name}" for name in shares}
+    counts = Counter(name for name, _ in drawn)
+    assert {name: count / 4000 for name, count in counts.items()} == pytest.approx(shares, abs=0.03)
+    assert draw_caption({}, weights, Draws(0, 0, 0)) == ("", "")
