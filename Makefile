@@ -59,6 +59,7 @@ demo-train: env
 	$(BIN)/curate train tiny-video --data $(SHARDS) --latents $(TRAIN)/latents --init $(TRAIN)/image --out $(TRAIN)/video
 	$(BIN)/curate train tiny-image-to-video --data $(SHARDS) --latents $(TRAIN)/latents --init $(TRAIN)/video \
 		--out $(TRAIN)/image-to-video
+	$(BIN)/python -m curate.testing.learning_check $(TRAIN)/image $(TRAIN)/video $(TRAIN)/image-to-video
 	$(BIN)/python -m curate.testing.motion_check $(TRAIN)/image-to-video $(SHARDS) --picture $(TRAIN)/first.png
 	$(BIN)/curate sample $(TRAIN)/image-to-video --image $(TRAIN)/first.png --motion 230 --fps 6 --guidance 1 \
 		--out $(TRAIN)/sample.mp4

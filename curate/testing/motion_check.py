@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
         f"  motion bucket {MOVING:g}: {median(found.moving):.4f} widths/s, {found.ratio:.1f} times as much",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
-    return int(found.ratio < WANTED)
+    return 0 if found.ratio >= WANTED else 1  # nor may it be no number
 
 
 if __name__ == "__main__":
