@@ -55,7 +55,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What the links of every chain of runs left."""
     folder = tmp_path_factory.mktemp("runs")
     plan = Plan(folder)
-    two, sharded = {"world": 2}, {"world": 2, "recipe": recipe(sharding="fsdp")}
+    # Two clips for each rank, one after the other: gradients are added up before ranks share them.
+    two, sharded = ({"world": 2, "recipe": recipe(micro_batch=1, sharding=how)} for how in ("ddp", "fsdp"))
     plan.chain("alone", {})
     parts = ("save", "save", "rotation", "finish")
     faults = [plan.at_step(0), *(plan.inside(part, 0, "alone") for part in parts)]
