@@ -14,7 +14,6 @@ from train_kit import small_recipe
 
 from curate.shards.buckets import Bucket
 from curate.shards.reader import ShardSet
-from curate.storage import Place
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.order import Position
