@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    StableVideoDiffusionPipeline,
+    UNet2DConditionModel,
+    UNetSpatioTemporalConditionModel,
+)
+from PIL import Image
 from torch import Tensor, nn
 
 from curate.train.conditioning import Conditions
 from curate.train.encoders import Encoders
-from curate.train.network import SpatioTemporalUNet, build_unet
+from curate.train.network import SpatioTemporalUNet, build_unet, preset_config
+from curate.train.pipeline_folder import Pipeline, sample_clip, scheduler, tiny_image_parts
+from curate.train.sampler import Sampling
+
+PICTURE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), np.uint8)
+"""What clips are drawn from."""
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -117,3 +129,45 @@ def smallest_model(folder: Path) -> str:
     Encoders.tiny().save(folder)
     unet.save_pretrained(folder / "unet")
     return str(folder)
+
+
+def diffusers_folder(folder: Path) -> None:
+    """Write an image-to-video pipeline by plain diffusers, of other sizes than our tiny ones: a wider embedding, and an
+    autoencoder that is not exact, of two levels, so that latents have half the size."""
+    torch.manual_seed(3)
+    levels: Any = {"down_block_types": ("DownEncoderBlock2D",) * 2, "block_out_channels": (32, 64)}
+    encoder, processor = tiny_image_parts(width=64, seed=5)
+    StableVideoDiffusionPipeline(
+        vae=shaken(AutoencoderKLTemporalDecoder(**levels, latent_channels=4)),
+        image_encoder=encoder.model,
+        unet=shaken(UNetSpatioTemporalConditionModel(**preset_config("tiny") | {"cross_attention_dim": 64})),
+        scheduler=scheduler(),
+        feature_extractor=processor,
+    ).save_pretrained(folder)
+
+
+def drawn_by_diffusers(folder: Path, settings: Sampling, seed: int, num_frames: int = 5) -> Tensor:
+    """A clip (1, T, 3, H, W) in [0, 1] from `PICTURE`, by diffusers' own pipeline."""
+    theirs: Any = StableVideoDiffusionPipeline.from_pretrained(folder)
+    theirs.set_progress_bar_config(disable=True)
+    return theirs(
+        Image.fromarray(PICTURE),
+        height=16,
+        width=24,
+        num_frames=num_frames,
+        num_inference_steps=settings.steps,
+        min_guidance_scale=settings.guidance_first,
+        max_guidance_scale=settings.guidance_last,
+        fps=settings.fps,
+        motion_bucket_id=settings.motion,
+        noise_aug_strength=settings.augmentation,
+        decode_chunk_size=settings.decode_chunk,
+        generator=seeded(seed),
+        output_type="pt",
+    ).frames
+
+
+def drawn_here(folder: Path, settings: Sampling, seed: int, num_frames: int = 5) -> Tensor:
+    """The same by ours."""
+    frame = torch.from_numpy(PICTURE).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return (sample_clip(Pipeline.load(folder), frame, num_frames, settings, seeded(seed)) + 1) / 2

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from train_kit import conditions, latents, seeded, shaken
+from train_kit import conditions, diffusers_folder, drawn_by_diffusers, drawn_here, latents, seeded, shaken
 
 from curate.errors import ModelFileError
 from curate.train import edm
-from curate.train.network import SpatioTemporalUNet, preset_config
-from curate.train.pipeline_folder import Pipeline, sample_clip, scheduler, tiny_image_parts, tiny_pipeline
+from curate.train.network import SpatioTemporalUNet
+from curate.train.pipeline_folder import Pipeline, sample_clip, scheduler, tiny_pipeline
 from curate.train.sampler import Sampling, euler_step, first_noise, guidance, sample, sigmas
 
 
@@ -88,9 +85,6 @@ def test_guidance_is_linear_over_frames():
     assert torch.allclose(plain, edm.c_out(torch.tensor(700.0)).expand_as(plain))
 
 
-PICTURE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), np.uint8)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -111,46 +105,11 @@ def test_plain_diffusers_gives_the_same_frames(folder, settings):
 
 
 def test_a_folder_of_plain_diffusers_is_sampled_alike(tmp_path):
-    """Another size of everything, and an autoencoder that is not exact: two levels, hence latents of half the size."""
-    torch.manual_seed(3)
-    levels = {"down_block_types": ("DownEncoderBlock2D",) * 2, "block_out_channels": (32, 64)}
-    encoder, processor = tiny_image_parts(width=64, seed=5)
-    StableVideoDiffusionPipeline(
-        vae=shaken(AutoencoderKLTemporalDecoder(**levels, latent_channels=4)),
-        image_encoder=encoder.model,
-        unet=shaken(UNetSpatioTemporalConditionModel(**preset_config("tiny") | {"cross_attention_dim": 64})),
-        scheduler=scheduler(),
-        feature_extractor=processor,
-    ).save_pretrained(tmp_path)
+    diffusers_folder(tmp_path)
     settings = Sampling(steps=2, decode_chunk=3)
     found, wanted = drawn_here(tmp_path, settings, 1), drawn_by_diffusers(tmp_path, settings, 1)
     assert torch.equal(found, wanted)
     assert wanted.std().item() > 0.01
-
-
-def drawn_by_diffusers(folder, settings: Sampling, seed: int) -> torch.Tensor:
-    theirs = StableVideoDiffusionPipeline.from_pretrained(folder)
-    theirs.set_progress_bar_config(disable=True)
-    return theirs(
-        Image.fromarray(PICTURE),
-        height=16,
-        width=24,
-        num_frames=5,
-        num_inference_steps=settings.steps,
-        min_guidance_scale=settings.guidance_first,
-        max_guidance_scale=settings.guidance_last,
-        fps=settings.fps,
-        motion_bucket_id=settings.motion,
-        noise_aug_strength=settings.augmentation,
-        decode_chunk_size=settings.decode_chunk,
-        generator=seeded(seed),
-        output_type="pt",
-    ).frames
-
-
-def drawn_here(folder, settings: Sampling, seed: int) -> torch.Tensor:
-    frame = torch.from_numpy(PICTURE).permute(2, 0, 1)[None].float() / 127.5 - 1
-    return (sample_clip(Pipeline.load(folder), frame, 5, settings, seeded(seed)) + 1) / 2
 
 
 def test_steps_are_told_as_they_end(folder):

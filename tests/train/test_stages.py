@@ -14,7 +14,8 @@ import torch
 import yaml
 from clips_kit import make_set, usual
 from diffusers import AutoencoderKL, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
-from train_kit import image_unet, small_recipe, smallest_model
+from safetensors.torch import load_file
+from train_kit import diffusers_folder, drawn_by_diffusers, drawn_here, image_unet, small_recipe, smallest_model
 
 from curate.errors import ConfigError, ModelFileError, TrainingError, UsageError
 from curate.train.encoders import Encoders
@@ -22,10 +23,10 @@ from curate.train.folders import resolve_model
 from curate.train.logs import read_lines
 from curate.train.motion import MotionCalibration
 from curate.train.parts import network_config, start
-from curate.train.pipeline_folder import tiny_pipeline
 from curate.train.recipe import TrainRecipe, load_train_recipe, parse_train_recipe
 from curate.train.recompute import compile_units, recompute_units
 from curate.train.run import Finished, Job, train
+from curate.train.sampler import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -258,11 +259,22 @@ def test_every_unit_is_compiled(data, checkpointing, more_than, caplog):
     assert found.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
-def test_a_pipeline_of_diffusers_trains(data, tmp_path):
-    tiny_pipeline(seed=3).save(tmp_path / "svd")
-    finished = trained(tmp_path / "run", data, "image-to-video", init=str(tmp_path / "svd"))
-    assert finished.model
-    StableVideoDiffusionPipeline.from_pretrained(finished.model)
+def test_a_pipeline_of_plain_diffusers_trains_and_draws(data, tmp_path):
+    """Written by diffusers, trained here, drawn by diffusers again: exactly what is drawn here."""
+    diffusers_folder(tmp_path / "svd")
+    model = trained(tmp_path / "run", data, "image-to-video", init=str(tmp_path / "svd")).model
+    assert model
+    settings = Sampling(steps=2)
+    before, found, wanted = (
+        draw(folder, settings, seed=1, num_frames=2)
+        for draw, folder in ((drawn_here, tmp_path / "svd"), (drawn_here, model), (drawn_by_diffusers, model))
+    )
+    assert torch.equal(found, wanted)
+    assert not torch.equal(found, before)
+    for part in ("vae", "image_encoder"):  # which do not learn
+        given, kept = (next((folder / part).glob("*.safetensors")) for folder in (tmp_path / "svd", model))
+        stored = load_file(kept)
+        assert all(torch.equal(value, stored[name]) for name, value in load_file(given).items())
 
 
 @pytest.fixture(scope="module")
