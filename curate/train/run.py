@@ -51,6 +51,9 @@ __all__ = ["Finished", "Job", "train"]
 
 Row = Mapping[str, float]
 
+_MOST_OUTSIDE = 0.2
+"""Share of the clips outside of the motion calibration from which on a warning is given. Ours."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -102,9 +105,9 @@ class _Run:
         self._encoders = self._encoders_of(facts)
         shards = ShardSet.open(Place(job.data))
         catalogue = Catalogue.read(shards, recipe.data)
-        if recipe.kind != "image" and self._parts.calibration is None:
-            calibration = MotionCalibration.of_scores(catalogue.motion_scores(), recipe.data.motion)
-            self._parts = replace(self._parts, calibration=calibration)
+        self._warnings: list[str] = []
+        if recipe.kind != "image":
+            self._parts = replace(self._parts, calibration=self._calibrated(catalogue))
         self._largest = max(catalogue.buckets, key=lambda bucket: (bucket.width_px * bucket.height_px, bucket.frames))
         self._peak = device_facts(world.device, recipe.precision).peak_flops
         codec, counts = self._parts.encoders.codec, catalogue.counts()
@@ -196,6 +199,18 @@ class _Run:
             return start(self._recipe, self._job.init, self._job.encoders)
         return start(self._recipe, str(self._checkpoints.path(facts["step"]) / "model"))
 
+    def _calibrated(self, catalogue: Catalogue) -> MotionCalibration:
+        """That of the stage before, whose unit the clips must have, or the clips' own."""
+        scores, given = catalogue.motion_scores(), self._parts.calibration
+        column = catalogue.motion_measured(self._recipe.data.motion)
+        if given is None:
+            return MotionCalibration.of_scores(scores, column)
+        given.check_unit(column)
+        if (share := given.share_outside(scores)) > _MOST_OUTSIDE:
+            text = f"{share:.0%} of the clips move less or more than all that the stage before saw: bucket 0 or 255"
+            self._warnings.append(text)
+        return given
+
     def _precomputed(self) -> Sources:
         if not self._job.latents:
             return Sources()
@@ -242,6 +257,7 @@ class _Run:
             "clips": catalogue.n_clips,
             "buckets": catalogue.counts(),
             "left_out": dict(catalogue.left_out),
+            "warnings": self._warnings,
             "parameters": counts,
             "world": self._world,
         }

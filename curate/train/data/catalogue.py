@@ -22,7 +22,7 @@ from curate.shards.buckets import Bucket, bucket_of, buckets_filled_by
 from curate.shards.index import ShardEntry
 from curate.shards.reader import ShardSet
 from curate.tables import parquet_table
-from curate.train.data.config import DataConfig
+from curate.train.data.config import MOTION_SCORE, DataConfig
 
 SIDECARS_AT_ONCE = 16
 _HEADER_BYTES = 512
@@ -113,6 +113,10 @@ class Catalogue:
     def counts(self) -> dict[str, int]:
         """Clips by the name of their bucket."""
         return {bucket.name: len(own) for bucket, own in zip(self.buckets, self.rows, strict=True)}
+
+    def motion_measured(self, column: str) -> str:
+        """What was measured in a sidecar column of motion: the usual one has a general name, and export noted which."""
+        return str(self.shards.index.export.get("motion", column)) if column == MOTION_SCORE else column
 
     def motion_scores(self) -> np.ndarray:
         """float64, of all clips that are trained on; NaN where there is none."""
