@@ -32,7 +32,7 @@ from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.worker import Ahead, Sources
 from curate.train.devices import device_facts, mfu
-from curate.train.distributed import World, joined, spread
+from curate.train.distributed import World, joined, shards, spread
 from curate.train.examples import Examples
 from curate.train.folders import atomic_folder, remove_folder
 from curate.train.latents import sources_in
@@ -41,7 +41,7 @@ from curate.train.motion import MotionCalibration
 from curate.train.network import Parameters, SpatioTemporalUNet, set_trainable
 from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, named_encoders, start
-from curate.train.plan import step_flops
+from curate.train.plan import fitting, step_flops
 from curate.train.recipe import TrainRecipe
 from curate.train.recompute import compile_units, recompute_units
 from curate.train.step import Report, Step
@@ -86,7 +86,9 @@ class Finished:
 def train(job: Job) -> Finished:
     """Run a stage to its end, or until it is asked to stop."""
     with joined(job.device) as world, _stop_signals() as stop:
-        return _Run(job, world, stop).run()
+        divided = world.size > 1 and shards(job.recipe.run.sharding, world.device.type)
+        with fitting(job.recipe, sharded=divided):
+            return _Run(job, world, stop).run()
 
 
 class _Run:
@@ -103,8 +105,8 @@ class _Run:
         self._taken: int = facts["step"] if facts else 0
         self._parts = self._start(facts)
         self._encoders = self._encoders_of(facts)
-        shards = ShardSet.open(Place(job.data))
-        catalogue = Catalogue.read(shards, recipe.data)
+        data = ShardSet.open(Place(job.data))
+        catalogue = Catalogue.read(data, recipe.data)
         self._warnings: list[str] = []
         if recipe.kind != "image":
             self._parts = replace(self._parts, calibration=self._calibrated(catalogue))
@@ -116,7 +118,7 @@ class _Run:
         self._examples = Examples(recipe, self._parts.encoders, self._parts.calibration)
         self._step = self._made()
         self._loader = self._reading(catalogue)
-        self._validation = self._judge(shards)
+        self._validation = self._judge(data)
         if facts:
             self._checkpoints.load(self._step, self._taken)
             self._loader.resume(facts["loader"])
@@ -241,12 +243,12 @@ class _Run:
             catalogue, self._recipe.data, rank=world.rank, world=world.size, ahead=ahead, sources=self._sources
         )
 
-    def _judge(self, shards: ShardSet) -> Validation | None:
+    def _judge(self, data: ShardSet) -> Validation | None:
         recipe = self._recipe
         if not recipe.data.hold_out_sources:
             return None
         one = recipe.data.model_copy(update={"batch": 1, "on_empty": "report"})
-        held_out = Catalogue.read(shards, one, held_out=True)
+        held_out = Catalogue.read(data, one, held_out=True)
         return Validation(recipe, held_out, self._parts, self._examples, self._world, self._sources)
 
     def _about_start(self, catalogue: Catalogue) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from clips_kit import make_set, usual
 from train_kit import small_recipe, smallest_model
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, UsageError
 from curate.train.recipe import TrainRecipe, parse_train_recipe
 from curate.train.run import Job, train
 
@@ -68,3 +69,20 @@ def test_a_stage_goes_on_with_motion_of_the_same_unit_alone(data, stage, tmp_pat
     (moved / "motion.json").write_text(json.dumps(table | {"scores": slow}))
     (warning,) = begins(data, tmp_path / "warned", init=str(moved))["warnings"]
     assert warning.startswith("50% of the clips move less or more")
+
+
+def test_memory_that_does_not_do_is_no_traceback(data, stage, tmp_path):
+    """Also when it is a later step's: what is kept goes on with smaller pieces."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    def fill(step: int, _report: object, state: Any) -> None:
+        if step == 2:
+            state.network.conv_in.register_forward_pre_hook(full)
+
+    often = {"checkpoint": {"every_steps": 1, "keep": 2}, "micro_batch": 4}
+    words = r"does not fit into the device's memory\. To need less: lower run\.micro_batch, set run\.gradient_check"
+    with pytest.raises(UsageError, match=words):
+        train(Job(recipe(steps=3, run=often), str(data), tmp_path, str(stage), device="cpu", on_step=fill))
+    assert (tmp_path / "checkpoints" / "step-00000002" / "trainer.json").is_file()
