@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 import yaml
 from clips_kit import make_set, usual
 from train_kit import small_recipe, smallest_model
 
-from curate.errors import ConfigError, UsageError
+from curate.errors import ConfigError, CorpusError, StorageError, UsageError
 from curate.train.recipe import TrainRecipe, parse_train_recipe
 from curate.train.run import Job, train
 
@@ -30,7 +33,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stage(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A finished text stage of two steps."""
     folder = tmp_path_factory.mktemp("stage")
-    train(Job(recipe(), str(data), folder / "run", smallest_model(folder / "init"), device="cpu"))
+    often = recipe(run={"checkpoint": {"every_steps": 1, "keep": 2}})
+    train(Job(often, str(data), folder / "run", smallest_model(folder / "init"), device="cpu"))
     return folder / "run"
 
 
@@ -72,17 +76,43 @@ def test_a_stage_goes_on_with_motion_of_the_same_unit_alone(data, stage, tmp_pat
 
 
 def test_memory_that_does_not_do_is_no_traceback(data, stage, tmp_path):
-    """Also when it is a later step's: what is kept goes on with smaller pieces."""
+    """Also when it is a later step's, of which what is before it is kept."""
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     def fill(step: int, _report: object, state: Any) -> None:
-        if step == 2:
+        if step == 1:
             state.network.conv_in.register_forward_pre_hook(full)
 
     often = {"checkpoint": {"every_steps": 1, "keep": 2}, "micro_batch": 4}
     words = r"does not fit into the device's memory\. To need less: lower run\.micro_batch, set run\.gradient_check"
     with pytest.raises(UsageError, match=words):
-        train(Job(recipe(steps=3, run=often), str(data), tmp_path, str(stage), device="cpu", on_step=fill))
-    assert (tmp_path / "checkpoints" / "step-00000002" / "trainer.json").is_file()
+        train(Job(recipe(run=often), str(data), tmp_path, str(stage), device="cpu", on_step=fill))
+    assert (tmp_path / "checkpoints" / "step-00000001" / "trainer.json").is_file()
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_state_is_named_and_the_checkpoint_before_goes_on(data, stage, tmp_path, damage):
+    folder = shutil.copytree(stage, tmp_path / "run")
+    before, last = (folder / "checkpoints" / f"step-0000000{step}" for step in (1, 2))
+    (part,) = (last / "state").glob("*.distcp")
+    part.write_bytes(part.read_bytes()[:1000]) if damage == "cut" else part.unlink()
+    longer = Job(recipe(steps=3), str(data), folder, device="cpu")
+    with pytest.raises(CorpusError, match=r"step-00000002/state: cannot be read: .* Remove this checkpoint; the one"):
+        train(longer)
+    shutil.rmtree(last)
+    seen: list[int] = []
+    assert before.is_dir()
+    train(replace(longer, recipe=recipe(), on_step=lambda step, *_: seen.append(step)))
+    assert seen == [2]
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said(data, stage, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.distributed.checkpoint.FileSystemWriter, "write_data", full)
+    with pytest.raises(StorageError, match=r"step-00000002.*: no space left on the device"):
+        train(Job(recipe(), str(data), tmp_path, str(stage), device="cpu"))
+    assert not list(tmp_path.glob("checkpoints/step-*"))
