@@ -15,9 +15,12 @@ import torch
 import torch.distributed.checkpoint
 import yaml
 from clips_kit import make_set, usual
-from train_kit import small_recipe, smallest_model
+from diffusers import DDIMScheduler
+from train_kit import image_unet, small_recipe, smallest_model
 
 from curate.errors import ConfigError, CorpusError, StorageError, UsageError
+from curate.train.encoders import Encoders
+from curate.train.parts import start
 from curate.train.recipe import TrainRecipe, parse_train_recipe
 from curate.train.run import Job, train
 
@@ -116,3 +119,20 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said(data, stage, t
     with pytest.raises(StorageError, match=r"step-00000002.*: no space left on the device"):
         train(Job(recipe(), str(data), tmp_path, str(stage), device="cpu"))
     assert not list(tmp_path.glob("checkpoints/step-*"))
+
+
+@pytest.mark.parametrize(("predicts", "fits"), [("v_prediction", True), ("epsilon", False), ("", False), (None, True)])
+def test_an_image_network_that_predicts_noise_is_refused(tmp_path, predicts, fits):
+    """Stable Diffusion 2.1-base; the first ones do not say it at all."""
+    image_unet().save_pretrained(tmp_path / "unet")
+    Encoders.tiny().save(tmp_path)
+    if predicts is not None:
+        DDIMScheduler(**({"prediction_type": predicts} if predicts else {})).save_pretrained(tmp_path / "scheduler")
+        path = tmp_path / "scheduler" / "scheduler_config.json"
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps(said if predicts else {k: v for k, v in said.items() if k != "prediction_type"}))
+    if fits:
+        start(recipe("image"), str(tmp_path))
+        return
+    with pytest.raises(ConfigError, match=r"its network predicts epsilon, .* 2\.1 of 768 pixels"):
+        start(recipe("image"), str(tmp_path))
