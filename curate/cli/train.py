@@ -105,6 +105,8 @@ def _tell_start(facts: Mapping[str, Any]) -> None:
     )
     for reason, count in facts["left_out"].items():
         out.print(f"  {count} clips not: {plain(reason)}", soft_wrap=True)
+    if facts["precomputed"]:
+        out.print(f"Encoded beforehand: {', '.join(facts['precomputed'])}", soft_wrap=True)
     for warning in facts["warnings"]:
         err.print(f"[yellow]Warning[/] {plain(warning)}", soft_wrap=True)
     out.print(

@@ -219,6 +219,11 @@ class _Run:
         encoders, to_video = self._parts.encoders, self._recipe.kind == "image-to-video"
         image, text = (encoders.image, None) if to_video else (None, encoders.text)
         found = sources_in(Place(self._job.latents), encoders.codec, image, text)
+        if not found.latents:
+            lacking = (
+                f"{self._job.latents} holds no latents of this run's autoencoder: films are encoded in every epoch"
+            )
+            self._warnings.append(f"{lacking}. `curate latents` with this run's encoders encodes them once")
         return replace(found, first=bool(found.latents) and to_video)
 
     def _made(self) -> Step:
@@ -259,6 +264,7 @@ class _Run:
             "clips": catalogue.n_clips,
             "buckets": catalogue.counts(),
             "left_out": dict(catalogue.left_out),
+            "precomputed": self._sources.found,
             "warnings": self._warnings,
             "parameters": counts,
             "world": self._world,

@@ -19,7 +19,10 @@ from diffusers import DDIMScheduler
 from train_kit import image_unet, small_recipe, smallest_model
 
 from curate.errors import ConfigError, CorpusError, StorageError, UsageError
+from curate.shards.reader import ShardSet
+from curate.storage import Place
 from curate.train.encoders import Encoders
+from curate.train.latents import all_clips, precompute, precompute_texts
 from curate.train.parts import start
 from curate.train.recipe import TrainRecipe, parse_train_recipe
 from curate.train.run import Job, train
@@ -136,3 +139,17 @@ def test_an_image_network_that_predicts_noise_is_refused(tmp_path, predicts, fit
         return
     with pytest.raises(ConfigError, match=r"its network predicts epsilon, .* 2\.1 of 768 pixels"):
         start(recipe("image"), str(tmp_path))
+
+
+def test_what_is_not_encoded_beforehand_is_said(data, stage, tmp_path):
+    """Texts alone, then latents too."""
+    clips, encoders = all_clips(ShardSet.open(Place(str(data))), recipe().data), Encoders.tiny()
+    store, column = Place(str(tmp_path / "latents")), "caption.coca.caption"
+    precompute_texts(clips, encoders.text, [column], store)
+    facts = begins(data, tmp_path / "texts", init=str(stage), latents=store.uri)
+    assert facts["precomputed"] == ["embedded texts"]
+    (warning,) = facts["warnings"]
+    assert warning.startswith(f"{store.uri} holds no latents of this run's autoencoder")
+    precompute(clips, encoders.codec, store)
+    facts = begins(data, tmp_path / "both", init=str(stage), latents=store.uri)
+    assert (facts["precomputed"], facts["warnings"]) == (["latents", "embedded texts"], [])
