@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from curate.errors import ModelFileError, UsageError
-from curate.storage import storage_error
+from curate.storage import is_remote, storage_error
 
 __all__ = [
     "MOTION",
@@ -23,6 +23,7 @@ __all__ = [
     "reading",
     "remove_folder",
     "resolve_model",
+    "resolved",
     "unfinished_of",
 ]
 
@@ -95,6 +96,12 @@ def resolve_model(name: str | Path, part: str = "vae") -> Path:
         subject=str(path),
         fix="Name a folder of diffusers, or what --out of `curate train` was",
     )
+
+
+def resolved(place: str) -> str:
+    """The place that a name means, however it is spelled and from wherever it is named; empty for none."""
+    local = place.removeprefix("file://")
+    return str(Path(local).resolve()) if place and not is_remote(place) else place.rstrip("/")
 
 
 def _step(model: Path) -> int:

@@ -34,7 +34,7 @@ from curate.train.data.worker import Ahead, Sources
 from curate.train.devices import device_facts, mfu
 from curate.train.distributed import World, joined, shards, spread
 from curate.train.examples import Examples
-from curate.train.folders import atomic_folder, remove_folder
+from curate.train.folders import atomic_folder, remove_folder, resolved
 from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
@@ -174,8 +174,8 @@ class _Run:
             return None
         ours = self._recipe.deciding()
         different = sorted(key for key in ours if facts["recipe"].get(key) != ours[key])
-        different += ["--init"] * bool(self._job.init and facts["init"] != self._job.init)
-        different += ["--latents"] * (facts["latents"] != self._job.latents)
+        different += ["--init"] * bool(self._job.init and facts["init"] != resolved(self._job.init))
+        different += ["--latents"] * (facts["latents"] != resolved(self._job.latents))
         if different:
             raise self._another_run(different)
         return facts
@@ -300,8 +300,8 @@ class _Run:
             "step": self._taken,
             "loader": loader,
             "recipe": self._recipe.deciding(),
-            "init": self._job.init,
-            "latents": self._job.latents,
+            "init": resolved(self._job.init),
+            "latents": resolved(self._job.latents),
             "encoders": self._encoders,
             "data": self._job.data,
         }

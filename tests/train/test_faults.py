@@ -22,6 +22,7 @@ from curate.errors import ConfigError, CorpusError, StorageError, UsageError
 from curate.shards.reader import ShardSet
 from curate.storage import Place
 from curate.train.encoders import Encoders
+from curate.train.folders import resolved
 from curate.train.latents import all_clips, precompute, precompute_texts
 from curate.train.parts import start
 from curate.train.recipe import TrainRecipe, parse_train_recipe
@@ -153,3 +154,24 @@ def test_what_is_not_encoded_beforehand_is_said(data, stage, tmp_path):
     precompute(clips, encoders.codec, store)
     facts = begins(data, tmp_path / "both", init=str(stage), latents=store.uri)
     assert (facts["precomputed"], facts["warnings"]) == (["latents", "embedded texts"], [])
+
+
+def test_a_start_is_the_same_however_it_is_spelled(data, stage, tmp_path, monkeypatch):
+    """Two spellings of one folder go on with a run; another folder does not."""
+    shutil.copytree(stage / "model", tmp_path / "svd")
+    monkeypatch.chdir(tmp_path)
+    job = Job(recipe(steps=1), str(data), tmp_path / "run", "svd", device="cpu")
+    train(job)
+    monkeypatch.chdir(data)
+    for init in (str(tmp_path / "svd"), "../" * 30 + str(tmp_path / "svd")[1:]):
+        assert train(replace(job, init=init)).step == 1
+    with pytest.raises(ConfigError, match=r"another recipe or start: --init differs"):
+        train(replace(job, init=str(stage)))
+
+
+@pytest.mark.parametrize(
+    ("place", "same"),
+    [("latents", "./latents"), ("latents/", "a/../latents"), ("s3://bucket/latents", "s3://bucket/latents/"), ("", "")],
+)
+def test_places_are_compared_by_what_they_mean(place, same):
+    assert resolved(place) == resolved(same) != resolved("s3://bucket/other")
