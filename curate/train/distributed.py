@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,10 @@ _TIMEOUT = timedelta(minutes=30)
 
 _PEER_GONE = re.compile(r"closed by peer|reset by peer|broken pipe|likely closed|remote process exited", re.IGNORECASE)
 """What backends say when the process at the other end has ended: gloo in a plain RuntimeError."""
+
+_SOURCE = re.compile(r"\[?/?[\w./-]+\.(?:cc|cpp|h):\d+\]?,?\s*")
+"""Where in a backend's source an error was raised: nothing to its users."""
+_SAID_CHARS = 200
 
 _CPU = torch.device("cpu")
 
@@ -92,7 +97,7 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def _others_gone(rank: int, size: int, error: RuntimeError) -> TrainingError:
-    said = " ".join(str(error).split())[:200]
+    said = shorten(_SOURCE.sub("", str(error)), _SAID_CHARS, placeholder=" ...")
     return TrainingError(
         f"another of the {size} processes ended, or cannot be reached ({said})",
         subject=f"rank {rank}",

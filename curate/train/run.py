@@ -34,7 +34,7 @@ from curate.train.data.worker import Ahead, Sources
 from curate.train.devices import device_facts, mfu
 from curate.train.distributed import World, joined, shards, spread
 from curate.train.examples import Examples
-from curate.train.folders import atomic_folder, remove_folder, resolved
+from curate.train.folders import atomic_folder, check_writable, remove_folder, resolved
 from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
@@ -84,7 +84,9 @@ class Finished:
 
 
 def train(job: Job) -> Finished:
-    """Run a stage to its end, or until it is asked to stop."""
+    """Run a stage to its end, or until it is asked to stop. StorageError, before anything is loaded, when ``out``
+    cannot be written."""
+    check_writable(job.out)
     with joined(job.device) as world, _stop_signals() as stop:
         divided = world.size > 1 and shards(job.recipe.run.sharding, world.device.type)
         with fitting(job.recipe, sharded=divided):
