@@ -31,7 +31,7 @@ from curate.train.checkpoint import Checkpoints
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.worker import Ahead, Sources
-from curate.train.devices import device_facts, mfu
+from curate.train.devices import device_facts, mfu, tensor_cores
 from curate.train.distributed import World, joined, shards, spread
 from curate.train.examples import Examples
 from curate.train.folders import atomic_folder, check_writable, remove_folder, resolved
@@ -89,7 +89,7 @@ def train(job: Job) -> Finished:
     check_writable(job.out)
     with joined(job.device) as world, _stop_signals() as stop:
         divided = world.size > 1 and shards(job.recipe.run.sharding, world.device.type)
-        with fitting(job.recipe, sharded=divided):
+        with fitting(job.recipe, sharded=divided), tensor_cores(world.device):
             return _Run(job, world, stop).run()
 
 
