@@ -16,7 +16,7 @@ import torch
 import torch.distributed.checkpoint
 import yaml
 from clips_kit import make_set, usual
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from train_kit import image_unet, small_recipe, smallest_model
 
 from curate.errors import ConfigError, CorpusError, StorageError, TrainingError, UsageError
