@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
 from curate.cli.bars import Counted
 from curate.cli.console import ending, out, plain
@@ -45,6 +46,7 @@ def latents_command(
     """Encode every clip of a stage once: latents, embeddings of its frames, embeddings of its captions.
 
     What is there already is not computed again: the same command goes on. Processes that decode: `--set run.workers=8`.
+    On several GPUs: `torchrun --nproc-per-node 8 -m curate latents ...`; each takes its share of the shards.
 
     Example: `curate latents corpus/shards/svd --recipe video-256x384 --encoders sd21/ --out latents`
     """
@@ -52,28 +54,30 @@ def latents_command(
         from curate.shards.reader import ShardSet
         from curate.storage import Place
         from curate.train.data.worker import Ahead
-        from curate.train.distributed import torch_device
+        from curate.train.distributed import this_process
         from curate.train.latents import Work, all_clips, precompute, precompute_texts
         from curate.train.recipe import load_train_recipe
 
-        began_s, where = time.monotonic(), torch_device(device)
+        began_s, (rank, world, where) = time.monotonic(), this_process(device)
         stage = load_train_recipe(recipe, sets or [])
         models = _encoders(encoders, stage)
         chosen = {kind: _encoder(models, kind, encoders) for kind in _kinds(what, stage)}
         catalogue = all_clips(ShardSet.open(Place(shards)), stage.data)
         for encoder in chosen.values():
             encoder.to(where)
-        _print_clips(catalogue)
+        if rank == 0:
+            _print_clips(catalogue)
         for kind, encoder in chosen.items():
-            with Counted(out, kind) as bar:
+            with Counted(out if rank == 0 else Console(quiet=True), kind) as bar:
                 ahead = Ahead(stage.run.workers, stage.run.prefetch)
-                work = Work(dtype=dtype, ahead=ahead, device=str(where), on_part=bar)
+                work = Work(dtype=dtype, ahead=ahead, rank=rank, world=world, device=str(where), on_part=bar)
                 if kind == "text":
                     report = precompute_texts(catalogue, encoder, stage.data.captions, Place(place), work)
                 else:
                     report = precompute(catalogue, encoder, Place(place), work)
             _print_report(kind, report)
-        out.print(f"Complete after {format_duration(time.monotonic() - began_s)} on {where}.")
+        share = f"Share {rank + 1} of {world} complete" if world > 1 else "Complete"
+        out.print(f"{share} after {format_duration(time.monotonic() - began_s)} on {where}.")
 
 
 def _kinds(what: str, stage: TrainRecipe) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.cli.console import EXIT_STOPPED, ending, out, plain
+from curate.cli.console import EXIT_STOPPED, ending, err, out, plain
 from curate.cli.sample import Device
 from curate.cli.tables import grid
 from curate.cli.training import training_libraries
@@ -105,6 +105,10 @@ def _tell_start(facts: Mapping[str, Any]) -> None:
     )
     for reason, count in facts["left_out"].items():
         out.print(f"  {count} clips not: {plain(reason)}", soft_wrap=True)
+    if facts["precomputed"]:
+        out.print(f"Encoded beforehand: {', '.join(facts['precomputed'])}", soft_wrap=True)
+    for warning in facts["warnings"]:
+        err.print(f"[yellow]Warning[/] {plain(warning)}", soft_wrap=True)
     out.print(
         f"Parameters: {counts.trainable:,} of {counts.total:,} learn "
         f"(spatial {counts.spatial:,}, temporal {counts.temporal:,}, vector {counts.vector:,}); "

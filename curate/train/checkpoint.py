@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from curate.errors import CorpusError
+from curate.storage import storage_error
 from curate.train.distributed import World, plain, whole
 from curate.train.folders import atomic_folder, remove_folder, unfinished_of
 from curate.train.step import Step
@@ -35,6 +37,7 @@ __all__ = ["Checkpoints", "averaged_state"]
 
 _NAME = re.compile(r"step-(\d{8})")
 _FACTS = "trainer.json"
+_FIX = "Remove this checkpoint; the one before is used"
 
 Export = Callable[[Path, Mapping[str, Tensor] | None], None]
 """Writes the model into a folder, from a state that is whole (None on ranks that do not write)."""
@@ -58,10 +61,10 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
     def save(self, step: Step, facts: Mapping[str, Any], export: Export) -> None:
-        """Write the checkpoint of ``facts["step"]`` steps taken; all ranks must."""
+        """Write the checkpoint of ``facts["step"]`` steps taken; all ranks must. StorageError when it cannot be."""
         state = averaged_state(step, first=self.world.is_first)
         with _together(self.path(facts["step"]), self.world) as unfinished:
-            with _alone_is_fine():
+            with _alone_is_fine(), _told(unfinished / "state", writing=True):
                 save(_state(step), checkpoint_id=unfinished / "state", no_dist=self.world.size == 1)
             if self.world.is_first:
                 export(unfinished / "model", state)
@@ -85,12 +88,13 @@ class Checkpoints:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
             text = f"cannot be read: {error}"
-            raise CorpusError(text, subject=str(path), fix="Remove this checkpoint; the one before is used") from error
+            raise CorpusError(text, subject=str(path), fix=_FIX) from error
 
     def load(self, step: Step, number: int) -> None:
-        """Put the state of a checkpoint into a step that was built as the one that saved it."""
+        """Put the state of a checkpoint into a step that was built as the one that saved it; CorpusError when it is
+        damaged."""
         state = _state(step)
-        with _alone_is_fine():
+        with _alone_is_fine(), _told(self.path(number) / "state"):
             load(state, checkpoint_id=self.path(number) / "state", no_dist=self.world.size == 1)
         set_state_dict(
             plain(step.network), step.optimiser, model_state_dict=state["network"], optim_state_dict=state["optimiser"]
@@ -106,6 +110,19 @@ def _alone_is_fine() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield
+
+
+@contextmanager
+def _told(state: Path, *, writing: bool = False) -> Iterator[None]:
+    """PyTorch's own exception, which is no `Exception`, as an error of ours: the first rank's cause is said."""
+    try:
+        yield
+    except CheckpointException as error:
+        cause = next((one for one, _ in error.failures.values()), error)
+        if writing and isinstance(cause, OSError):
+            raise storage_error(cause, str(state), writing=True) from error
+        text = f"cannot be {'written' if writing else 'read'}: {type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise CorpusError(text, subject=str(state), fix="" if writing else _FIX) from error
 
 
 @contextmanager

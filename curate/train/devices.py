@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +14,7 @@ from curate.errors import UsageError
 from curate.memory import machine_memory_bytes
 from curate.train.recipe import Precision
 
-__all__ = ["KINDS", "DeviceFacts", "device_facts", "facts_of", "facts_of_kind", "mfu"]
+__all__ = ["KINDS", "DeviceFacts", "device_facts", "facts_of", "facts_of_kind", "mfu", "tensor_cores"]
 
 TERA = 1e12
 GIGA = 10**9
@@ -105,6 +107,19 @@ def device_facts(device: torch.device, precision: Precision) -> DeviceFacts:
         return DeviceFacts(device.type.upper(), machine_memory_bytes())
     found = torch.cuda.get_device_properties(device)
     return facts_of(found.name, found.total_memory, precision)
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Within, a GPU multiplies float32 matrices as TF32, as PyTorch's convolutions do anyway: the peaks above count so.
+    What is multiplied is rounded to 11 bits, sums stay in float32. CPUs compute as ever."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def mfu(flops: float, seconds: float, world: int, peak_flops: float) -> float:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from textwrap import shorten
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -27,6 +28,13 @@ _TIMEOUT = timedelta(minutes=30)
 
 _PEER_GONE = re.compile(r"closed by peer|reset by peer|broken pipe|likely closed|remote process exited", re.IGNORECASE)
 """What backends say when the process at the other end has ended: gloo in a plain RuntimeError."""
+
+_SOURCE = re.compile(r"\[?/?[\w./-]+\.(?:cc|cpp|h):\d+\]?,?\s*")
+"""Where in a backend's source an error was raised: nothing to its users."""
+_SAID_CHARS = 200
+
+_TOLD = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+"""What torchrun says in the environment, and what holds without it."""
 
 _CPU = torch.device("cpu")
 
@@ -72,12 +80,31 @@ class World:
             distributed.barrier()
 
 
+class Process(NamedTuple):
+    """One of ``size`` processes, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+
+def this_process(device: str = "auto") -> Process:
+    """Which of the processes that `torchrun` started this one is; the only one where it did not. UsageError for a
+    device that is not there, and for numbers that are none."""
+    try:
+        rank, size, local = (int(os.environ.get(name) or usual) for name, usual in _TOLD.items())
+    except ValueError as error:
+        raise UsageError(f"must be whole numbers: {error}", subject=", ".join(_TOLD)) from error
+    if not 0 <= rank < size:
+        raise UsageError(f"there is no rank {rank} among {size}", subject="RANK, WORLD_SIZE", fix="Start with torchrun")
+    return Process(rank, size, torch_device(device, local))
+
+
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
     """The world that `torchrun` made, or this process alone. UsageError for a device that is not there, TrainingError
     when another process ends before this one does."""
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    found = torch_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    rank, size, found = this_process(device)
     if size > 1:
         distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
@@ -92,7 +119,7 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def _others_gone(rank: int, size: int, error: RuntimeError) -> TrainingError:
-    said = " ".join(str(error).split())[:200]
+    said = shorten(_SOURCE.sub("", str(error)), _SAID_CHARS, placeholder=" ...")
     return TrainingError(
         f"another of the {size} processes ended, or cannot be reached ({said})",
         subject=f"rank {rank}",

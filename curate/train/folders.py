@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,18 @@ from typing import Any
 from safetensors import SafetensorError
 
 from curate.errors import ModelFileError, UsageError
-from curate.storage import storage_error
+from curate.storage import is_remote, storage_error
 
 __all__ = [
     "MOTION",
     "TRAINED",
     "atomic_folder",
+    "check_writable",
     "load_part",
     "reading",
     "remove_folder",
     "resolve_model",
+    "resolved",
     "unfinished_of",
 ]
 
@@ -30,6 +33,16 @@ MOTION = "motion.json"
 """File of a model folder with the motion calibration that the network was trained with."""
 TRAINED = "train.json"
 """File of a model folder that says what it was trained on, and in which shape."""
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, if it is not there, and see that files can be written in it; StorageError when not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise storage_error(error, str(folder), writing=True) from error
 
 
 @contextmanager
@@ -95,6 +108,12 @@ def resolve_model(name: str | Path, part: str = "vae") -> Path:
         subject=str(path),
         fix="Name a folder of diffusers, or what --out of `curate train` was",
     )
+
+
+def resolved(place: str) -> str:
+    """The place that a name means, however it is spelled and from wherever it is named; empty for none."""
+    local = place.removeprefix("file://").removeprefix("local://")
+    return str(Path(local).resolve()) if place and not is_remote(place) else place.rstrip("/")
 
 
 def _step(model: Path) -> int:

@@ -22,17 +22,18 @@ import numpy as np
 from curate.errors import ConfigError
 from curate.storage import Place
 
-FORMAT = 1
+FORMAT = 2
 HIGHEST = 255.0
 """Buckets are real numbers from 0 to this; 127 is the default of SVD's own pipelines."""
 
 KNOTS = 256
+_AGAIN = "Train the stage anew that wrote it"
 
 
 @dataclass(frozen=True)
 class MotionCalibration:
-    """``scores``: rising, one for each of evenly spaced buckets from 0 to 255. ``column``: where they come from, which
-    says their unit. ``n_clips``: how many clips they were taken over."""
+    """``scores``: rising, one for each of evenly spaced buckets from 0 to 255. ``column``: what was measured, as the
+    run calls it, which says their unit. ``n_clips``: how many clips they were taken over."""
 
     scores: tuple[float, ...]
     column: str
@@ -70,6 +71,20 @@ class MotionCalibration:
             raise ConfigError(f"a motion bucket lies between 0 and {HIGHEST:.0f}", subject=str(buckets))
         return np.interp(wanted, self.buckets, np.asarray(self.scores))
 
+    def check_unit(self, column: str) -> None:
+        """ConfigError when ``column`` is measured in another unit than that of the table."""
+        if column != self.column:
+            text = f"the shards hold {column}, and the stage before was calibrated on {self.column}: another unit"
+            fix = f"Export with motion: {self.column}, or begin without the stage before"
+            raise ConfigError(text, subject="data.motion", fix=fix)
+
+    def share_outside(self, scores: np.ndarray | Sequence[float]) -> float:
+        """Share of the clips that have a score which lies below or above the table: all those get bucket 0 or 255."""
+        known = np.asarray(scores, np.float64)
+        known = known[np.isfinite(known)]
+        outside = (known < self.scores[0]) | (known > self.scores[-1])
+        return float(outside.mean()) if len(known) else 0.0
+
     def to_json(self) -> str:
         """The text that checkpoints hold; scores to the last bit."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
@@ -81,7 +96,7 @@ class MotionCalibration:
             data = json.loads(text)
             found = data.pop("format", None)
             if found != FORMAT:
-                raise ConfigError(f"has format {found}, this version reads {FORMAT}", subject=where)
+                raise ConfigError(f"has format {found}, this version reads {FORMAT}", subject=where, fix=_AGAIN)
             return cls(tuple(float(score) for score in data.pop("scores")), **data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"is no motion calibration: {error}", subject=where) from error

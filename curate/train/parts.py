@@ -37,6 +37,7 @@ __all__ = ["Parts", "clip_bytes", "codec_factor", "named_encoders", "network_con
 
 _TINY = "tiny"
 _PAPERS = "svd"
+_SCHEDULER = "scheduler"
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def _network(recipe: TrainRecipe, folder: Path | None) -> SpatioTemporalUNet:
         if recipe.kind != "image":
             text = "holds an image network; a video stage starts from an image stage"
             raise ConfigError(text, subject=str(folder), fix="Train an image stage from it first")
+        _check_prediction(folder)
         return inflate(load_part(UNet2DConditionModel, folder, "unet"), recipe.data.buckets.frames[-1])
     unet: SpatioTemporalUNet = load_part(SpatioTemporalUNet, folder, "unet")
     given, wanted = unet.config["in_channels"], unet.config["out_channels"] * (2 if _wide(recipe) else 1)
@@ -149,6 +151,21 @@ def _network(recipe: TrainRecipe, folder: Path | None) -> SpatioTemporalUNet:
         text = f"its network takes {given} channels, one of a text stage {wanted}: it is of an image-to-video stage"
         raise ConfigError(text, subject=str(folder), fix="Start from a text stage")
     return unet if given == wanted else widen(unet, wanted)
+
+
+def _check_prediction(folder: Path) -> None:
+    """ConfigError when an image network was taught to predict something else than v: by its scheduler's file, in which
+    noise is what is not named. A folder without a scheduler is taken at its word."""
+    if not (folder / _SCHEDULER).is_dir():
+        return
+    with reading(folder, _SCHEDULER) as part:
+        found = json.loads((part / "scheduler_config.json").read_text(encoding="utf-8")).get("prediction_type")
+    if found != "v_prediction":
+        text = (
+            f"its network predicts {found or 'epsilon'}, and here v is trained: all that it learned would be unlearned"
+        )
+        fix = "Start from Stable Diffusion 2.1 of 768 pixels, which predicts v (not 2.1-base)"
+        raise ConfigError(text, subject=str(folder), fix=fix)
 
 
 def _config(folder: Path, part: str = "unet") -> dict[str, Any]:

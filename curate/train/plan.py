@@ -6,12 +6,15 @@ lost between tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
+from curate.errors import UsageError
 from curate.shards.buckets import Bucket
 from curate.train.costs import (
     ClipShape,
@@ -32,7 +35,19 @@ from curate.train.recipe import Precision, TrainRecipe
 from curate.train.validation import DECODE_CHUNK
 from curate.units import format_bytes, format_duration
 
-__all__ = ["BucketCost", "DeviceFacts", "Memory", "Plan", "Spread", "device_facts", "make_plan", "mfu", "step_flops"]
+__all__ = [
+    "BucketCost",
+    "DeviceFacts",
+    "Memory",
+    "Plan",
+    "Spread",
+    "device_facts",
+    "fitting",
+    "make_plan",
+    "mfu",
+    "relief",
+    "step_flops",
+]
 
 TEXT_TOKENS = 77
 UTILISATION = 0.3
@@ -154,18 +169,10 @@ class Plan:
             found.append(f"run.micro_batch {micro} does not divide the {share} clips of a device: the last has fewer")
         if 0 < self.device.memory_bytes < self.memory.total:
             have, need = format_bytes(self.device.memory_bytes), format_bytes(self.memory.total)
-            found.append(f"needs {need} of {self.device.name}'s {have}: {self._relief()}")
+            found.append(
+                f"needs {need} of {self.device.name}'s {have}: {relief(self.recipe, sharded=self.spread.sharded)}"
+            )
         return found
-
-    def _relief(self) -> str:
-        ways = []
-        if self.recipe.run.micro_batch > 1:
-            ways.append("lower run.micro_batch")
-        if not self.recipe.run.gradient_checkpointing:
-            ways.append("set run.gradient_checkpointing")
-        if not self.spread.sharded:
-            ways.append("shard over more devices (run.sharding fsdp)")
-        return ", ".join(ways) or "train on more or larger devices"
 
     def rows(self) -> list[tuple[str, str]]:
         """For printing: names and values."""
@@ -268,6 +275,29 @@ def step_flops(
     weights = [counts.get(clip.bucket.name, 0) if counts else 1 for clip in clips]
     passes = sum(n * forward_flops(unet_config, *clip.shape) for clip, n in zip(clips, weights, strict=True) if n)
     return MODEL_PASSES * recipe.data.batch * passes // sum(weights)
+
+
+def relief(recipe: TrainRecipe, *, sharded: bool) -> str:
+    """What makes a stage need less memory of a device, of all that its recipe does not do yet."""
+    ways = []
+    if recipe.run.micro_batch > 1:
+        ways.append("lower run.micro_batch")
+    if not recipe.run.gradient_checkpointing:
+        ways.append("set run.gradient_checkpointing")
+    if not sharded:
+        ways.append("shard over more devices (run.sharding fsdp)")
+    return ", ".join(ways) or "train on more or larger devices"
+
+
+@contextmanager
+def fitting(recipe: TrainRecipe, *, sharded: bool) -> Iterator[None]:
+    """Within, the memory of a device that does not do is a UsageError that says what would help."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        ways = relief(recipe, sharded=sharded)
+        fix = f"To need less: {ways}. `--plan` says what it takes; the same command goes on from the last checkpoint"
+        raise UsageError("the stage does not fit into the device's memory", subject=recipe.name, fix=fix) from error
 
 
 def _micro_batch(recipe: TrainRecipe, world: int) -> int:

@@ -31,17 +31,17 @@ from curate.train.checkpoint import Checkpoints
 from curate.train.data.catalogue import Catalogue
 from curate.train.data.loader import Loader
 from curate.train.data.worker import Ahead, Sources
-from curate.train.devices import device_facts, mfu
-from curate.train.distributed import World, joined, spread
+from curate.train.devices import device_facts, mfu, tensor_cores
+from curate.train.distributed import World, joined, shards, spread
 from curate.train.examples import Examples
-from curate.train.folders import atomic_folder, remove_folder
+from curate.train.folders import atomic_folder, check_writable, remove_folder, resolved
 from curate.train.latents import sources_in
 from curate.train.logs import Log, Window
 from curate.train.motion import MotionCalibration
 from curate.train.network import Parameters, SpatioTemporalUNet, set_trainable
 from curate.train.objective import EDM, Objective
 from curate.train.parts import Parts, named_encoders, start
-from curate.train.plan import step_flops
+from curate.train.plan import fitting, step_flops
 from curate.train.recipe import TrainRecipe
 from curate.train.recompute import compile_units, recompute_units
 from curate.train.step import Report, Step
@@ -50,6 +50,9 @@ from curate.train.validation import Validation
 __all__ = ["Finished", "Job", "train"]
 
 Row = Mapping[str, float]
+
+_MOST_OUTSIDE = 0.2
+"""Share of the clips outside of the motion calibration from which on a warning is given. Ours."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,13 @@ class Finished:
 
 
 def train(job: Job) -> Finished:
-    """Run a stage to its end, or until it is asked to stop."""
+    """Run a stage to its end, or until it is asked to stop. StorageError, before anything is loaded, when ``out``
+    cannot be written."""
+    check_writable(job.out)
     with joined(job.device) as world, _stop_signals() as stop:
-        return _Run(job, world, stop).run()
+        divided = world.size > 1 and shards(job.recipe.run.sharding, world.device.type)
+        with fitting(job.recipe, sharded=divided), tensor_cores(world.device):
+            return _Run(job, world, stop).run()
 
 
 class _Run:
@@ -100,11 +107,11 @@ class _Run:
         self._taken: int = facts["step"] if facts else 0
         self._parts = self._start(facts)
         self._encoders = self._encoders_of(facts)
-        shards = ShardSet.open(Place(job.data))
-        catalogue = Catalogue.read(shards, recipe.data)
-        if recipe.kind != "image" and self._parts.calibration is None:
-            calibration = MotionCalibration.of_scores(catalogue.motion_scores(), recipe.data.motion)
-            self._parts = replace(self._parts, calibration=calibration)
+        data = ShardSet.open(Place(job.data))
+        catalogue = Catalogue.read(data, recipe.data)
+        self._warnings: list[str] = []
+        if recipe.kind != "image":
+            self._parts = replace(self._parts, calibration=self._calibrated(catalogue))
         self._largest = max(catalogue.buckets, key=lambda bucket: (bucket.width_px * bucket.height_px, bucket.frames))
         self._peak = device_facts(world.device, recipe.precision).peak_flops
         codec, counts = self._parts.encoders.codec, catalogue.counts()
@@ -113,7 +120,7 @@ class _Run:
         self._examples = Examples(recipe, self._parts.encoders, self._parts.calibration)
         self._step = self._made()
         self._loader = self._reading(catalogue)
-        self._validation = self._judge(shards)
+        self._validation = self._judge(data)
         if facts:
             self._checkpoints.load(self._step, self._taken)
             self._loader.resume(facts["loader"])
@@ -169,8 +176,8 @@ class _Run:
             return None
         ours = self._recipe.deciding()
         different = sorted(key for key in ours if facts["recipe"].get(key) != ours[key])
-        different += ["--init"] * bool(self._job.init and facts["init"] != self._job.init)
-        different += ["--latents"] * (facts["latents"] != self._job.latents)
+        different += ["--init"] * bool(self._job.init and facts["init"] != resolved(self._job.init))
+        different += ["--latents"] * (facts["latents"] != resolved(self._job.latents))
         if different:
             raise self._another_run(different)
         return facts
@@ -196,12 +203,29 @@ class _Run:
             return start(self._recipe, self._job.init, self._job.encoders)
         return start(self._recipe, str(self._checkpoints.path(facts["step"]) / "model"))
 
+    def _calibrated(self, catalogue: Catalogue) -> MotionCalibration:
+        """That of the stage before, whose unit the clips must have, or the clips' own."""
+        scores, given = catalogue.motion_scores(), self._parts.calibration
+        column = catalogue.motion_measured(self._recipe.data.motion)
+        if given is None:
+            return MotionCalibration.of_scores(scores, column)
+        given.check_unit(column)
+        if (share := given.share_outside(scores)) > _MOST_OUTSIDE:
+            text = f"{share:.0%} of the clips move less or more than all that the stage before saw: bucket 0 or 255"
+            self._warnings.append(text)
+        return given
+
     def _precomputed(self) -> Sources:
         if not self._job.latents:
             return Sources()
         encoders, to_video = self._parts.encoders, self._recipe.kind == "image-to-video"
         image, text = (encoders.image, None) if to_video else (None, encoders.text)
         found = sources_in(Place(self._job.latents), encoders.codec, image, text)
+        if not found.latents:
+            lacking = (
+                f"{self._job.latents} holds no latents of this run's autoencoder: films are encoded in every epoch"
+            )
+            self._warnings.append(f"{lacking}. `curate latents` with this run's encoders encodes them once")
         return replace(found, first=bool(found.latents) and to_video)
 
     def _made(self) -> Step:
@@ -226,12 +250,12 @@ class _Run:
             catalogue, self._recipe.data, rank=world.rank, world=world.size, ahead=ahead, sources=self._sources
         )
 
-    def _judge(self, shards: ShardSet) -> Validation | None:
+    def _judge(self, data: ShardSet) -> Validation | None:
         recipe = self._recipe
         if not recipe.data.hold_out_sources:
             return None
         one = recipe.data.model_copy(update={"batch": 1, "on_empty": "report"})
-        held_out = Catalogue.read(shards, one, held_out=True)
+        held_out = Catalogue.read(data, one, held_out=True)
         return Validation(recipe, held_out, self._parts, self._examples, self._world, self._sources)
 
     def _about_start(self, catalogue: Catalogue) -> None:
@@ -242,6 +266,8 @@ class _Run:
             "clips": catalogue.n_clips,
             "buckets": catalogue.counts(),
             "left_out": dict(catalogue.left_out),
+            "precomputed": self._sources.found,
+            "warnings": self._warnings,
             "parameters": counts,
             "world": self._world,
         }
@@ -276,8 +302,8 @@ class _Run:
             "step": self._taken,
             "loader": loader,
             "recipe": self._recipe.deciding(),
-            "init": self._job.init,
-            "latents": self._job.latents,
+            "init": resolved(self._job.init),
+            "latents": resolved(self._job.latents),
             "encoders": self._encoders,
             "data": self._job.data,
         }

@@ -80,6 +80,21 @@ def test_an_image_to_video_stage_gets_embeddings_of_its_frames(shards, tmp_path)
     assert torch.allclose(kept.image.float(), wanted, atol=2e-3)
 
 
+def test_processes_of_torchrun_share_the_shards(shards, tmp_path, monkeypatch):
+    """As it says in their environment; together they encode all, none of them twice."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        ended = latents(shards, tmp_path, "tiny-image-to-video", "--what", "video")
+        assert f"Share {rank + 1} of 2 complete" in ended.out
+        found.append(counts(ended)["video"])
+    assert found == [(3, 0, 0, 0), (2, 0, 0, 0)]
+    monkeypatch.setenv("RANK", "2")
+    ended = latents(shards, tmp_path, "tiny-image-to-video", "--what", "video")
+    assert (ended.status, ended.err) == (2, "Error RANK, WORLD_SIZE: there is no rank 2 among 2. Start with torchrun\n")
+
+
 def test_what_to_encode_can_be_said(shards, tmp_path):
     ended = latents(shards, tmp_path, "tiny-video", "--what", "text, image")
     assert sorted(counts(ended)) == ["image", "text"]

@@ -55,6 +55,15 @@ def test_scores_beyond_the_table_get_the_first_and_the_last_bucket():
     assert np.isnan(calibration.bucket(float("nan")))
 
 
+def test_scores_of_another_unit_are_refused_and_those_beyond_are_counted():
+    calibration = made(np.linspace(0, 1.6, 50))
+    calibration.check_unit("motion.v2d_px16")
+    with pytest.raises(ConfigError, match=r"the shards hold motion\.speed, .* calibrated on motion\.v2d_px16"):
+        calibration.check_unit("motion.speed")
+    assert calibration.share_outside([0.0, 0.5, 1.6, float("nan")]) == 0
+    assert calibration.share_outside([-0.1, 0.5, 1.7, 90.0, float("nan")]) == 0.75
+
+
 def test_much_still_footage_leaves_the_rest_in_order():
     values = np.concatenate([np.zeros(500), np.linspace(1, 2, 500)])
     calibration = made(values)
@@ -88,7 +97,7 @@ def test_a_bucket_outside_is_refused(bucket):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"format": 9}', '{"format": 1}', '{"format": 1, "scores": [2, 1], "column": "a", "n_clips": 2}'],
+    ["", "[]", '{"format": 1}', '{"format": 2}', '{"format": 2, "scores": [2, 1], "column": "a", "n_clips": 2}'],
 )
 def test_what_is_no_calibration_is_refused(text):
     with pytest.raises(ConfigError):

@@ -14,7 +14,7 @@ from curate.errors import ConfigError, UsageError
 from curate.train.codecs import Codec, identity_vae
 from curate.train.costs import decoding_bytes, weight_bytes
 from curate.train.data.loader import Loader
-from curate.train.devices import KINDS, DeviceFacts, facts_of_kind
+from curate.train.devices import KINDS, DeviceFacts, facts_of_kind, tensor_cores
 from curate.train.distributed import shards
 from curate.train.encoders import Encoders
 from curate.train.parts import clip_bytes, network_config
@@ -50,6 +50,14 @@ def test_an_unknown_kind_is_told_the_nearest():
 )
 def test_networks_are_sharded_on_gpus_unless_told(sharding, device, wanted):
     assert shards(sharding, device) is wanted
+
+
+@pytest.mark.parametrize(("device", "within"), [("cuda", "high"), ("cpu", "highest")])
+def test_float32_on_a_gpu_is_what_its_peak_counts(device, within):
+    """And no longer than a run lasts."""
+    with tensor_cores(torch.device(device)):
+        assert torch.get_float32_matmul_precision() == within
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def planned(name: str = "tiny-image-to-video", *overrides: str, world: int = 1, **more: Any) -> Plan:

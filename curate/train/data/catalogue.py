@@ -22,7 +22,7 @@ from curate.shards.buckets import Bucket, bucket_of, buckets_filled_by
 from curate.shards.index import ShardEntry
 from curate.shards.reader import ShardSet
 from curate.tables import parquet_table
-from curate.train.data.config import DataConfig
+from curate.train.data.config import MOTION_SCORE, DataConfig
 
 SIDECARS_AT_ONCE = 16
 _HEADER_BYTES = 512
@@ -38,6 +38,7 @@ _FACTS = (
     "video_bytes",
 )
 _NO_LIMIT = 1 << 40
+_HELD_OUT = "held out: for validation"
 _EPSILON = 1e-6
 """Rates of 30000/1001 and the like are within a limit that names them rounded."""
 
@@ -96,7 +97,7 @@ class Catalogue:
         clip_ids = pa.chunked_array([part.clip_ids for part in parts], pa.large_string()).combine_chunks()
         left_out = sum((part.left_out for part in parts), Counter[str]())
         wanted = _held_out(parts, config) == held_out
-        left_out["held out: not" if held_out else "held out: for validation"] += int((~wanted).sum())
+        left_out["held out: not" if held_out else _HELD_OUT] += int((~wanted).sum())
         in_bucket = [name for part in parts for name in part.buckets]
         members, unfilled = _filled(in_bucket, wanted, config, left_out)
         buckets, rows = tuple(Bucket.parse(name) for name in members), tuple(members.values())
@@ -113,6 +114,10 @@ class Catalogue:
     def counts(self) -> dict[str, int]:
         """Clips by the name of their bucket."""
         return {bucket.name: len(own) for bucket, own in zip(self.buckets, self.rows, strict=True)}
+
+    def motion_measured(self, column: str) -> str:
+        """What was measured in a sidecar column of motion: the usual one has a general name, and export noted which."""
+        return str(self.shards.index.export.get("motion", column)) if column == MOTION_SCORE else column
 
     def motion_scores(self) -> np.ndarray:
         """float64, of all clips that are trained on; NaN where there is none."""
@@ -255,16 +260,30 @@ def _filled(
     members: dict[str, list[int]] = {name: [] for name in all_buckets(config)}
     for row in np.flatnonzero(wanted).tolist():
         members[names[row]].append(row)
+    _check_left(wanted, config, left_out)
     small = {name: len(rows) for name, rows in members.items() if len(rows) < config.batch}
     if len(small) == len(members) or (small and config.on_empty == "fail"):
         listed = ", ".join(f"{name} has {count}" for name, count in small.items())
         why = "; ".join(f"{reason} ({count})" for reason, count in sorted(left_out.items()))
         message = f"buckets with fewer clips than a batch of {config.batch}: {listed}; left out: {why or 'none'}"
-        raise ConfigError(message, subject="data.buckets", fix="Name fewer buckets, export more, or see data.on_empty")
+        # Every bucket must have a batch, or any.
+        fits = min(small.values()) if config.on_empty == "fail" else max(small.values())
+        fix = f"Use --set data.batch={fits}, name" if fits else "Name"
+        raise ConfigError(
+            message, subject="data.buckets", fix=f"{fix} fewer buckets, export more, or see data.on_empty"
+        )
     for name, count in small.items():
         left_out[f"batch: bucket {name} has fewer than {config.batch} clips"] += count
         del members[name]
     return {name: np.array(rows, np.int64) for name, rows in members.items()}, small
+
+
+def _check_left(wanted: np.ndarray, config: DataConfig, left_out: Counter[str]) -> None:
+    """ConfigError when all clips that a bucket takes are held out."""
+    if left_out[_HELD_OUT] and not wanted.any():
+        text = f"the {config.hold_out_sources} films held out for validation are all that have clips for these buckets"
+        fix = "Use --set data.hold_out_sources=1 or 0, or export more films"
+        raise ConfigError(text, subject="data.hold_out_sources", fix=fix)
 
 
 def all_buckets(config: DataConfig) -> list[str]:

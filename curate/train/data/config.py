@@ -10,6 +10,9 @@ from curate.config import Config
 from curate.errors import ConfigError
 from curate.shards.buckets import BucketsConfig
 
+MOTION_SCORE = "motion_score"
+"""Sidecar column of whatever column `export` was told to write as the motion score."""
+
 
 class DataConfig(Config):
     """Shapes, captions and conditioning of a stage's batches. What machines differ in (ranks, workers) is not here."""
@@ -21,7 +24,7 @@ class DataConfig(Config):
     """Clips of one batch, over all ranks."""
     captions: dict[str, float] = Field(default_factory=dict)
     """Weights by sidecar column, renormalised over those that a clip has. Empty: no captions are wanted."""
-    motion: str = "motion_score"
+    motion: str = MOTION_SCORE
     """Sidecar column of the motion score; empty: none is wanted."""
     fps: tuple[float, float] = (5.0, 30.5)
     """Frames a second that training may see: of each clip every n-th frame is taken, n drawn among those that give such

@@ -114,6 +114,12 @@ class Sources:
     texts: str = ""
     first: bool = False
 
+    @property
+    def found(self) -> list[str]:
+        """What was encoded beforehand, in words."""
+        told = {"latents": self.latents, "embedded images": self.images, "embedded texts": self.texts}
+        return [name for name, folder in told.items() if folder]
+
 
 class Task(NamedTuple):
     """What one rank needs to know of one batch: its items by number, each with its candidates, first choice first."""
