@@ -17,6 +17,9 @@ from curate.viewer.columns import SELECTION, ColumnInfo
 MOST_CLIPS = 200
 """Clips in one answer."""
 
+_MOST_OFFSET = 1 << 53
+"""What a browser counts to exactly; DuckDB takes no more than 63 bits."""
+
 _ABSOLUTE = ("min", "max", "one_of", "not_in")
 _SORTABLE = ("number", "numbers", "text", "truth")
 
@@ -69,7 +72,7 @@ class Ask(Config):
     sort: str = ""
     """A column; else the order of the sources. Clips without a value come last either way."""
     descending: bool = False
-    offset: int = Field(0, ge=0)
+    offset: int = Field(0, ge=0, le=_MOST_OFFSET)
     limit: int = Field(48, ge=1, le=MOST_CLIPS)
     show: tuple[str, ...] = Field((), max_length=8)
     """Further columns of the answer."""

@@ -132,6 +132,7 @@ BAD = [
     {"limit": 0},
     {"limit": 201},
     {"offset": -1},
+    {"offset": 1 << 63},
     {"search": "x" * 301},
     {"search": "a\0b"},
     {"sql": "SELECT 1"},
