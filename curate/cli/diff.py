@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from curate.cli.bars import Counted
 from curate.cli.console import ending, out, plain
-from curate.cli.tables import grid
+from curate.cli.tables import grid, print_fitting
 from curate.units import format_duration
 
 EPILOG = """
@@ -24,6 +25,9 @@ EPILOG = """
 
 _SIDE = "`CORPUS#SELECTION`, or `CORPUS` for the latest selection of its last run."
 _ROWS = 15
+_SHARES = ("p5", "p50", "p95")
+_FIGURES = (("mean", *_SHARES, "largest"), ("mean", "p50", "largest"))
+"""How scores changed, from wide to narrow terminals."""
 
 
 def diff_command(
@@ -110,27 +114,46 @@ def _print_filters(facts: Mapping[str, Any]) -> None:
 def _print_shifts(facts: Mapping[str, Any]) -> None:
     changed = [row for row in facts["numbers"] if row["changed"]]
     if changed:
-        table = grid("scores that changed", ">clips", ">of", ">mean", ">p5", ">p50", ">p95", ">largest")
-        for row in changed[:_ROWS]:
-            shift = row["shift"]
-            largest = max(shift["min"], shift["max"], key=abs)
-            numbers = (_signed(x) for x in (shift["mean"], shift["p5"], shift["p50"], shift["p95"], largest))
-            table.add_row(plain(row["column"]), str(row["changed"]), str(shift["n"]), *numbers)
-        out.print(table)
+        print_fitting(out, [_draw_changed(changed[:_ROWS], figures) for figures in _FIGURES])
     for row in [row for row in facts["categories"] if row["changed"]][:_ROWS]:
         moves = ", ".join(f"{plain(a)} to {plain(b)} ({n})" for a, b, n in row["moves"][:3])
         out.print(f"{plain(row['column'])}: {row['changed']} of {row['n']} changed: {moves}", soft_wrap=True)
-    spread = [row for row in facts["numbers"] if row["a"]["n"] and row["b"]["n"] and row["a"] != row["b"]]
-    if spread:
-        table = grid("scores of kept clips", ">p5 A", ">p5 B", ">p50 A", ">p50 B", ">p95 A", ">p95 B")
-        for row in spread[: 2 * _ROWS]:
-            numbers = (f"{row[side][share]:.4g}" for share in ("p5", "p50", "p95") for side in ("a", "b"))
-            table.add_row(plain(row["column"]), *numbers)
+    _print_spread(facts["numbers"])
+
+
+def _draw_changed(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> Table:
+    table = grid("scores that changed", ">clips", ">of", *(f">{figure}" for figure in figures))
+    table.columns[0].overflow = "fold"
+    for row in rows:
+        shift = row["shift"]
+        largest = max((shift["min"], shift["max"]), key=lambda x: abs(x or 0))
+        numbers = (_signed(x) for x in ({**shift, "largest": largest}[figure] for figure in figures))
+        table.add_row(plain(row["column"]), str(row["changed"]), str(shift["n"]), *numbers)
+    return table
+
+
+def _print_spread(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Both sides below each other, where what is printed of them differs."""
+    table = grid("scores of kept clips", "", *(f">{share}" for share in _SHARES))
+    table.columns[0].overflow = "fold"
+    shown, same = 0, 0
+    for row in rows:
+        if not (row["a"]["n"] and row["b"]["n"]):
+            continue
+        a, b = ([f"{row[side][share]:.4g}" for share in _SHARES] for side in ("a", "b"))
+        same += a == b
+        if a != b and shown < _ROWS:
+            shown += 1
+            table.add_row(plain(row["column"]), "A", *a)
+            table.add_row("", "B", *b)
+    if shown:
         out.print(table)
+        if same:
+            out.print(f"{same} other {'scores are' if same > 1 else 'score is'} spread alike.", soft_wrap=True)
 
 
-def _signed(x: float) -> str:
-    return f"{x:+.4g}"
+def _signed(x: float | None) -> str:
+    return "-" if x is None else f"{x:+.4g}"
 
 
 def _time(hours: float) -> str:

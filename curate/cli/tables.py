@@ -134,7 +134,11 @@ def _print_numbers(console: Console, numbers: Sequence[NumberStats]) -> None:
         return
     place = {"clip": -1, "cut": 1}
     ordered = sorted(numbers, key=lambda entry: place.get(entry.stage, 0))
-    tables = [_draw_numbers(ordered, ranks, bins) for ranks, bins in _LAYOUTS]
+    print_fitting(console, [_draw_numbers(ordered, ranks, bins) for ranks, bins in _LAYOUTS])
+
+
+def print_fitting(console: Console, tables: Sequence[Table]) -> None:
+    """Print the first table that the terminal has room for, else the last."""
     # Measured as if there were room for all, else the answer is what is left after shrinking.
     anywhere = console.options.update(width=_ANY_WIDTH)
     fitting = (table for table in tables if console.measure(table, options=anywhere).maximum <= console.width)

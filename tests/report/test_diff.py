@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import mean
@@ -15,6 +16,8 @@ from corpus_kit import CorpusKit
 from export_kit import ExportKit
 from report_kit import make, take_down
 
+from curate.cli import console
+from curate.cli.diff import print_difference
 from curate.config import parse_config
 from curate.report.diff import ELSEWHERE, MOST_IDS, difference, parse_side, write_difference
 from curate.select import SelectConfig, select
@@ -148,6 +151,38 @@ def test_scores_that_a_changed_model_shifted(tmp_path):
     out = curate("diff", f"{corpus.uri}#one", "#two").out
     assert "score.x" in out and "kind.name: 3 of 10 changed: old to new (3)" in out
     assert clips[0] in rows(corpus, "two")
+
+
+def print_narrow(facts: dict, monkeypatch, capsys, width: int = 80) -> str:
+    monkeypatch.setattr(console.out, "width", width)
+    print_difference(facts)
+    return capsys.readouterr().out
+
+
+def test_a_narrow_terminal_shows_whole_names_and_only_what_differs(corpus, monkeypatch, capsys):
+    facts = facts_of((corpus, "sel"), (corpus, "other"))
+    told = [row for row in facts["numbers"] if row["column"] in {"text.area_max", "motion.v2d_px16"}]
+    assert len(told) == 2
+    alike = {**told[1], "column": "quality.active_height_px", "b": {**told[1]["a"], "n": 1}}
+    text = print_narrow({**facts, "numbers": [told[0], alike]}, monkeypatch, capsys)
+    lines = text[text.index("scores of kept clips") :].splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in text
+    a, b = (f"{told[0][side]['p50']:.4g}" for side in "ab")
+    assert (lines[1].split()[:2], a in lines[1].split()) == ([told[0]["column"], "A"], True)
+    assert (lines[2].split()[0], b in lines[2].split()) == ("B", True)
+    assert lines[3] == "1 other score is spread alike." and "active_height" not in text
+
+
+def test_differences_too_large_for_a_number_are_said_so(tmp_path):
+    for kind, run, x in ((CorpusKit, "run-1", 1.7e308), (Again, "run-2", -1.7e308)):
+        kit = kind(tmp_path / "c", {"score": {"x": pa.float64()}})
+        for clip in kit.source("a.mp4", [1.0, 1.0]):
+            kit.cell("score", clip, x=x)
+        kit.write(run)
+        choose(kit.corpus, run, [{"column": "score.x", "min": -1.75e308}], run)
+    ended = curate("diff", f"{kit.corpus.uri}#run-1", "#run-2")
+    assert ended.status == 0, ended.err
+    assert re.search(r"score\.x +2 +0( +-){5} *\n", ended.out)
 
 
 def test_corpora_without_a_common_clip_are_compared_by_their_distributions(tmp_path):

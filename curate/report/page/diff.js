@@ -80,13 +80,22 @@ function scoresSection(facts) {
   const changed = facts.numbers.filter((row) => row.changed);
   const compared = facts.numbers.filter((row) => !row.same && row.shift?.n);
   const largest = ({ shift }) => (Math.abs(shift.min) > Math.abs(shift.max) ? shift.min : shift.max);
-  const by = (text, pick) => ({ head: text, num: true, cell: (row) => signed(pick(row), value) });
+  const by = (text, pick) => ({ head: text, num: true, cell: (row) => (pick(row) === null ? "–" : signed(pick(row), value)) });
   const beside = (share) => ["a", "b"].map((side) => ({ head: `${share} ${side.toUpperCase()}`, num: true, cell: (row) => value(row[side][share]) }));
   const shifted = ({ a, b }) => {
     const width = Math.max(a.p95 - a.p5, b.p95 - b.p5);
     return width > 0 && a.n && b.n ? `${signed(((b.p50 - a.p50) / width) * 100, (x) => x.toFixed(1))} %` : "–";
   };
   const same = facts.numbers.length - compared.length;
+  const looksAlike = ({ a, b }) => ["p5", "p50", "p95"].every((share) => value(a[share]) === value(b[share]));
+  const [alike, moved] = [true, false].map((is) => facts.numbers.filter((row) => looksAlike(row) === is));
+  const sides = (title, rows) => h("div", { class: "card" }, table(title, [
+    { head: "Score", row: true, cell: name },
+    { head: "Clips A", num: true, cell: (row) => count(row.a.n) },
+    { head: "Clips B", num: true, cell: (row) => count(row.b.n) },
+    ...beside("p5"), ...beside("p50"), ...beside("p95"),
+    { head: "Median moves, of p5–p95", num: true, cell: shifted },
+  ], rows, { empty: "The scores of the kept clips are spread alike on both sides." }));
   return [
     h("p", { class: "muted" }, compared.length ? `${count(compared.length)} columns were measured in two ways; ${count(same)} are read from the same cells.` : "Both selections read the same measurements: no clip has another score."),
     changed.length > 0 && h("div", { class: "card" }, table("How the scores of clips in both runs changed, from A to B", [
@@ -106,13 +115,8 @@ function scoresSection(facts) {
         { head: "B", cell: ([, to]) => foreign(to) },
         { head: "Clips", num: true, cell: ([, , n]) => count(n) },
       ], row.moves, { hidden: true, empty: "Texts, not names." }))),
-    h("div", { class: "card" }, table("Scores of the kept clips of either side", [
-      { head: "Score", row: true, cell: name },
-      { head: "Clips A", num: true, cell: (row) => count(row.a.n) },
-      { head: "Clips B", num: true, cell: (row) => count(row.b.n) },
-      ...beside("p5"), ...beside("p50"), ...beside("p95"),
-      { head: "Median moves, of p5–p95", num: true, cell: shifted },
-    ], facts.numbers)),
+    sides("Scores of the kept clips of either side", moved),
+    alike.length > 0 && fold(`${plural(alike.length, "score")} spread alike`, sides("Scores that are spread alike", alike)),
   ];
 }
 
