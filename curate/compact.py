@@ -70,12 +70,12 @@ def compact(corpus: Corpus, *, dry_run: bool = False, limits: CompactLimits = DE
     """
     corpus.check()
     for folder in table_folders(corpus):
-        yield _compact_folder(folder, limits, dry_run=dry_run)
+        yield compact_folder(folder, limits, dry_run=dry_run)
 
 
-def _compact_folder(folder: TableFolder, limits: CompactLimits, *, dry_run: bool) -> Compacted:
-    """List and merge; list again when another compaction took a part away meanwhile, and give way to one that keeps
-    being faster: it does the work."""
+def compact_folder(folder: TableFolder, limits: CompactLimits = DEFAULT_LIMITS, *, dry_run: bool = False) -> Compacted:
+    """The same for one folder. Lists again when another compaction took a part away meanwhile, and gives way to one
+    that keeps being faster: it does the work."""
     paths = list_parts(folder.place)
     for _ in range(_ATTEMPTS):
         try:

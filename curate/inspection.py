@@ -64,7 +64,7 @@ def find_clip(corpus: Corpus, clip_id: str, run_id: str | None = None) -> ClipRe
         fingerprints = {stage.name: stage.fingerprint for stage in tables.stages}
         verdicts = _verdicts(con, corpus, clip.clip_id)
         facts = SourceFacts.from_cell(cells.pop(tables.probe.name))
-        mark = marks(corpus).get(clip.clip_id)
+        mark = marks(corpus, clip.clip_id).get(clip.clip_id)
         return ClipRecord(clip, tuple(row["uri"] for row in uris), facts, fingerprints, cells, verdicts, mark)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -14,8 +16,8 @@ from curate.compact import compact
 from curate.errors import ConfigError, UsageError
 from curate.failures import failures
 from curate.forget import forget
-from curate.marks import Mark, marks, set_marks
-from curate.query import MARK_FINGERPRINT, RunTables, connect, list_parts
+from curate.marks import Mark, MarkBook, marks, set_marks
+from curate.query import MARK_FINGERPRINT, RunTables, connect, list_parts, mark_folder
 from curate.recipe import parse_recipe
 from curate.select import SelectConfig, select
 from curate.tables import Corpus, read_parquet
@@ -50,6 +52,7 @@ steps = st.one_of(
         st.dictionaries(st.sampled_from(IDS), st.sampled_from(["keep", "drop", None]), min_size=1),
         st.sampled_from(["", "täxt\n'; DROP TABLE x"]),
         st.sampled_from(["", "me"]),
+        st.sampled_from([0, 1]),
     ),
 )
 
@@ -60,17 +63,57 @@ def test_what_is_read_is_what_was_said_last(tmp_path_factory, said):
     corpus = Corpus(str(tmp_path_factory.mktemp("c")))
     corpus.create()
     expected: dict[str, Mark] = {}
+    books, told = [MarkBook(corpus), MarkBook(corpus, most_parts=2)], [{}, {}]
     for step in said:
         if step == "compact":
             list(compact(corpus))
             continue
-        verdicts, note, by = step
+        verdicts, note, by, n = step
         after = {clip: Mark(verdict, note, by) if verdict else None for clip, verdict in verdicts.items()}
         changed = sum(mark != expected.get(clip) for clip, mark in after.items())
-        assert set_marks(corpus, verdicts, note=note, by=by) == changed
+        assert books[n].set(verdicts, note=note, by=by) == changed
         expected = {clip: mark for clip, mark in {**expected, **after}.items() if mark}
+        told[n] |= books[n].news()
+        assert {clip: mark for clip, mark in told[n].items() if mark} == expected
     assert marks(corpus) == expected
+    assert {clip: mark for clip in IDS for mark in marks(corpus, clip).values()} == expected
     assert list(verify_tables(corpus)) == []
+
+
+def test_two_who_mark_at_once_lose_nothing_but_what_both_marked(tmp_path):
+    corpus = Corpus(str(tmp_path))
+    corpus.create()
+    people = {"ann": ("keep", IDS[0]), "bob": ("drop", IDS[1])}
+    books = {name: MarkBook(corpus, most_parts=6) for name in people}
+    ready = threading.Barrier(2, timeout=60)
+
+    def mark_all(name: str) -> None:
+        verdict, own = people[name]
+        for n in range(12):
+            ready.wait()
+            assert books[name].set({own: verdict, IDS[2]: verdict}, note=f"{n}", by=name) > 0
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(mark_all, name) for name in people]:
+            done.result()
+    found = marks(corpus)
+    assert {clip: found[clip] for clip in IDS[:2]} == {own: Mark(v, "11", name) for name, (v, own) in people.items()}
+    assert found[IDS[2]] in {Mark(verdict, "11", name) for name, (verdict, _) in people.items()}
+    for book in (*books.values(), MarkBook(corpus)):
+        assert {clip: mark for clip, mark in book.news().items() if mark} == found
+
+
+def test_marking_one_after_the_other_reads_what_is_new_and_leaves_few_files(tmp_path, monkeypatch):
+    corpus = Corpus(str(tmp_path))
+    corpus.create()
+    book, read = MarkBook(corpus, most_parts=8), []
+    reading = book._read
+    monkeypatch.setattr(book, "_read", lambda parts: [read.append(len(parts)), reading(parts)][1])
+    for n in range(20):
+        assert book.set({f"{n:032x}": "keep"}) == 1
+        assert len(list_parts(mark_folder(corpus).place)) <= 9
+    assert max(read) == 1
+    assert len(marks(corpus)) == 20
 
 
 def test_selections_drop_what_was_marked_so_or_keep_that_alone(tmp_path):

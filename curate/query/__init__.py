@@ -2,7 +2,7 @@
 
 from curate.query.described import Description, described
 from curate.query.folders import TableFolder, table_folders
-from curate.query.marks import MARK, MARK_COLUMNS, MARK_FINGERPRINT, MARK_SCHEMA, marks_sql
+from curate.query.marks import MARK, MARK_COLUMNS, MARK_FINGERPRINT, MARK_SCHEMA, mark_folder, marks_sql
 from curate.query.parts import (
     TOMBSTONES,
     cells_sql,
@@ -13,6 +13,7 @@ from curate.query.parts import (
     listing_again,
     literal,
     parts_sql,
+    ranked_sql,
     repeated_rows,
     run_query,
     sources_sql,
@@ -43,8 +44,10 @@ __all__ = [
     "list_parts",
     "listing_again",
     "literal",
+    "mark_folder",
     "marks_sql",
     "parts_sql",
+    "ranked_sql",
     "repeated_rows",
     "run_query",
     "run_stages",

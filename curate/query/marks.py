@@ -9,7 +9,8 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from curate.query.parts import cells_sql
+from curate.query.folders import TableFolder
+from curate.query.parts import CELLS_RULE, cells_sql
 from curate.stage import Column
 from curate.tables import Corpus, cells_schema
 
@@ -23,6 +24,12 @@ MARK_COLUMNS = (
     Column("by", pa.string(), "", "who said it, if known"),
 )
 MARK_SCHEMA = cells_schema(MARK_COLUMNS)
+
+
+def mark_folder(corpus: Corpus) -> TableFolder:
+    """Where marks lie, whether there are any by now or not."""
+    name = f"tables/cells/{MARK}/{MARK_FINGERPRINT}"
+    return TableFolder(name, "cells", corpus.cells(MARK, MARK_FINGERPRINT), *CELLS_RULE)
 
 
 def marks_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> str:

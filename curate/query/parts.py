@@ -250,6 +250,16 @@ def file_sql(con: duckdb.DuckDBPyConnection, place: Place) -> str:
     return f"SELECT * FROM {_scan([_readable(con, place, place.path)])}"
 
 
+def ranked_sql(
+    con: duckdb.DuckDBPyConnection, folder: Place, paths: Sequence[str], key: Sequence[str], rank: str
+) -> str:
+    """SQL of some parts of a folder alone, one row per ``key``, each with the name of its part (``filename``)."""
+    keys = ", ".join(map(identifier, key))
+    scan = _scan([_readable(con, folder, path) for path in paths], rows=True)
+    return f"""SELECT * EXCLUDE (file_row_number) FROM {scan} QUALIFY row_number() OVER
+        (PARTITION BY {keys} ORDER BY {rank}, filename, file_row_number) = 1"""
+
+
 def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[str], rank: str) -> str | None:
     """Name of the table of rows that lose against another with the same key; None when there are none, which an empty
     table of another name remembers.

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from curate.errors import UsageError
 from curate.export.rows import Source, sources_of
-from curate.marks import Verdict, set_marks
+from curate.marks import MarkBook, Verdict
 from curate.query import (
     MARK,
     MARK_COLUMNS,
@@ -25,7 +27,6 @@ from curate.query import (
     last_run,
     listing_again,
     literal,
-    marks_sql,
     run_query,
 )
 from curate.query.parts import file_sql, id_sql
@@ -66,6 +67,7 @@ class Library:
         self._con = connect()
         self.tables = RunTables(self._con, corpus, run_id or last_run(corpus))
         self.run_id = self.tables.run_id
+        self._marks = MarkBook(corpus)
         self._sources: dict[str, Source] = {}
         self._begin()
         self._own = run_columns(self.tables)
@@ -200,7 +202,7 @@ class Library:
             FROM clips JOIN sources USING (source) WHERE {where}"""
         ).to_arrow_table()
         if not rows.num_rows:
-            raise UsageError(f"run {self.run_id} has no such clip", subject=clip_id[:40])
+            raise self._no_such(clip_id)
         return rows.to_pylist()[0]
 
     def timeline(self, clip_id: str, selection: str = "") -> list[dict[str, Any]]:
@@ -219,30 +221,38 @@ class Library:
     def mark(self, clip_ids: Sequence[str], verdict: Verdict | None, note: str, by: str) -> int:
         """Mark clips of the run, or take marks back; gives how many changed. UsageError for a clip it does not have."""
         with self._lock:
-            for clip_id in clip_ids:
-                self._row(clip_id)
-            changed = set_marks(self.corpus, dict.fromkeys(clip_ids, verdict), note=note, by=by)
+            self._check_known(clip_ids)
+        changed = self._marks.set(dict.fromkeys(clip_ids, verdict), note=note, by=by)  # others may ask meanwhile
+        with self._lock:
             self._read_marks()
-            return changed
+        return changed
+
+    def _check_known(self, clip_ids: Sequence[str]) -> None:
+        good = [clip_id for clip_id in clip_ids if _CLIP_ID.fullmatch(clip_id)]
+        listed = ", ".join(f"{literal(clip_id)}::UUID" for clip_id in good) or "NULL"
+        known = {
+            clip_id for (clip_id,) in self._con.sql(f"SELECT {_ID} FROM clips WHERE clip IN ({listed})").fetchall()
+        }
+        for clip_id in clip_ids:
+            if clip_id not in known:
+                raise self._no_such(clip_id)
+
+    def _no_such(self, clip_id: str) -> UsageError:
+        return UsageError(f"run {self.run_id} has no such clip", subject=clip_id[:40])
 
     def _read_marks(self) -> None:
-        """Take over the marks as they stand, those of others too."""
-
-        def made() -> str:
-            return f"CREATE OR REPLACE TEMP TABLE marked AS SELECT * FROM ({marks_sql(self._con, self.corpus)})"
-
-        run_query(self._con, made)
-        names = [(identifier(f"{MARK}.{column.name}"), identifier(column.name)) for column in MARK_COLUMNS]
-        sets = ", ".join(f"{name} = m.{said}" for name, said in names)
-        differs = " OR ".join(f"clips.{name} IS DISTINCT FROM m.{said}" for name, said in names)
-        nothing = ", ".join(f"{name} = NULL" for name, _ in names)
-        ids = id_sql("m.key")
-        self._con.sql(f"UPDATE clips SET {sets} FROM marked m WHERE clips.clip = {ids} AND ({differs})")
-        self._con.sql(
-            f"""UPDATE clips SET {nothing} WHERE {names[0][0]} IS NOT NULL
-            AND clip NOT IN (SELECT {ids} FROM marked m)"""
-        )
-        self._con.sql("DROP TABLE marked")
+        """Take over the marks that changed, those of others too."""
+        news = self._marks.news()
+        if not news:
+            return
+        said = {"key": list(news)} | {
+            column.name: [getattr(mark, column.name) or None if mark else None for mark in news.values()]
+            for column in MARK_COLUMNS
+        }
+        self._con.register("marked", pa.table({name: pa.array(texts, pa.string()) for name, texts in said.items()}))
+        sets = ", ".join(f"{identifier(f'{MARK}.{column.name}')} = m.{column.name}" for column in MARK_COLUMNS)
+        self._con.sql(f"UPDATE clips SET {sets} FROM marked m WHERE clips.clip = {id_sql('m.key')}")
+        self._con.unregister("marked")
 
     @listing_again
     def _need(self, names: Iterable[str]) -> None:
