@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from curate.errors import StorageError
+from curate.export.rows import Source
 from curate.export.write import ENCODE_BYTES_PER_PX, ENCODE_FACTOR, scored_source
 from curate.isolation import Limits, Sandbox
 from curate.media.encode import EncodeOptions, extract_clip
 from curate.media.still import clip_still
 from curate.records import Clip, SourceFacts
-from curate.shards.tombstones import forgotten
+from curate.storage import storage_error
 from curate.viewer.library import Library
 
 Kind = Literal["mp4", "webp"]
@@ -30,6 +31,9 @@ MOST_BYTES = 512 << 20
 
 SHORT_SIDE_PX = 480
 STILL_PX = 384
+MOST_PLAYED_S = 120
+"""Of a longer clip (a film that was not cut) the beginning is played: the rest is not worth the wait."""
+
 _PLAYABLE = EncodeOptions(preset="ultrafast", crf=24)
 
 
@@ -65,12 +69,12 @@ class Films:
         """
         clip, source = self._library.clip(clip_id)
         name, maker = f"{clip.clip_id}.{kind}", self._makers[kind]
+        self._check_not_taken_down(clip, source)
         found = self._taken(name)
         if found is None:
             with maker.lock:
                 found = self._taken(name)
                 if found is None:
-                    self._check_not_taken_down(clip)
                     scratch = Path(self._folder.name)
                     with scored_source(clip.source_digest, source, scratch) as path:
                         data = maker.make(path, source.facts, clip)
@@ -81,8 +85,13 @@ class Films:
             with self._kept:
                 found.readers -= 1
 
-    def _check_not_taken_down(self, clip: Clip) -> None:
-        reason = forgotten(self._library.corpus).get(clip.source_digest)
+    def has(self, clip_id: str, kind: Kind) -> bool:
+        """Whether the file is there already."""
+        with self._kept:
+            return f"{clip_id}.{kind}" in self._files
+
+    def _check_not_taken_down(self, clip: Clip, source: Source) -> None:
+        reason = self._library.taken_down(clip.source_digest, [ref.uri for ref in source.refs])
         if reason is not None:
             raise StorageError(f"its source was taken down: {reason}", subject=clip.clip_id)
 
@@ -97,7 +106,11 @@ class Films:
     def _put(self, name: str, data: bytes) -> _File:
         file = _File(Path(self._folder.name) / name, len(data), readers=1)
         with self._kept:
-            file.path.write_bytes(data)
+            try:
+                file.path.write_bytes(data)
+            except OSError as error:
+                file.path.unlink(missing_ok=True)
+                raise storage_error(error, name, writing=True) from error
             self._files[name] = file
             held_bytes = sum(each.size_bytes for each in self._files.values())
             for old, each in list(self._files.items()):
@@ -129,6 +142,8 @@ class _Maker:
 
 
 def _clip(sandbox: Sandbox, path: str, facts: SourceFacts, clip: Clip, limit_s: float) -> bytes:
+    end_pts = clip.start_pts + int(MOST_PLAYED_S / clip.time_base)
+    clip = replace(clip, end_pts=min(clip.end_pts, end_pts))
     arguments = (path, facts, clip, _PLAYABLE, None, SHORT_SIDE_PX)
     return sandbox.call(extract_clip, *arguments, limit_s=limit_s).data
 

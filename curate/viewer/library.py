@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,11 @@ from curate.query import (
     connect,
     identifier,
     last_run,
+    list_parts,
     listing_again,
     literal,
     run_query,
+    tombstones_sql,
 )
 from curate.query.parts import file_sql, id_sql
 from curate.records import Clip
@@ -73,6 +75,8 @@ class Library:
         self._own = run_columns(self.tables)
         self._loaded = set(_BASE)
         self._selections: dict[str, str] = {}
+        self._tombstones: list[dict[str, str]] = []
+        self._tombstone_parts: list[str] = []
         self.refresh()
 
     def close(self) -> None:
@@ -189,6 +193,21 @@ class Library:
             if digest not in self._sources:
                 self._sources |= self._source(digest)
             return clip, self._sources[digest]
+
+    def taken_down(self, digest: str, uris: Collection[str]) -> str | None:
+        """Why a source was taken down, by its content or by one of its names, or None; known as soon as it is."""
+        with self._lock:
+            self._read_tombstones()
+            for row in self._tombstones:
+                if row["source_digest"] == digest or (not row["source_digest"] and row["uri"] in uris):
+                    return row["reason"]
+        return None
+
+    def _read_tombstones(self) -> None:
+        parts = list_parts(self.corpus.root.child("tables", "tombstones"))
+        if parts != self._tombstone_parts:
+            rows = run_query(self._con, lambda: f"{tombstones_sql(self._con, self.corpus)} ORDER BY uri, reason")
+            self._tombstones, self._tombstone_parts = rows.to_pylist(), parts
 
     @listing_again
     def _source(self, digest: str) -> dict[str, Source]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from curate.inspection import find_clip
 from curate.marks import Verdict
 from curate.redaction import redacted
 from curate.tables import BOOKKEEPING
-from curate.viewer.films import Films, Kind
+from curate.viewer.films import MOST_PLAYED_S, Films, Kind
 from curate.viewer.guard import Guard
 from curate.viewer.library import Library
 from curate.viewer.query import MOST_CLIPS, Ask
@@ -46,6 +47,7 @@ ASSETS = {
 """All files that are served, with where they lie: no path of a request is ever opened."""
 
 MOST_BODY_BYTES = 64 << 10
+_GONE_AWAY = 499
 _MOST_LISTED = 24
 """Entries of a list that are shown."""
 
@@ -82,6 +84,8 @@ class _View:
         self._library = library
         self._films = films
         self._by = by
+        # Who waits for a clip to be made takes no thread: the page's questions are answered meanwhile.
+        self._turns = {"mp4": asyncio.Lock(), "webp": asyncio.Lock()}
         self._files = {name: (folder / name).read_bytes() for name, (folder, _) in ASSETS.items()}
         self._html = (_PAGE / "view.html").read_bytes()
 
@@ -110,6 +114,7 @@ class _View:
                 "selections": library.selections,
                 "stand_ins": manifest.get("stand_ins", {}),
                 "most_clips": MOST_CLIPS,
+                "most_played_s": MOST_PLAYED_S,
             }
         )
 
@@ -164,8 +169,18 @@ class _View:
         kind = request.path_params["kind"]
         if kind not in {"mp4", "webp"}:
             return JSONResponse({"error": "clips are mp4, pictures webp"}, 404)
+        clip_id = request.path_params["clip_id"]
+        if self._films.has(clip_id, kind):
+            return await self._made(clip_id, kind)
+        async with self._turns[kind]:
+            await request.body()  # only behind it can be seen that nobody waits any more
+            if await request.is_disconnected():
+                return Response(status_code=_GONE_AWAY)
+            return await self._made(clip_id, kind)
+
+    async def _made(self, clip_id: str, kind: Kind) -> Response:
         held = ExitStack()
-        path = await run_in_threadpool(held.enter_context, self._films.file(request.path_params["clip_id"], kind))
+        path = await run_in_threadpool(held.enter_context, self._films.file(clip_id, kind))
         return _Held(held, path, kind)
 
 
@@ -174,7 +189,7 @@ class _Held(FileResponse):
 
     def __init__(self, held: ExitStack, path: Path, kind: Kind) -> None:
         media_type = {"mp4": "video/mp4", "webp": "image/webp"}[kind]
-        super().__init__(path, media_type=media_type, headers={"cache-control": "private, max-age=3600"})
+        super().__init__(path, media_type=media_type, headers={"cache-control": "private, max-age=60"})
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

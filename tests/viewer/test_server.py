@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import io
 import json
 import threading
+from pathlib import Path
 
 import av
 import fsspec
@@ -15,6 +18,7 @@ from curate.forget import forget
 from curate.marks import Mark, marks, set_marks
 from curate.select import SelectConfig, select
 from curate.tables import Corpus, read_parquet
+from curate.viewer import films
 from curate.viewer.server import ASSETS
 
 HERE, EVIL = "127.0.0.1:1", "evil.example"
@@ -295,6 +299,7 @@ def test_a_corpus_on_an_object_store_is_viewed_and_marked_there(made, memory_buc
 
 def test_a_source_that_was_taken_down_is_not_shown(made, own):
     with opened(own.corpus) as client:
+        assert client.get(f"/clips/{own.a[0]}.webp").status_code == 200
         forget(own.corpus, made.film("a.mp4"), "asked to")
         answer = client.get(f"/clips/{own.a[0]}.webp")
         assert (answer.status_code, "taken down: asked to" in answer.json()["error"]) == (410, True)
@@ -303,6 +308,43 @@ def test_a_source_that_was_taken_down_is_not_shown(made, own):
         for path in (f"/clips/{own.a[0]}.webp", f"/clips/{own.a[0]}.mp4", f"/api/clips/{own.a[0]}"):
             assert client.get(path).status_code == 404
         assert client.get(f"/clips/{own.odd}.webp").status_code == 200
+
+
+def test_who_went_away_gets_no_film_made(made):
+    told = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    path, said = f"/clips/{made.a[0]}.webp", []
+
+    async def receive():
+        return told.pop(0) if told else {"type": "http.disconnect"}
+
+    async def send(message):
+        said.append(message)
+
+    about = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope = {**about, "headers": [(b"host", HERE.encode())], "http_version": "1.1", "scheme": "http", "server": None}
+    with opened(made.corpus) as client:
+        asyncio.run(client.app(scope, receive, send))
+        assert said[0]["status"] == 499
+        assert client.films._files == {}
+
+
+def test_the_beginning_of_a_long_clip_is_played(made, monkeypatch):
+    monkeypatch.setattr(films, "MOST_PLAYED_S", 0.5)
+    with opened(made.corpus) as client:
+        assert len(decoded(client.get(f"/clips/{made.a[4]}.mp4").content)) == 12
+        assert len(decoded(client.get(f"/clips/{made.a[0]}.mp4").content)) == LENGTHS[0]
+
+
+def test_a_full_disk_is_said_so(made, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with opened(made.corpus) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_bytes", full)
+            answer = client.get(f"/clips/{made.a[0]}.webp")
+        assert answer.status_code == 503 and "space" in answer.json()["error"]
+        assert client.get(f"/clips/{made.a[0]}.webp").status_code == 200
 
 
 def test_what_is_kept_is_bounded_and_made_once(made):

@@ -15,7 +15,7 @@ async function showDetail(panel, id, actions) {
     return;
   }
   if (state.open !== id) return;
-  fill(body, markBar(found, actions), place(found, actions), words(found), verdicts(found), measured(found));
+  fill(body, cutShort(found), markBar(found, actions), place(found, actions), words(found), verdicts(found), measured(found));
 }
 
 function player(id) {
@@ -25,6 +25,13 @@ function player(id) {
   video.src = `/clips/${id}.mp4`;
   if (!still.matches) video.play().catch(() => {});
   return video;
+}
+
+/** What is said where only the beginning plays. */
+function cutShort({ timeline, clip }) {
+  const most = state.facts.most_played_s;
+  const length = timeline.find((each) => each.clip_id === clip.clip_id)?.["clip.duration_s"] ?? 0;
+  return length > most ? h("p", { class: "note" }, `Its first ${seconds(most)} play; it is ${seconds(length)} long.`) : null;
 }
 
 function markBar(found, actions) {
