@@ -24,7 +24,10 @@ def view(
         str,
         typer.Option(help="Address to listen on. Beyond this machine a token is needed, which the printed URL has."),
     ] = "127.0.0.1",
-    token: Annotated[str, typer.Option(help="Ask for this token, also on this machine; default one made up.")] = "",
+    token: Annotated[
+        str,
+        typer.Option(help="Ask for this token (beyond this machine of 16 characters or more); default one made up."),
+    ] = "",
     no_open: Annotated[bool, typer.Option("--no-open", help="Print the URL, open no browser.")] = False,
 ) -> None:
     """Play, filter, sort and search the clips of a corpus in a browser, and mark them keep or drop by hand.

@@ -39,6 +39,10 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
 }
 
+_UNKNOWN_NAME = (
+    "This server does not answer to that name: open the address that `curate view` printed. "
+    "For others, `curate view --host NAME` makes it answer to a name of its machine."
+)
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
 
 
@@ -85,7 +89,7 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
         if len(headers.getlist("host")) != 1 or not self._knows(host):
-            return PlainTextResponse("This server is not called by that name.", 421)
+            return PlainTextResponse(_UNKNOWN_NAME, 421)
         if scope["method"] not in {"GET", "HEAD"} and not _is_own_page(headers, host):
             return PlainTextResponse("Only the page itself may change something.", 403)
         return self._without_token(scope, headers) if self._token else None

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from curate.errors import UsageError
 from curate.packages import is_installed, not_installed, of_extra
@@ -17,6 +18,9 @@ from curate.tables import Corpus
 DEFAULT_PORT = 8765
 _PACKAGES = of_extra("view", "starlette", "uvicorn")
 _CLOSING_S = 2
+
+LEAST_TOKEN_CHARS = 16
+"""Of a token beyond loopback: nothing slows down who guesses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def viewing(
     """A server of a run's clips (the last complete one) that listens by now.
 
     Beyond loopback there is always a token, made up where none is given. Without ``port`` it is DEFAULT_PORT, or any
-    where that is taken. UsageError when it cannot listen there.
+    where that is taken. UsageError when it cannot listen there, and for a token that is soon guessed.
     """
     check_packages()
     import uvicorn
@@ -53,6 +57,9 @@ def viewing(
     from curate.viewer.server import make_app
 
     local = is_loopback(host)
+    if token and not local and len(token) < LEAST_TOKEN_CHARS:
+        text = f"a token for others than this machine has at least {LEAST_TOKEN_CHARS} characters"
+        raise UsageError(text, subject="--token", fix="Leave it out: one is made up")
     token = token or ("" if local else secrets.token_urlsafe(24))
     with _listening(host, port) as sock:
         number = sock.getsockname()[1]
@@ -102,4 +109,4 @@ def _url(host: str, port: int, token: str) -> str:
     except ValueError:
         name = host
     name = f"[{name}]" if ":" in name and not name.startswith("[") else name
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    return f"http://{name}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")

@@ -9,9 +9,11 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cli_kit import curate, start
+from view_kit import opened
 
 from curate.errors import UsageError
 from curate.viewer.guard import is_loopback
@@ -44,6 +46,13 @@ def test_tokens_are_made_up_beyond_loopback_alone(made):
         assert re.fullmatch(r"http://[\d.]+:\d+/", here.url) and here.is_local
     with viewing(made.corpus, port=0, token="mine") as here:
         assert here.url.endswith("/?token=mine")
+    odd = 'a&b c#%\u00e9+=";'
+    with viewing(made.corpus, port=0, token=odd) as here:
+        assert parse_qs(urlsplit(here.url).query) == {"token": [odd]}
+        with opened(made.corpus, token=odd) as client:
+            assert client.get(f"/?{urlsplit(here.url).query}").status_code == 200  # by its cookie
+    with pytest.raises(UsageError, match="at least 16"), viewing(made.corpus, host="0.0.0.0", port=0, token="x" * 15):
+        pass
     urls = []
     for _ in range(2):
         with viewing(made.corpus, host="0.0.0.0", port=0) as there:
