@@ -20,10 +20,11 @@ EPILOG = """
 
 - Two selections of one corpus: `curate diff corpus#strict corpus#embedded`
 - The latest selections of two corpora: `curate diff corpus-may corpus-june`
+- What another recipe or model changed: `curate diff corpus@20260101T120000.000000Z-abc123 corpus`
 - With pictures, in a browser: `curate diff corpus#strict corpus#embedded --html diff.html`
 """
 
-_SIDE = "`CORPUS#SELECTION`, or `CORPUS` for the latest selection of its last run."
+_SIDE = "`CORPUS#SELECTION`, or `CORPUS` or `CORPUS@RUN` for the latest selection of its last run or of that one."
 _ROWS = 15
 _SHARES = ("p5", "p50", "p95")
 _FIGURES = (("mean", *_SHARES, "largest"), ("mean", "p50", "largest"))
@@ -32,7 +33,7 @@ _FIGURES = (("mean", *_SHARES, "largest"), ("mean", "p50", "largest"))
 
 def diff_command(
     a: Annotated[str, typer.Argument(metavar="A", help=f"Before: {_SIDE}")],
-    b: Annotated[str, typer.Argument(metavar="B", help=f"After: the same, or `#SELECTION` of A's corpus. {_SIDE}")],
+    b: Annotated[str, typer.Argument(metavar="B", help=f"After: the same; `#SELECTION` and `@RUN` are A's. {_SIDE}")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of what left and entered.")
@@ -47,7 +48,7 @@ def diff_command(
 
     with ending():
         one = parse_side(a)
-        found = difference(one, parse_side(b, one[0]), pictures=pictures if html else 0, clips=pictures or 48)
+        found = difference(one, parse_side(b, one.corpus), pictures=pictures if html else 0, clips=pictures or 48)
         if as_json:
             typer.echo(json.dumps(found.facts))
         else:
@@ -81,7 +82,8 @@ def _print_sides(facts: Mapping[str, Any]) -> None:
     for name in ("a", "b"):
         side = facts[name]
         kept = f"{side['kept']['n']} of {side['found']} clips, {_time(side['kept']['hours'])}"
-        where = f"selection {plain(side['selection'])} over run {plain(side['run_id'])}: {kept}"
+        now = " (judged now, by its recipe)" if side["judged_now"] else ""
+        where = f"selection {plain(side['selection'])} over run {plain(side['run_id'])}{now}: {kept}"
         out.print(f"[bold]{name.upper()}[/] {plain(side['corpus'])}, {where}", soft_wrap=True)
 
 

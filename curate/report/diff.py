@@ -5,16 +5,20 @@ Clips are the same where their ids are: one span of one content. All counts are 
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
 from curate import __version__
-from curate.errors import UsageError
+from curate.config import parse_config
+from curate.datafiles import parse_yaml
+from curate.errors import ConfigError, UsageError
 from curate.query import RunTables, connect, identifier, listing_again, run_query
 from curate.query.parts import file_sql, id_sql
 from curate.redaction import redacted
@@ -23,7 +27,7 @@ from curate.report.html import render
 from curate.report.pictures import Wanted, plan_pictures, take_pictures
 from curate.report.samples import caption_columns, clip_rows, cut
 from curate.report.shifts import category_shifts, number_shifts, shared_columns
-from curate.select import Funnel
+from curate.select import Funnel, SelectConfig, select
 from curate.select.inputs import FORGOTTEN, forgotten_sql
 from curate.storage import Place
 from curate.tables import Corpus
@@ -36,6 +40,7 @@ MOST_IDS = 1000
 ELSEWHERE = "not among its clips"
 """Why a selection does not keep a clip that its run does not have."""
 
+_RUN = re.compile(r"(?P<place>.*)@(?P<run>[^/@]+)")
 _ID = "replace(clip::VARCHAR, '-', '')"
 _HOURS = 3600.0
 
@@ -47,6 +52,8 @@ class Side:
     corpus: Corpus
     funnel: Funnel
     tables: RunTables
+    folder: Place
+    judged_now: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What is said of it alone."""
@@ -58,18 +65,32 @@ class Side:
             "recipe_name": self.tables.manifest.get("recipe", ""),
             "created_at": funnel.created_at,
             "found": funnel.clips.found,
+            "judged_now": self.judged_now,
             "cut": self.tables.cut.fingerprint,
         }
 
 
-def parse_side(text: str, other: Corpus | None = None) -> tuple[Corpus, str | None]:
-    """``CORPUS#SELECTION``, ``CORPUS`` (its latest selection) or ``#SELECTION`` (of the other side's corpus)."""
+class Named(NamedTuple):
+    """A side as it is named. Without ``selection`` the latest over the run, without ``run_id`` the last run."""
+
+    corpus: Corpus
+    selection: str | None = None
+    run_id: str | None = None
+
+
+def parse_side(text: str, other: Corpus | None = None) -> Named:
+    """``CORPUS``, ``CORPUS#SELECTION``, ``CORPUS@RUN`` or ``CORPUS@RUN#SELECTION``; without CORPUS that of the other
+    side. A corpus whose own name ends in @ and something is not taken apart.
+    """
     place, mark, name = text.rpartition("#") if "#" in text else (text, "", "")
     if mark and not name:
         raise UsageError("names no selection behind #", subject=text, fix="Write CORPUS#SELECTION")
+    found = _RUN.fullmatch(place)
+    whole = found is None or (bool(found["place"]) and Corpus(place).root.child("corpus.json").exists())
+    place, run_id = (place, None) if found is None or whole else (found["place"], found["run"])
     if not place and other is None:
         raise UsageError("names no corpus", subject=text, fix="Write CORPUS or CORPUS#SELECTION")
-    return (Corpus(place) if place else other or Corpus(place)), name or None
+    return Named(Corpus(place) if place else other or Corpus(place), name or None, run_id)
 
 
 @dataclass(frozen=True)
@@ -82,17 +103,14 @@ class Difference:
 
 
 @listing_again
-def difference(
-    one: tuple[Corpus, str | None], other: tuple[Corpus, str | None], *, pictures: int = 0, clips: int = PICTURES
-) -> Difference:
-    """The difference between two selections (None: the latest over the last run) as plain JSON.
+def difference(one: Named, other: Named, *, pictures: int = 0, clips: int = PICTURES) -> Difference:
+    """The difference between two selections as plain JSON.
 
     About ``clips`` clips are told one by one, ``pictures`` of them with a picture. ConfigError where there is no such
     selection.
     """
-    with closing(connect()) as con:
-        sides = [_side(con, corpus, name) for corpus, name in (one, other)]
-        a, b = sides
+    with closing(connect()) as con, tempfile.TemporaryDirectory(prefix="curate-diff-") as scratch:
+        a, b = (_side(con, named, Place(f"{scratch}/{side}")) for side, named in (("a", one), ("b", other)))
         _pair(con, a, b)
         columns = shared_columns(a.tables, b.tables)
         kept = [f"SELECT clip FROM pair WHERE {side} = 'kept'" for side in ("a", "b")]
@@ -134,9 +152,28 @@ def write_difference(found: Difference, target: str, heard: Callable[[int, int],
     return place.uri
 
 
-def _side(con: duckdb.DuckDBPyConnection, corpus: Corpus, name: str | None) -> Side:
-    funnel = chosen_selection(corpus, None, name)
-    return Side(corpus, funnel, RunTables(con, corpus, funnel.run_id))
+def _side(con: duckdb.DuckDBPyConnection, named: Named, scratch: Place) -> Side:
+    """The selection that is meant. Of a run that none is over any more (each `curate run` replaces that of its recipe)
+    the recipe's own, made anew in ``scratch``."""
+    corpus, name, run_id = named
+    try:
+        funnel, folder = chosen_selection(corpus, run_id, name), None
+    except ConfigError:
+        own = _own_selection(corpus, run_id) if run_id in corpus.run_ids() else None
+        if own is None or name not in {None, own.name}:
+            raise
+        funnel, folder = select(corpus, own, run_id=run_id, folder=scratch), scratch
+    tables = RunTables(con, corpus, funnel.run_id)
+    return Side(corpus, funnel, tables, folder or corpus.selections().child(funnel.name), judged_now=folder is not None)
+
+
+def _own_selection(corpus: Corpus, run_id: str | None) -> SelectConfig | None:
+    """The selection of a run's recipe, where the run keeps it."""
+    place = corpus.runs().child(run_id or "", "recipe.yaml")
+    if not place.exists():
+        return None
+    recipe = parse_yaml(place.read_text(), place.uri) or {}
+    return parse_config(SelectConfig, recipe.get("select"), "select")
 
 
 def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
@@ -147,7 +184,7 @@ def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
     if not one_run:
         b.tables.load("timed_b", ["clip.duration_s"])
     for side, table, timed in ((a, "ended_a", "timed_a"), (b, "ended_b", "timed_a" if one_run else "timed_b")):
-        place = side.corpus.selections().child(side.funnel.name, "selection.parquet")
+        place = side.folder.child("selection.parquet")
         made = f"""CREATE OR REPLACE TEMP TABLE {table} AS SELECT clip, seconds,
             if(gone, 'dropped', verdict) AS verdict, if(gone, '{FORGOTTEN}', coalesce(reason, '')) AS reason,
             if(gone, ['{FORGOTTEN}'], failing) AS failing FROM (SELECT t.clip, s.verdict, s.reason, s.failing,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.query import RunTables
-from curate.storage import storage_error
+from curate.storage import Place, storage_error
 
 SELECTION = pa.schema(
     [
@@ -38,9 +38,9 @@ class Verdict:
     decided_by: str = ""
 
 
-def write_selection(tables: RunTables, name: str, verdicts: list[Verdict]) -> str:
-    """Write table ``decided`` with its verdicts spelt out; gives the file's sha256."""
-    place = tables.corpus.selections().child(name, "selection.parquet")
+def write_selection(tables: RunTables, into: Place, verdicts: list[Verdict]) -> str:
+    """Write table ``decided`` with its verdicts spelt out into a folder; gives the file's sha256."""
+    place = into.child("selection.parquet")
     try:
         if place.is_local:
             Path(place.path).parent.mkdir(parents=True, exist_ok=True)

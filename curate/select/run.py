@@ -33,6 +33,7 @@ from curate.select.judge import (
     threshold_like,
 )
 from curate.select.output import Verdict, write_selection
+from curate.storage import Place
 from curate.tables import Corpus
 
 BucketOf = Callable[[int, int, int, float], str | None]
@@ -51,8 +52,9 @@ def select(
     like: str | Funnel | None = None,
     bucket_of: BucketOf | None = None,
     memory_bytes: int | None = None,
+    folder: Place | None = None,
 ) -> Funnel:
-    """Decide on every clip of a run (the last complete one) and write ``selections/<name>/``.
+    """Decide on every clip of a run (the last complete one) and write ``selections/<name>/``, or another ``folder``.
 
     ``like`` applies the absolute thresholds that an earlier selection (of this corpus, by name, or any) came to.
     Near-duplicates come last, among survivors. ConfigError for what cannot be asked, CorpusError where cells that are
@@ -62,7 +64,8 @@ def select(
     run_id = run_id or last_run(corpus)
     earlier = load_funnel(corpus, like) if isinstance(like, str) else like
     with closing(connect(memory_bytes=memory_bytes)) as con:
-        return _Selecting(RunTables(con, corpus, run_id), config, earlier, bucket_of).run()
+        into = folder or corpus.selections().child(config.name)
+        return _Selecting(RunTables(con, corpus, run_id), config, earlier, bucket_of, into).run()
 
 
 @dataclass
@@ -83,6 +86,7 @@ class _Selecting:
     config: SelectConfig
     earlier: Funnel | None
     bucket_of: BucketOf | None
+    into: Place
     judges: list[Judge] = field(default_factory=list)
     thresholds: list[Threshold] = field(default_factory=list)
 
@@ -96,10 +100,9 @@ class _Selecting:
         groups = self._judge()
         verdicts = [group.verdict for group in groups] + remove_duplicates(self.tables, self.config.dedup)
         self._decide(groups)
-        digest = write_selection(self.tables, self.config.name, verdicts)
+        digest = write_selection(self.tables, self.into, verdicts)
         funnel = self._funnel(groups, verdicts, digest)
-        place = self.tables.corpus.selections().child(self.config.name, "funnel.json")
-        place.write_text(funnel.to_json())
+        self.into.child("funnel.json").write_text(funnel.to_json())
         return funnel
 
     def _load(self) -> None:

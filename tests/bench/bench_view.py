@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench_select import CONDITIONS, generate
 
-from curate.report.diff import difference
+from curate.report.diff import Named, difference
 from curate.select import SelectConfig, select
 from curate.tables import Corpus
 from curate.viewer.library import Library
@@ -52,7 +52,7 @@ def measure(uri):
     timed("mark", lambda: library.mark([first], "drop", "", "bench"))
     timed("mark again", lambda: library.mark([first], None, "", "bench"))
     library.close()
-    found = timed("difference of two selections", lambda: difference((corpus, "bench"), (corpus, "loose")))
+    found = timed("difference of two selections", lambda: difference(Named(corpus, "bench"), Named(corpus, "loose")))
     peak_gib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     print(json.dumps({"seconds": took, "peak_gib": peak_gib, "moved": found.facts["entered"]["n"]}))
 

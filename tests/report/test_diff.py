@@ -19,7 +19,7 @@ from report_kit import make, take_down
 from curate.cli import console
 from curate.cli.diff import print_difference
 from curate.config import parse_config
-from curate.report.diff import ELSEWHERE, MOST_IDS, difference, parse_side, write_difference
+from curate.report.diff import ELSEWHERE, MOST_IDS, Named, difference, parse_side, write_difference
 from curate.select import SelectConfig, select
 from curate.tables import Corpus, read_parquet
 from curate.testing.footage import moving_texture, write_video
@@ -49,7 +49,7 @@ def corpus(tmp_path_factory) -> Corpus:
 
 
 def facts_of(one: tuple[Corpus, str | None], other: tuple[Corpus, str | None]) -> dict:
-    found = difference(one, other).facts
+    found = difference(Named(*one), Named(*other)).facts
     json.dumps(found, allow_nan=False)
     return found
 
@@ -185,6 +185,28 @@ def test_differences_too_large_for_a_number_are_said_so(tmp_path):
     assert re.search(r"score\.x +2 +0( +-){5} *\n", ended.out)
 
 
+def test_a_run_whose_selection_was_replaced_is_judged_by_its_recipe(tmp_path):
+    corpus, _ = scored(tmp_path / "c")
+    rule = {"name": "s", "conditions": [{"column": "score.x", "min": 4}], "dedup": {"method": "none"}}
+    choose(corpus, "s", rule["conditions"], "run-1")
+    before = facts_of((corpus, "s"), (corpus, "s"))
+    recipe = {"name": "r", "select": rule}
+    corpus.runs().child("run-1", "recipe.yaml").write_text(json.dumps(recipe))
+    choose(corpus, "s", [{"column": "score.x", "min": 4.2}], "run-2")
+    files = sorted(Path(corpus.root.path).rglob("*"))
+    found = json.loads(curate("diff", f"{corpus.uri}@run-1", corpus.uri, "--json").out)
+    assert sorted(Path(corpus.root.path).rglob("*")) == files
+    sides = [(found[side]["run_id"], found[side]["judged_now"]) for side in "ab"]
+    assert sides == [("run-1", True), ("run-2", False)]
+    assert found["a"]["kept"] == before["a"]["kept"]
+    assert [row["name"] for row in found["thresholds"]] == ["score.x"]
+    told = curate("diff", f"{corpus.uri}@run-1#s", "@run-2").out
+    assert "over run run-1 (judged now, by its recipe)" in told
+    for side, text in ((f"{corpus.uri}@run-9", "no run is called 'run-9'"), (f"{corpus.uri}@run-1#t", "'t'")):
+        ended = curate("diff", side, corpus.uri)
+        assert (ended.status, text in ended.err) == (2, True)
+
+
 def test_corpora_without_a_common_clip_are_compared_by_their_distributions(tmp_path):
     corpora = []
     for number, (uri, shift) in enumerate((("a.mp4", 0.0), ("b.mp4", 10.0))):
@@ -227,9 +249,14 @@ def test_what_cannot_be_compared_is_refused(corpus, sides, told):
 
 def test_sides_are_named_by_corpus_and_selection(tmp_path):
     one = parse_side(f"{tmp_path}/a#b")
-    assert one == (Corpus(f"{tmp_path}/a"), "b")
-    assert parse_side("#c", one[0]) == (one[0], "c")
-    assert parse_side("s3://x/y") == (Corpus("s3://x/y"), None)
+    assert one == Named(Corpus(f"{tmp_path}/a"), "b")
+    assert parse_side("#c", one.corpus) == Named(one.corpus, "c")
+    assert parse_side("s3://x/y") == Named(Corpus("s3://x/y"))
+    assert parse_side(f"{tmp_path}/me@x/y@r-1#b") == Named(Corpus(f"{tmp_path}/me@x/y"), "b", "r-1")
+    assert parse_side(f"{tmp_path}/me@x/y") == Named(Corpus(f"{tmp_path}/me@x/y"))
+    assert parse_side("@r-1", one.corpus) == Named(one.corpus, None, "r-1")
+    Corpus(f"{tmp_path}/a@b").create()
+    assert parse_side(f"{tmp_path}/a@b") == Named(Corpus(f"{tmp_path}/a@b"))
     assert parse_side(f"{tmp_path}/a#b#c")[0].uri.endswith("a#b")
 
 
@@ -249,7 +276,7 @@ def test_the_page_opens_from_disk_with_pictures_and_takes_names_for_text(tmp_pat
     corpus = kit.finish()
     choose(corpus, "slow", [{"column": "motion.v2d_px16", "max": 0.6}])
     choose(corpus, "fast", [{"column": "motion.v2d_px16", "min": 0.4, "name": "<script>window.pwned=1</script>"}])
-    found = difference((corpus, "slow"), (corpus, "fast"), pictures=8)
+    found = difference(Named(corpus, "slow"), Named(corpus, "fast"), pictures=8)
     assert write_difference(found, str(tmp_path / "diff.html")) == str(tmp_path / "diff.html")
     with chromium() as browser, opened(browser, (tmp_path / "diff.html").as_uri()) as page:
         assert page.locator("#left img").count() == 1

@@ -10,7 +10,7 @@ const DIFF_SECTIONS = [
 
 function sideText(facts, name) {
   const side = facts[name];
-  return h("p", {}, h("b", {}, name.toUpperCase(), " "), foreign(side.corpus, { limit: 120 }), ", selection ", foreign(side.selection, { class: "strong" }), h("span", { class: "muted small" }, ` over run ${visible(side.run_id)}`));
+  return h("p", {}, h("b", {}, name.toUpperCase(), " "), foreign(side.corpus, { limit: 120 }), ", selection ", foreign(side.selection, { class: "strong" }), h("span", { class: "muted small" }, ` over run ${visible(side.run_id)}${side.judged_now ? ", judged now by its recipe" : ""}`));
 }
 
 function diffHead(facts) {
