@@ -15,7 +15,7 @@ def made(tmp_path_factory) -> Seen:
     return make_corpus(tmp_path_factory.mktemp("viewed"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def view(made) -> Iterator[TestClient]:
     with opened(made.corpus) as client:
         yield client
