@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curate.cli.bars import Counted
-from curate.cli.console import ending, out, plain
+from curate.cli.console import ending, err, out, plain
 from curate.cli.look import CorpusName, RunName
 from curate.units import format_bytes
 
@@ -58,6 +58,11 @@ def report_command(
 
 def print_report(written: Written) -> None:
     """Where it lies, and how many of its clips can be seen."""
+    if written.n_otherwise:
+        clips = "1 clip" if written.n_otherwise == 1 else f"{written.n_otherwise} clips"
+        why = f"{clips} would be judged otherwise now: scores or marks changed since the selection."
+        text = f"{why} Select again: `{written.again or 'curate select'}`"
+        err.print(f"[bold yellow]Outdated[/] {plain(text)}", soft_wrap=True)
     clips = f"{written.n_shown} clips, {written.n_pictures} with a picture"
     size = format_bytes(written.size_bytes)
     out.print(f"[bold]Report[/] {plain(written.uri)}: {size}, {clips}", soft_wrap=True)

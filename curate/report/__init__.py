@@ -21,13 +21,19 @@ __all__ = ["PICTURES", "Written", "write_report"]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A report. ``uri`` is where it lies; ``n_pictures`` of ``n_shown`` clips have one."""
+    """A report. ``uri`` is where it lies; ``n_pictures`` of ``n_shown`` clips have one.
+
+    ``n_otherwise`` clips would be judged otherwise now: what the selection reads changed since it was made. ``again``
+    is the command that makes it again.
+    """
 
     uri: str
     selection: str
     size_bytes: int
     n_shown: int
     n_pictures: int
+    n_otherwise: int = 0
+    again: str = ""
 
 
 def _silent_count(_done: int, _total: int) -> None:
@@ -62,7 +68,8 @@ def write_report(
     text = render(facts).encode()
     place.write_bytes(text)
     n_pictures = sum("src" in picture for picture in facts["pictures"].values())
-    return Written(place.uri, funnel.name, len(text), len(facts["clip_facts"]), n_pictures)
+    stale = {"n_otherwise": facts["judged_otherwise"], "again": facts["commands"].get("again", "")}
+    return Written(place.uri, funnel.name, len(text), len(facts["clip_facts"]), n_pictures, **stale)
 
 
 def _place(corpus: Corpus, name: str, out: str | None) -> Place:

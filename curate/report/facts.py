@@ -33,7 +33,7 @@ from curate.report.samples import (
     duplicate_pairs,
     random_clips,
 )
-from curate.report.steps import clip_counts, funnel_steps, retention
+from curate.report.steps import clip_counts, funnel_steps, judged_otherwise, retention
 from curate.select import Funnel, SelectConfig, load_funnel
 from curate.stats import CorpusStats, run_stats
 from curate.tables import Corpus
@@ -98,6 +98,7 @@ def build_facts(
         step("Counting clips")
         judged = judge_clips(tables, funnel)
         facts = {**_head(judged, stats), **_counts(judged), "retention": retention(judged)}
+        facts["judged_otherwise"] = judged_otherwise(judged)
         step("Counting for the sliders")
         axes = find_axes(judged)
         sizes = Sizes.of(pictures, len(axes))
@@ -185,7 +186,7 @@ def shown_clips(facts: dict[str, Any]) -> list[str]:
 
 
 def _commands(judged: Judged) -> dict[str, str]:
-    """The command that selects again as this selection did, to be completed with limits and a name."""
+    """``select`` selects as this selection did, to be completed with limits and a name; ``again`` replaces it."""
     tables = judged.tables
     words = ["curate", "select", shell_word(redacted(tables.corpus.uri)), "--run", shell_word(tables.run_id)]
     recipe = parse_yaml(recipe_text(tables) or "{}", "recipe.yaml") or {}
@@ -194,7 +195,8 @@ def _commands(judged: Judged) -> dict[str, str]:
         if getattr(own, key) != getattr(judged.config, key):
             text = json.dumps(judged.funnel.config.get(key), ensure_ascii=True)
             words += ["--set", shell_word(f"select.{key}={text}")]
-    return {"select": " ".join([*words, "--name", "NAME"])}
+    text = " ".join([*words, "--name"])
+    return {"select": f"{text} NAME", "again": f"{text} {shell_word(judged.funnel.name)}"}
 
 
 def _plain(value: Any) -> Any:

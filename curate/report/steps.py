@@ -10,7 +10,7 @@ from curate.redaction import redacted
 from curate.report.judged import Group, Judged
 from curate.report.samples import cut
 from curate.select.duplicates import NEAR_DUPLICATE
-from curate.select.inputs import count_inputs
+from curate.select.inputs import FORGOTTEN, count_inputs
 from curate.select.judge import Judge, axis_bits
 
 _UNMEASURED = "needed measurements that failed"
@@ -48,6 +48,27 @@ def funnel_steps(judged: Judged) -> list[Step]:
         left, hours = left - step.first, max(0.0, hours - step.first_hours)
         step.left, step.left_hours = left, hours
     return steps
+
+
+def judged_otherwise(judged: Judged) -> int:
+    """Clips whose cells or marks changed since the selection, so that their verdict would be another now.
+
+    That a different near-duplicate would be kept is not seen: it takes a new selection to know.
+    """
+    told = {text: i for i, judge in enumerate(judged.judges) for text in (judge.text, judge.failed_text)}
+    return sum(g.n for g in judged.groups if not g.forgotten and not _still_so(judged, g, told))
+
+
+def _still_so(judged: Judged, group: Group, told: dict[str, int]) -> bool:
+    bits, fatal = group.fails | group.errors, group.errors & _fatal(judged)
+    if group.verdict == "kept" or group.reason.startswith(NEAR_DUPLICATE):
+        return not bits
+    if group.verdict == "failed":
+        return bool(fatal)
+    if group.reason == FORGOTTEN:
+        return False
+    decided = told.get(group.reason)
+    return not fatal and bool(bits if decided is None else bits >> decided & 1)
 
 
 def _total(groups: Iterable[Group]) -> tuple[int, float]:

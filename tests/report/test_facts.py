@@ -11,8 +11,10 @@ import pytest
 from corpus_kit import CorpusKit
 from report_kit import HASHES, STAGES, facts_of, make, take_down, write_recipe
 
+from curate.cli.report import print_report
 from curate.config import parse_config
 from curate.errors import ConfigError, CorpusError
+from curate.marks import set_marks
 from curate.query import RunTables, connect
 from curate.report import write_report
 from curate.report.facts import build_facts, chosen_selection
@@ -41,6 +43,7 @@ def test_it_is_json_and_says_what_it_is_of(corpus, facts):
     assert (facts["run_id"], facts["selection"], facts["recipe_name"]) == ("run-1", "sel", "kit")
     assert facts["commands"]["select"] == f"curate select {corpus.uri} --run run-1 --name NAME"
     assert facts["recipe"].startswith("name: kit")
+    assert facts["judged_otherwise"] == 0
 
 
 def test_counts_are_those_of_the_funnel(corpus, facts):
@@ -102,6 +105,28 @@ def test_a_take_down_is_honoured_everywhere(tmp_path):
     assert inputs[1] - inputs[0] == {"forgotten"}
     for entry in after["distributions"]:
         assert sum(entry["all"]) == after["clips"]["found"] - step["first"]
+
+
+def test_what_changed_since_the_selection_is_said(tmp_path, capsys):
+    corpus = make(tmp_path, 12, method="hash", on_failed="failed")
+    rule = json.loads(corpus.selections().child("sel", "funnel.json").read_text())["config"]
+    rule["conditions"].append({"column": "mark.verdict", "not_in": ["drop"]})
+    select(corpus, parse_config(SelectConfig, rule, "select"))
+    assert facts_of(corpus)["judged_otherwise"] == 0
+    kept = [row["clip_id"] for row in rows_of(corpus) if row["verdict"] == "kept"]
+    dropped = next(row for row in rows_of(corpus) if row["failing"] == ["clip.duration_s"])
+    set_marks(corpus, {**dict.fromkeys(kept[:2], "drop"), dropped["clip_id"]: "drop"})
+    facts = facts_of(corpus)
+    assert facts["judged_otherwise"] == 2  # the third is dropped for its length as before
+    assert facts["funnel"]["steps"][-1]["left"] == facts["clips"]["kept"] - 2
+    written = write_report(corpus, pictures=0)
+    assert (written.n_otherwise, written.again) == (2, facts["commands"]["again"])
+    assert written.again.endswith("--name sel")
+    print_report(written)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "2 clips would be judged otherwise now" in told and "--name sel" in told
+    select(corpus, parse_config(SelectConfig, rule, "select"))
+    assert facts_of(corpus)["judged_otherwise"] == 0
 
 
 def test_distributions_count_all_clips_and_those_kept(corpus, facts):

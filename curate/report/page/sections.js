@@ -6,7 +6,12 @@ function overviewSection(facts) {
   const big = (name, figure, ...below) => h("div", { class: "card" }, h("p", { class: "muted small" }, name), h("p", { class: "figure-big" }, figure), h("p", { class: "small muted" }, below));
   const part = (n) => (clips.found ? ` · ${percent(n, clips.found)} of all` : "");
   const standIns = Object.entries(facts.stand_ins ?? {});
+  const otherwise = facts.judged_otherwise;
   return [
+    otherwise > 0 && h("div", { class: "note bad", role: "note" },
+      h("p", { class: "strong" }, `${plural(otherwise, "clip")} would be judged otherwise now`),
+      h("p", {}, "Scores or marks changed since this selection was made. What was kept is the selection's; the funnel and the sliders count today's values, so they do not add up. Select again:"),
+      h("p", {}, h("code", {}, visible(facts.commands?.again ?? "curate select CORPUS")))),
     h("div", { class: "figures" },
       big("Kept", hours(time.kept), `${plural(clips.kept, "clip")}${part(clips.kept)}`),
       big("Found", hours(time.found), `${plural(clips.found, "clip")} in ${plural(inputs.found, "input")}`),
