@@ -63,10 +63,10 @@ def make(path: Path, n_sources: int = 30, seed: int = 1, name: str = "sel", **de
     return corpus
 
 
-def write_recipe(corpus: Corpus, rule: dict[str, Any]) -> None:
+def write_recipe(corpus: Corpus, rule: dict[str, Any], run_id: str = "run-1") -> None:
     """The recipe that the run followed, with this selection."""
     recipe = {"name": "kit", "stages": ["probe", "cut", "motion", "quality", "text"], "select": rule}
-    corpus.runs().child("run-1", "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    corpus.runs().child(run_id, "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
 
 
 def fill(kit: CorpusKit, clip: str, draw: random.Random) -> None:

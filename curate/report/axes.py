@@ -147,7 +147,7 @@ def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str,
     ).fetchall()
     alone = {c: (n, hours) for c, n, hours, _, _ in counted}
     keys = keys_of(judged.config.conditions, axis.condition, axis.side)
-    share = None if rule.share is None else {"kind": _kind(rule), "share": rule.share}
+    share = None if rule.share is None or judged.funnel.like else {"kind": _kind(rule), "share": rule.share}
     return {
         "label": _label(rule, axis.side),
         "column": rule.column,
@@ -161,7 +161,7 @@ def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str,
         "start_position": axis.position(stops, axis.limit),
         "percentile": share,
         "set_key": keys[0],
-        "clear_key": keys[1],
+        "clear_key": keys[1] if share else "",
         "frozen": frozen,
         "on_failed": rule.on_failed,
         "alone_n": [alone.get(c, (0, 0))[0] for c in range(len(stops) + 1)],

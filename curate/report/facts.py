@@ -146,7 +146,7 @@ def _thresholds(judged: Judged, axes: Sequence[Axis], sizes: Sizes) -> dict[str,
     return {
         "axes": listed,
         "fixed": [{"label": judge.name, "text": judge.text} for judge in [*gates, *(conditions[i] for i in fixed)]],
-        "conditions": judged.funnel.config.get("conditions", []),
+        "conditions": judged.conditions,
         "joint": {"axes": joint.axes, "cells": joint.cells, "data": joint.data},
     }
 
@@ -191,10 +191,10 @@ def _commands(judged: Judged) -> dict[str, str]:
     words = ["curate", "select", shell_word(redacted(tables.corpus.uri)), "--run", shell_word(tables.run_id)]
     recipe = parse_yaml(recipe_text(tables) or "{}", "recipe.yaml") or {}
     own = parse_config(SelectConfig, recipe.get("select"), "select")
-    for key in ("conditions", "dedup"):
-        if getattr(own, key) != getattr(judged.config, key):
-            text = json.dumps(judged.funnel.config.get(key), ensure_ascii=True)
-            words += ["--set", shell_word(f"select.{key}={text}")]
+    asked = {"conditions": judged.conditions, "dedup": judged.funnel.config.get("dedup")}
+    for key, value in asked.items():
+        if value is not None and getattr(own, key) != getattr(parse_config(SelectConfig, {key: value}, "select"), key):
+            words += ["--set", shell_word(f"select.{key}={json.dumps(value, ensure_ascii=True)}")]
     text = " ".join([*words, "--name"])
     return {"select": f"{text} NAME", "again": f"{text} {shell_word(judged.funnel.name)}"}
 

@@ -78,6 +78,17 @@ class Judged:
         """The first so many judges are gates; condition i is judge ``n_gates + i``."""
         return len(self.judges) - len(self.config.conditions)
 
+    @property
+    def conditions(self) -> list[dict[str, Any]]:
+        """The conditions as they can be asked for again: a percentile that another selection came to, as its limit."""
+        asked = [dict(entry) for entry in self.funnel.config.get("conditions", [])]
+        for i, limit in self.limits.items() if self.funnel.like else ():
+            if limit is not None:
+                lowest = asked[i].pop("drop_lowest", None) is not None
+                asked[i].pop("drop_highest", None)
+                asked[i]["min" if lowest else "max"] = limit
+        return asked
+
     def standing_sql(self, conditions: Sequence[int] = ()) -> str:
         """SQL: not taken down, and through all gates and these conditions."""
         bits = (1 << self.n_gates) - 1

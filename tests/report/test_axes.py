@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from itertools import pairwise
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from report_kit import CONDITIONS, facts_of, make, write_recipe
 
 from curate.config import parse_config
+from curate.job import select_again
 from curate.query import RunTables, connect
 from curate.report.axes import FEWEST_STOPS, MOST_STOPS
+from curate.report.facts import build_facts, chosen_selection
 from curate.report.provenance import units
 from curate.select import SelectConfig, load_funnel, select
 
@@ -90,6 +93,32 @@ def test_a_percentile_starts_at_the_limit_that_the_selection_came_to(tmp_path):
     assert found["little motion"]["percentile"] == {"kind": "drop_lowest", "share": 0.25}
     highest = found["much.text=1"]
     assert highest["start_position"] == len(highest["stops"]) - 1 - highest["start"]
+
+
+def test_limits_of_an_earlier_selection_are_taken_away_as_numbers(tmp_path):
+    kit = CorpusKit(tmp_path / "corpus", {"motion": {"v2d_px16": pa.float64()}})
+
+    def add(name, *values):
+        for clip, value in zip(kit.source(name, [2.0] * len(values)), values, strict=True):
+            kit.cell("motion", clip, v2d_px16=value)
+
+    half = {"column": "motion.v2d_px16", "drop_lowest": 0.5}
+    config = parse_config(SelectConfig, {"name": "half", "conditions": [half], "dedup": {"method": "none"}}, "select")
+    add("low.mp4", 0.1, 0.2, 1 / 3, 0.4)
+    select(kit.write(), config)
+    add("high.mp4", *(1.0 + k for k in range(20)))
+    corpus = kit.write("run-2")
+    write_recipe(corpus, config.model_dump(mode="json", by_alias=True, exclude_none=True), "run-2")
+    kept = select(corpus, config.model_copy(update={"name": "as-before"}), run_id="run-2", like="half").clips.kept
+    assert kept == 22
+    facts = build_facts(corpus, chosen_selection(corpus, None, "as-before"), pictures=0).facts
+    (axis,) = facts["axes"]
+    assert (axis["percentile"], axis["clear_key"]) == (None, "")
+    (condition,) = facts["conditions"]
+    assert condition["min"] == 1 / 3 and "drop_lowest" not in condition
+    words = shlex.split(facts["commands"]["select"])
+    sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert select_again(corpus, "", sets, name="taken", run_id="run-2").clips.kept == kept
 
 
 def test_a_condition_of_two_limits_is_two_axes_and_words_are_none(tmp_path):
