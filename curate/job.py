@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypedDict
 
 from curate.bulk import RunMap, inline_map
 from curate.config import nearest
@@ -103,7 +103,7 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
         if options.where or not stages_read(recipe, pipeline) <= pipeline.requested:
             return JobResult(run, None, None)
         listener.step("Selecting")
-        funnel = select(corpus, recipe.select, run_id=run.run_id, bucket_of=_bucket_of(recipe.export))
+        funnel = select(corpus, recipe.select, run_id=run.run_id, **_buckets(recipe.export))
         addresses = {ref.uri: ref.address for ref in refs if ref.address}
         shards = None
         if options.export:
@@ -135,7 +135,7 @@ def select_again(
     keys = [key if key.startswith(("select.", "export.")) else f"select.conditions.{key}" for key in overrides]
     chosen = _recipe_of(corpus, recipe, run_id, keys)
     config = chosen.select.model_copy(update={"name": name}) if name else chosen.select
-    return select(corpus, config, run_id=run_id, like=like or None, bucket_of=_bucket_of(chosen.export))
+    return select(corpus, config, run_id=run_id, like=like or None, **_buckets(chosen.export))
 
 
 def export_again(
@@ -163,8 +163,19 @@ def recipe_of_run(corpus: Corpus, run_id: str, overrides: Sequence[str] = ()) ->
     return parse_recipe(place.read_text(), f"recipe of run {run_id}", overrides)
 
 
-def _bucket_of(config: ExportConfig) -> BucketOf:
-    return lambda width_px, height_px, n_frames, _fps: bucket_of(width_px, height_px, n_frames, config.buckets)[0]
+class _Buckets(TypedDict):
+    bucket_of: BucketOf
+    bucket_config: dict[str, Any]
+
+
+def _buckets(config: ExportConfig) -> _Buckets:
+    """The rule of buckets, for a selection: to ask, and to keep."""
+    rule = config.buckets
+
+    def asked(width_px: int, height_px: int, n_frames: int, _fps: float) -> str | None:
+        return bucket_of(width_px, height_px, n_frames, rule)[0]
+
+    return {"bucket_of": asked, "bucket_config": rule.model_dump(mode="json")}
 
 
 def kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from curate.config import parse_config
-from curate.datafiles import parse_yaml
 from curate.query import literal
 from curate.redaction import redacted
 from curate.report.judged import HOURS, KEPT, Judged, rows_of
@@ -136,7 +135,8 @@ def buckets(judged: Judged) -> dict[str, Any]:
 def _no_bucket(judged: Judged) -> list[dict[str, Any]]:
     if not {"width_px", "height_px", "rate_fps"} <= set(judged.facts):
         return []
-    config = _buckets_config(judged)
+    rule = judged.funnel.bucket_config
+    config = None if rule is None else parse_config(BucketsConfig, rule, f"selection {judged.funnel.name}")
     counted = "n_frames" if "n_frames" in judged.facts else "NULL"
     shapes = judged.con.sql(
         f"""SELECT width_px, height_px, coalesce({counted}, round(seconds * rate_fps))::BIGINT AS frames, count(*),
@@ -146,16 +146,15 @@ def _no_bucket(judged: Judged) -> list[dict[str, Any]]:
     for width_px, height_px, frames, n, hours in shapes:
         reason = "its size or length is not known"
         if None not in {width_px, height_px, frames}:
-            reason = bucket_of(width_px, height_px, frames, config)[1] or "the selection was made without buckets"
+            reason = _why_none(width_px, height_px, frames, config)
         before = found.get(reason, (0, 0.0))
         found[reason] = (before[0] + n, before[1] + hours)
     listed = [{"reason": reason, "n": n, "hours": hours} for reason, (n, hours) in found.items()]
     return sorted(listed, key=lambda row: (-row["n"], row["reason"]))
 
 
-def _buckets_config(judged: Judged) -> BucketsConfig:
-    place = judged.tables.corpus.runs().child(judged.tables.run_id, "recipe.yaml")
-    if not place.exists():
-        return BucketsConfig()
-    recipe = parse_yaml(place.read_text(), place.uri)
-    return parse_config(BucketsConfig, (recipe.get("export") or {}).get("buckets") or {}, "export.buckets")
+def _why_none(width_px: int, height_px: int, frames: int, config: BucketsConfig | None) -> str:
+    """In the words of the rule that the selection went by."""
+    if config is None:
+        return "the selection was made without buckets"
+    return bucket_of(width_px, height_px, frames, config)[1] or "the selection's rule of buckets was another"

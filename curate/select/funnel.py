@@ -80,7 +80,10 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """funnel.json. ``digest`` is the sha256 of the selection.parquet it belongs to; ``hours`` is by verdict."""
+    """funnel.json. ``digest`` is the sha256 of the selection.parquet it belongs to; ``hours`` is by verdict.
+
+    ``bucket_config`` is the rule that ``buckets`` were counted by (keys of ``export.buckets``), None where none was.
+    """
 
     name: str
     run_id: str
@@ -98,6 +101,7 @@ class Funnel:
     retention: Retention | None
     like: str = ""
     buckets: dict[str, int] = field(default_factory=dict)
+    bucket_config: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """The text of funnel.json."""

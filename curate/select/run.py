@@ -51,12 +51,14 @@ def select(
     run_id: str | None = None,
     like: str | Funnel | None = None,
     bucket_of: BucketOf | None = None,
+    bucket_config: dict[str, Any] | None = None,
     memory_bytes: int | None = None,
     folder: Place | None = None,
 ) -> Funnel:
     """Decide on every clip of a run (the last complete one) and write ``selections/<name>/``, or another ``folder``.
 
     ``like`` applies the absolute thresholds that an earlier selection (of this corpus, by name, or any) came to.
+    ``bucket_config`` is kept with the selection: the rule of ``bucket_of``, for those who explain it later.
     Near-duplicates come last, among survivors. ConfigError for what cannot be asked, CorpusError where cells that are
     needed were not computed.
     """
@@ -65,7 +67,7 @@ def select(
     earlier = load_funnel(corpus, like) if isinstance(like, str) else like
     with closing(connect(memory_bytes=memory_bytes)) as con:
         into = folder or corpus.selections().child(config.name)
-        return _Selecting(RunTables(con, corpus, run_id), config, earlier, bucket_of, into).run()
+        return _Selecting(RunTables(con, corpus, run_id), config, earlier, bucket_of, bucket_config, into).run()
 
 
 @dataclass
@@ -86,6 +88,7 @@ class _Selecting:
     config: SelectConfig
     earlier: Funnel | None
     bucket_of: BucketOf | None
+    bucket_config: dict[str, Any] | None
     into: Place
     judges: list[Judge] = field(default_factory=list)
     thresholds: list[Threshold] = field(default_factory=list)
@@ -223,6 +226,7 @@ class _Selecting:
             retention=self._retention(groups),
             like=self.earlier.name if self.earlier else "",
             buckets=self._bucket_counts(),
+            bucket_config=self.bucket_config,
         )
 
     def _inputs(self, verdicts: list[Verdict]) -> dict[str, Any]:

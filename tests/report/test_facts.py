@@ -14,6 +14,7 @@ from report_kit import HASHES, STAGES, facts_of, make, take_down, write_recipe
 from curate.cli.report import print_report
 from curate.config import parse_config
 from curate.errors import ConfigError, CorpusError
+from curate.job import select_again
 from curate.marks import set_marks
 from curate.query import RunTables, connect
 from curate.report import write_report
@@ -157,10 +158,9 @@ def test_buckets_are_the_selections_and_the_rest_has_a_reason(tmp_path):
     corpus = make(tmp_path, 12)
     rule = json.loads(corpus.selections().child("sel", "funnel.json").read_text())["config"]
     plain = facts_of(corpus)["buckets"]
-    assert plain["rows"] == [] and {row["reason"] for row in plain["none"]} == {
-        "bucket: smaller than 128 px on a side",
-        "the selection was made without buckets",
-    }
+    assert plain["rows"] == [] and [row["reason"] for row in plain["none"]] == [
+        "the selection was made without buckets"
+    ]
     config = parse_config(SelectConfig, rule, "select")
     funnel = select(corpus, config, bucket_of=lambda w, h, n, fps: "big" if w > 1000 else None)
     facts = facts_of(corpus)
@@ -169,6 +169,9 @@ def test_buckets_are_the_selections_and_the_rest_has_a_reason(tmp_path):
     assert n == facts["clips"]["kept"]
     hours = sum(row["hours"] for kind in ("rows", "none") for row in facts["buckets"][kind])
     assert hours == pytest.approx(facts["hours"]["kept"])
+    select_again(corpus, "", ["export.buckets.frames=[97]"])
+    told = {row["reason"] for row in facts_of(corpus)["buckets"]["none"]}
+    assert told == {"bucket: smaller than 128 px on a side", "bucket: shorter than 97 frames"}
 
 
 def test_scores_failures_and_time_are_those_of_the_statistics(corpus, facts):
