@@ -254,7 +254,10 @@ class _Recipes:
         place = self._corpus.runs().child(run_id, "recipe.yaml")
         if not run_id or not place.exists():
             return None
-        select = parse_yaml(place.read_text(), place.uri).get("select") or {}
+        try:
+            select = parse_yaml(place.read_text(), place.uri).get("select") or {}
+        except ConfigError:
+            return None
         columns = [str(condition.get("column")) for condition in select.get("conditions") or ()]
         dedup = select.get("dedup") or {}
         sets = ["--set", "select.conditions=[]"] if any(c.startswith("user.") for c in columns) else []

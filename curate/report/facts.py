@@ -13,7 +13,7 @@ from typing import Any
 from curate import __version__
 from curate.config import nearest, parse_config
 from curate.datafiles import parse_yaml
-from curate.errors import ConfigError
+from curate.errors import ConfigError, CorpusError
 from curate.failures import shell_word
 from curate.query import RunTables, connect, last_run, listing_again
 from curate.redaction import redacted
@@ -70,14 +70,31 @@ def chosen_selection(corpus: Corpus, run_id: str | None, name: str | None) -> Fu
     if run_id is not None and run_id not in known:
         hint = nearest(run_id, known) if known else "there is none"
         raise ConfigError(f"no run is called {run_id!r}, {hint}", subject=corpus.uri)
+    # Over an older run a selection of the usual name would take the place of the one over the last run.
+    which = f" --run {shell_word(run_id)} --name NAME" if run_id else ""
     run_id = run_id or last_run(corpus)
-    places = [corpus.selections().child(folder, "funnel.json") for folder in corpus.selections().folders()]
-    made = [Funnel.from_json(place.read_text()) for place in places if place.exists()]
-    over = [funnel for funnel in made if funnel.run_id == run_id]
+    over, unreadable = _selections_over(corpus, run_id)
     if not over:
-        fix = f"Make one: `curate select {shell_word(redacted(corpus.uri))}`"
-        raise ConfigError(f"run {run_id} has no selection to report on", subject=redacted(corpus.uri), fix=fix)
+        but = f"; {', '.join(unreadable)} cannot be read" if unreadable else ""
+        fix = f"Make one: `curate select {shell_word(redacted(corpus.uri))}{which}`"
+        raise ConfigError(f"run {run_id} has no selection to report on{but}", subject=redacted(corpus.uri), fix=fix)
     return max(over, key=lambda funnel: (funnel.created_at, funnel.name))
+
+
+def _selections_over(corpus: Corpus, run_id: str) -> tuple[list[Funnel], list[str]]:
+    """The selections over a run, and the names of those that cannot be read."""
+    over, unreadable = [], []
+    for name in corpus.selections().folders():
+        if not corpus.selections().child(name, "funnel.json").exists():
+            continue
+        try:
+            funnel = load_funnel(corpus, name)
+        except CorpusError:
+            unreadable.append(name)
+            continue
+        if funnel.run_id == run_id:
+            over.append(funnel)
+    return over, unreadable
 
 
 @listing_again
@@ -186,11 +203,17 @@ def shown_clips(facts: dict[str, Any]) -> list[str]:
 
 
 def _commands(judged: Judged) -> dict[str, str]:
-    """``select`` selects as this selection did, to be completed with limits and a name; ``again`` replaces it."""
+    """``select`` selects as this selection did, to be completed with limits and a name; ``again`` replaces it.
+
+    None of them where the run's recipe, which selecting reads, is not one that this version understands.
+    """
     tables = judged.tables
     words = ["curate", "select", shell_word(redacted(tables.corpus.uri)), "--run", shell_word(tables.run_id)]
-    recipe = parse_yaml(recipe_text(tables) or "{}", "recipe.yaml") or {}
-    own = parse_config(SelectConfig, recipe.get("select"), "select")
+    try:
+        recipe = parse_yaml(recipe_text(tables) or "{}", "recipe.yaml") or {}
+        own = parse_config(SelectConfig, recipe.get("select"), "select")
+    except ConfigError:
+        return {}
     asked = {"conditions": judged.conditions, "dedup": judged.funnel.config.get("dedup")}
     for key, value in asked.items():
         if value is not None and getattr(own, key) != getattr(parse_config(SelectConfig, {key: value}, "select"), key):

@@ -32,7 +32,7 @@ def run_facts(tables: RunTables, stats: CorpusStats) -> dict[str, Any]:
         "stages": stages,
         "bottleneck": _bottleneck(stages),
         "run": {"seconds": _seconds(manifest), **{name: manifest[name] for name in _ABOUT if name in manifest}},
-        "recipe": recipe_text(tables),
+        "recipe": redacted(recipe_text(tables)),
         "versions": {"curate": manifest.get("tool_version", ""), **manifest.get("libraries", {})},
         "models": {
             f"{stage}: {name}": digest
@@ -44,9 +44,9 @@ def run_facts(tables: RunTables, stats: CorpusStats) -> dict[str, Any]:
 
 
 def recipe_text(tables: RunTables) -> str:
-    """The run's recipe as YAML; empty where none was kept."""
+    """The run's recipe as YAML, with whatever secrets are in it; empty where none was kept."""
     place = tables.corpus.runs().child(tables.run_id, "recipe.yaml")
-    return redacted(place.read_text()) if place.exists() else ""
+    return place.read_text() if place.exists() else ""
 
 
 def _failure(group: FailureGroup) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from curate.config import nearest
-from curate.errors import ConfigError
+from curate.errors import ConfigError, CorpusError
 from curate.tables import Corpus
 
 
@@ -121,10 +121,21 @@ class Funnel:
 
 
 def load_funnel(corpus: Corpus, name: str) -> Funnel:
-    """The funnel of an earlier selection; ConfigError names the nearest when there is none of this name."""
+    """The funnel of an earlier selection; ConfigError names the nearest when there is none of this name.
+
+    CorpusError where it is no funnel.
+    """
     place = corpus.selections().child(name, "funnel.json")
     if not place.exists():
         known = corpus.selections().folders()
         hint = nearest(name, known) if known else "none was made yet"
         raise ConfigError(f"no selection is called {name!r}, {hint}", subject=corpus.uri)
-    return Funnel.from_json(place.read_text())
+    text = place.read_text()
+    try:
+        return Funnel.from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorpusError(
+            f"cannot be read as a selection: {type(error).__name__}",
+            subject=place.uri,
+            fix=f"Make it again: `curate select` with `--name {name}`, or remove the folder",
+        ) from error

@@ -219,6 +219,41 @@ def test_without_a_selection_it_says_how_to_make_one(tmp_path):
         chosen_selection(Corpus(str(tmp_path)), None, None)
 
 
+def test_over_an_older_run_the_new_selection_gets_a_name_of_its_own(tmp_path):
+    kit = CorpusKit(tmp_path / "corpus", STAGES)
+    kit.source("a.mp4", [2.0])
+    corpus = kit.write()
+    kit.write("run-2")
+    rule = {"name": "sel", "conditions": [], "dedup": {"method": "none"}}
+    select(corpus, parse_config(SelectConfig, rule, "select"))
+    with pytest.raises(ConfigError, match=r"`curate select \S+ --run run-1 --name NAME`"):
+        chosen_selection(corpus, "run-1", None)
+
+
+def test_a_selection_that_cannot_be_read_stops_no_other(tmp_path):
+    corpus = make(tmp_path, 3)
+    place = corpus.selections().child("torn", "funnel.json")
+    for text in ("{", "{}", "[]", '{"inputs": 3}'):
+        place.write_text(text)
+        assert chosen_selection(corpus, None, None).name == "sel"
+        with pytest.raises(CorpusError, match="cannot be read as a selection"):
+            chosen_selection(corpus, None, "torn")
+    corpus.selections().child("sel", "funnel.json").remove()
+    with pytest.raises(ConfigError, match="no selection to report on; torn cannot be read"):
+        chosen_selection(corpus, None, None)
+
+
+@pytest.mark.parametrize("more", ["    api_key: '{{...}}'\n    auth: 'Bearer abcdef0123456789'\n", "  - ]broken\n"])
+def test_a_recipe_with_secrets_or_none_at_all_stops_no_report(tmp_path, more):
+    corpus = make(tmp_path, 3)
+    place = corpus.runs().child("run-1", "recipe.yaml")
+    secret = "api_key: sk-0123456789abcdef0123456789abcdef"
+    place.write_text(f"{place.read_text()}about:\n  - {secret}\n{more}")
+    facts = facts_of(corpus)
+    assert "0123456789abcdef" not in json.dumps(facts) and facts["recipe"]
+    assert bool(facts["commands"]) == ("broken" not in more)
+
+
 def test_a_selection_of_other_clips_is_refused(tmp_path):
     corpus = make(tmp_path, 3)
     place = corpus.selections().child("sel", "selection.parquet")

@@ -232,9 +232,9 @@ function fixedConditions(facts) {
 
 function exportCard(facts, thresholds) {
   const blocks = [
-    copyBlock("As a command", () => selectCommand(facts, thresholds.stops), { id: "export-command", class: "wrap" }),
+    facts.commands?.select && copyBlock("As a command", () => selectCommand(facts, thresholds.stops), { id: "export-command", class: "wrap" }),
     copyBlock("As a piece of a recipe", () => recipeSnippet(facts, thresholds.stops), { id: "export-recipe" }),
-  ];
+  ].filter(Boolean);
   const crossed = h("p", { class: "note warn", hidden: true });
   thresholds.listen(({ stops }) => {
     blocks.forEach((block) => block.refresh());
