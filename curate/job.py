@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -26,7 +26,7 @@ from curate.media.views import estimated_bytes
 from curate.query import check_run, column_names, last_run, run_stages
 from curate.recipe import Recipe, build, load_recipe, parse_recipe
 from curate.records import InputRef, Outcome
-from curate.report import Written, write_report
+from curate.report import Reading, Written, write_report
 from curate.select import BucketOf, Funnel, load_funnel, select
 from curate.shards.buckets import bucket_of
 from curate.stage import boundary
@@ -51,7 +51,7 @@ class JobOptions:
     """What the command line says beside recipe and sources.
 
     ``sample`` is a share of the inputs, drawn with ``seed``. ``where`` names a selection whose kept clips alone are
-    computed. ``export`` False stops after the selection. ``report`` writes one of it at the end.
+    computed. ``export`` False stops after the selection.
     """
 
     out: str
@@ -66,20 +66,18 @@ class JobOptions:
     export: bool = True
     max_failures: MaxFailures | None = None
     limits: Limits | None = None
-    report: bool = False
 
 
 @dataclass(frozen=True)
 class JobResult:
     """What a job did. Selection and export are None where it only computed stages: for a selection's clips, or not all
-    that the recipe's selection and export read. ``report`` is None too where it was not asked for, or
-    ``report_error`` says why it could not be written."""
+    that the recipe's selection and export read. ``addresses`` says where to read sources that are only reached with a
+    secret."""
 
     run: RunResult
     funnel: Funnel | None
     export: ExportReport | None
-    report: Written | None = None
-    report_error: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listener: JobListener) -> JobResult:
@@ -110,20 +108,26 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
             listener.step("Writing shards")
             more = {"addresses": addresses, "limits": options.limits}
             shards = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
-        done = JobResult(run, funnel, shards)
-        return _reported(corpus, done, addresses, listener) if options.report else done
+        return JobResult(run, funnel, shards, addresses)
     finally:
         engine.close()
 
 
-def _reported(corpus: Corpus, done: JobResult, addresses: Mapping[str, str], listener: JobListener) -> JobResult:
-    """The job with its report. One that cannot be written fails no job: all that it shows is there."""
+def report_job(
+    done: JobResult, options: JobOptions, step: Callable[[str], None], counted: Callable[[int, int], None]
+) -> Written | str:
+    """Write the report of a job whose engine is closed. One that cannot be written fails no job, since all that it
+    shows is there: then this is the reason."""
     assert done.funnel is not None
-    listener.step("Writing the report")
     with boundary() as caught:
-        written = write_report(corpus, selection=done.funnel.name, addresses=addresses)
-        return replace(done, report=written)
-    return replace(done, report_error=" ".join(str(caught.error).split()))
+        return write_report(
+            Corpus(options.out),
+            selection=done.funnel.name,
+            reading=Reading(done.addresses, options.limits),
+            step=step,
+            counted=counted,
+        )
+    return " ".join(str(caught.error).split())
 
 
 def select_again(

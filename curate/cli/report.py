@@ -50,10 +50,15 @@ def report_command(
                 selection=selection,
                 out=target or None,
                 pictures=pictures,
-                step=lambda text: out.print(plain(f"{text} ..."), soft_wrap=True),
+                step=print_step,
                 counted=counted,
             )
         print_report(written)
+
+
+def print_step(text: str) -> None:
+    """A step of the report begins."""
+    out.print(plain(f"{text} ..."), soft_wrap=True)
 
 
 def print_report(written: Written) -> None:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from curate.cli.bars import Counted
 from curate.cli.console import EXIT_FAILURES, ending, err, out, plain
 from curate.cli.corpus import print_export
-from curate.cli.report import print_report
+from curate.cli.report import print_report, print_step
 from curate.cli.tables import print_failures, print_funnel, print_stand_ins
 from curate.units import format_duration
 
 if TYPE_CHECKING:
-    from curate.job import JobResult
+    from curate.job import JobOptions, JobResult
 
 EPILOG = """
 **Examples**
@@ -86,16 +87,26 @@ def run(
 
         if not corpus:
             raise typer.BadParameter("say where the corpus is to lie", param_hint="--out")
-        most = MaxFailures.parse(max_failures) if max_failures else None
-        only = tuple(stages or ())
-        limits = Limits(round(decode_memory_gb * 1e9), decode_s)
         options = JobOptions(
-            corpus, engine, address, only, where, limit, sample, seed, follow_links, not no_export, most, limits,
-            not no_report,
-        )  # fmt: skip
+            out=corpus,
+            engine=engine,
+            address=address,
+            only_stages=tuple(stages or ()),
+            where=where,
+            limit=limit,
+            sample=sample,
+            seed=seed,
+            follow_links=follow_links,
+            export=not no_export,
+            max_failures=MaxFailures.parse(max_failures) if max_failures else None,
+            limits=Limits(round(decode_memory_gb * 1e9), decode_s),
+        )
         with Progress(out) as progress:
             result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
         failed = _print_result(result, corpus)
+        if result.funnel is not None and not no_report:
+            _report(result, options)
+        _print_next(corpus, failed=bool(failed), exported=result.export is not None)
     fruitless = _nothing_came_of(result)
     if fruitless:
         err.print(f"[bold red]Error[/] {fruitless}. See why with `curate failures {_quoted(corpus)}`", soft_wrap=True)
@@ -133,13 +144,19 @@ def _print_result(result: JobResult, corpus: str) -> int:
     print_stand_ins(out, run_result.stand_ins)
     if failed:
         print_failures(out, failures(Corpus(corpus), run_result.run_id))
-    if result.report is not None:
-        print_report(result.report)
-    elif result.report_error:
-        text = f"The report could not be written: {result.report_error}. Try `curate report {shlex.quote(corpus)}`"
-        err.print(f"[yellow]{plain(text)}[/]", soft_wrap=True)
-    _print_next(corpus, failed=bool(failed), exported=result.export is not None)
     return failed
+
+
+def _report(result: JobResult, options: JobOptions) -> None:
+    from curate.job import report_job
+
+    with Counted(out, "Sources of pictures") as counted:
+        written = report_job(result, options, print_step, counted)
+    if isinstance(written, str):
+        text = f"The report could not be written: {written}. Try `curate report {shlex.quote(options.out)}`"
+        err.print(f"[yellow]{plain(text)}[/]", soft_wrap=True)
+    else:
+        print_report(written)
 
 
 def _print_next(corpus: str, *, failed: bool, exported: bool) -> None:

@@ -201,17 +201,17 @@ def _reason(error: Exception | None) -> str:
 
 
 @contextmanager
-def scored_source(digest: str, source: Source, scratch: Path) -> Iterator[str]:
+def scored_source(digest: str, source: Source, scratch: Path, *, deadline_s: float | None = None) -> Iterator[str]:
     """A local path to the content that was scored, under any of its names.
 
     A local file whose size and time are those of then is trusted; anything else is hashed. SourceChangedError when no
-    name holds the content any more, StorageError when none can be read.
+    name holds the content any more, StorageError when none can be read. ``deadline_s`` as in `spooled`.
     """
     errors: list[CurateError] = []
     with ExitStack() as stack:
         for ref in source.refs:
             try:
-                path = stack.enter_context(_open(ref, digest, scratch))
+                path = stack.enter_context(_open(ref, digest, scratch, deadline_s))
             except CurateError as error:
                 errors.append(error)
                 continue
@@ -222,12 +222,12 @@ def scored_source(digest: str, source: Source, scratch: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _open(ref: InputRef, digest: str, scratch: Path) -> Iterator[str]:
+def _open(ref: InputRef, digest: str, scratch: Path, deadline_s: float | None) -> Iterator[str]:
     if _is_unchanged(ref):
         with local_copy(ref.uri, scratch) as path:
             yield str(path)
         return
-    with spooled(ref, scratch) as file:
+    with spooled(ref, scratch, deadline_s=deadline_s) as file:
         if file.digest != digest:
             raise SourceChangedError("is no longer the content that was scored", subject=ref.uri, fix="Run again")
         yield file.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,11 +30,14 @@ DEFAULT_QUOTA_BYTES = 64 << 30
 
 
 @contextmanager
-def spooled(ref: InputRef, scratch: Path, *, quota_bytes: int = DEFAULT_QUOTA_BYTES) -> Iterator[SourceFile]:
+def spooled(
+    ref: InputRef, scratch: Path, *, quota_bytes: int = DEFAULT_QUOTA_BYTES, deadline_s: float | None = None
+) -> Iterator[SourceFile]:
     """The input as a local file with its digest; a copy in ``scratch`` is removed afterwards.
 
     EmptyFileError for no bytes; StorageError when it is not there, may not be read, is no regular file, or is larger
     than ``quota_bytes`` and would have to be copied; TransientStorageError for time-outs and files still being written.
+    A copy that is not done at ``deadline_s`` (``time.monotonic``) breaks off: StorageError.
     """
     path = _local_path(ref.place)
     if path is not None:
@@ -43,7 +47,7 @@ def spooled(ref: InputRef, scratch: Path, *, quota_bytes: int = DEFAULT_QUOTA_BY
         return
     with _scratch_file(ref.place, scratch) as copy:
         with _listed(ref):
-            digest, size_bytes = _fetch(ref.place, copy, quota_bytes)
+            digest, size_bytes = _fetch(ref.place, copy, quota_bytes, deadline_s)
         yield SourceFile(str(copy), ref.uri, digest, size_bytes)
 
 
@@ -159,10 +163,10 @@ def _scratch_file(uri: str, scratch: Path) -> Iterator[Path]:
         copy.unlink(missing_ok=True)
 
 
-def _fetch(uri: str, copy: Path, quota_bytes: int) -> tuple[str, int]:
+def _fetch(uri: str, copy: Path, quota_bytes: int, deadline_s: float | None = None) -> tuple[str, int]:
     """Copy a remote file or a tar member; its digest and size. A copy that breaks off goes on from there."""
     with copy.open("wb") as target:
-        copying = _Copying(uri, target, _Room(uri, quota_bytes, shutil.disk_usage(copy.parent).free))
+        copying = _Copying(uri, target, _Room(uri, quota_bytes, shutil.disk_usage(copy.parent).free, deadline_s))
         retried(copying.go_on, uri)
     if not copying.size_bytes:
         raise _empty(uri)
@@ -171,11 +175,16 @@ def _fetch(uri: str, copy: Path, quota_bytes: int) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class _Room:
-    """How large a copy may become."""
+    """How large a copy may become, and until when."""
 
     uri: str
     quota_bytes: int
     free_bytes: int
+    deadline_s: float | None = None
+
+    def check_time(self) -> None:
+        if self.deadline_s is not None and time.monotonic() > self.deadline_s:
+            raise StorageError("could not be copied in time", subject=redacted(self.uri))
 
     def check(self, size_bytes: int) -> None:
         if size_bytes > min(self.quota_bytes, self.free_bytes):
@@ -209,6 +218,7 @@ class _Copying:
                     raise StorageError("is not at a place that can be read in parts", subject=redacted(self._uri))
             end = min(self._room.quota_bytes, self._room.free_bytes) + 1 if wanted is None else wanted
             while self.size_bytes < end:
+                self._room.check_time()
                 block = file.read(min(BLOCK_BYTES, end - self.size_bytes))
                 if not block:
                     break

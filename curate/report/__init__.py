@@ -5,18 +5,18 @@ The tables of a run and one of its selections -> facts (plain JSON, counted in D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from curate.errors import StorageError
 from curate.report.facts import PICTURES, build_facts, chosen_selection, silent
 from curate.report.html import render
-from curate.report.pictures import take_pictures
+from curate.report.pictures import Reading, take_pictures
 from curate.storage import Place, is_remote
 from curate.tables import Corpus
 
-__all__ = ["PICTURES", "Written", "write_report"]
+__all__ = ["PICTURES", "Reading", "Written", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,24 @@ def write_report(
     selection: str | None = None,
     out: str | None = None,
     pictures: int = PICTURES,
-    addresses: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
     step: Callable[[str], None] = silent,
     counted: Callable[[int, int], None] = _silent_count,
 ) -> Written:
     """Write the report of a selection (the latest over the run, by default the last complete run) as one HTML file.
 
     ``out`` is a path or URI, by default ``reports/<selection>.html`` in the corpus. At most ``pictures`` clips have a
-    picture; ``addresses`` says where to read sources that are only reached with a secret. ConfigError where there is no
-    selection, StorageError where ``out`` cannot be written.
+    picture; ``reading`` says how their sources are read. ConfigError where there is no selection,
+    StorageError where ``out`` cannot be written.
     """
+    reading = reading or Reading()
     funnel = chosen_selection(corpus, run_id, selection)
     place = _place(corpus, funnel.name, out)
-    found = build_facts(corpus, funnel, pictures=pictures, addresses=addresses, step=step)
+    found = build_facts(corpus, funnel, pictures=pictures, addresses=reading.addresses, step=step)
     facts = found.facts
     if found.wanted:
         step("Taking pictures")
-    facts["pictures"] = take_pictures(found.wanted, list(facts["clip_facts"]), found.reasons, counted)
+    facts["pictures"] = take_pictures(found.wanted, list(facts["clip_facts"]), found.reasons, counted, reading.limits)
     step("Writing the report")
     text = render(facts).encode()
     place.write_bytes(text)

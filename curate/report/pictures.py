@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ MOST_FETCHED_BYTES = 4 << 30
 """Of sources that are not on local disk, all together."""
 
 MOST_S = 300.0
-"""After this long no further source is opened."""
+"""After this long no further picture is begun; what is being fetched or decoded breaks off."""
 
 _DECODE_S = 20.0
 _MOST_DEATHS = 2
@@ -51,6 +51,15 @@ _TOO_LATE = f"there was no time left: pictures may take {MOST_S:.0f} s"
 
 Progress = Callable[[int, int], None]
 """Hears how many of how many are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How sources are read. ``addresses``: where those lie that are only reached with a secret, by the names that
+    tables keep; ``limits``: those of decoding."""
+
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +110,21 @@ def _affordable(wanted: Sequence[Wanted], reasons: dict[str, str]) -> tuple[list
 
 
 def take_pictures(
-    wanted: Sequence[Wanted], order: Sequence[str], reasons: dict[str, str], heard: Progress | None = None
+    wanted: Sequence[Wanted],
+    order: Sequence[str],
+    reasons: dict[str, str],
+    heard: Progress | None = None,
+    limits: Limits | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """``pictures`` of the report's facts, by clip, in the order of ``order``."""
+    """``pictures`` of the report's facts, by clip, in the order of ``order``; ``limits`` are those of decoding."""
+    limits = limits or Limits()
+    limits = replace(limits, least_s=min(limits.least_s, _DECODE_S))
     found: dict[str, dict[str, Any]] = {clip: {"missing": reason} for clip, reason in reasons.items()}
     deadline_s = time.monotonic() + MOST_S
     workers = max(1, min(len(wanted), _MOST_WORKERS, len(os.sched_getaffinity(0))))
     pool = ThreadPoolExecutor(workers)
     try:
-        tasks = [pool.submit(_of_source, each, deadline_s) for each in wanted]
+        tasks = [pool.submit(_of_source, each, deadline_s, limits) for each in wanted]
         for done, task in enumerate(tasks, 1):
             found |= task.result()
             if heard:
@@ -127,7 +142,7 @@ def _bounded(found: dict[str, dict[str, Any]], order: Sequence[str]) -> Iterator
         yield clip, picture if total_bytes <= MOST_TEXT_BYTES or "src" not in picture else {"missing": _TOO_LARGE}
 
 
-def _of_source(wanted: Wanted, deadline_s: float) -> dict[str, dict[str, Any]]:
+def _of_source(wanted: Wanted, deadline_s: float, limits: Limits) -> dict[str, dict[str, Any]]:
     """Pictures of one source's clips; a source that killed two decoding processes is left alone."""
     if time.monotonic() > deadline_s:
         return {clip.clip_id: {"missing": _TOO_LATE} for clip in wanted.clips}
@@ -135,13 +150,17 @@ def _of_source(wanted: Wanted, deadline_s: float) -> dict[str, dict[str, Any]]:
     with (
         boundary() as caught,
         tempfile.TemporaryDirectory(prefix="curate-") as scratch,
-        scored_source(wanted.digest, wanted.source, Path(scratch)) as path,
-        Sandbox(Limits(least_s=_DECODE_S)) as sandbox,
+        scored_source(wanted.digest, wanted.source, Path(scratch), deadline_s=deadline_s) as path,
+        Sandbox(limits) as sandbox,
     ):
         deaths: list[Exception] = []
         for clip in wanted.clips:
+            if time.monotonic() > deadline_s:
+                break
             with boundary() as failed:
-                found[clip.clip_id] = _picture(sandbox, path, wanted, clip)
+                found[clip.clip_id] = _picture(sandbox, path, wanted, clip, deadline_s)
+            if failed.error is not None and time.monotonic() > deadline_s:
+                break
             if failed.error is not None:
                 found[clip.clip_id] = {"missing": _reason(failed.error)}
             if isinstance(failed.error, DecoderCrashError | DecodeLimitError):
@@ -149,13 +168,15 @@ def _of_source(wanted: Wanted, deadline_s: float) -> dict[str, dict[str, Any]]:
             if len(deaths) == _MOST_DEATHS:
                 raise deaths[-1]
     lost = [clip.clip_id for clip in wanted.clips if clip.clip_id not in found]
-    return found | {clip: {"missing": _reason(caught.error)} for clip in lost}
+    reason = _TOO_LATE if time.monotonic() > deadline_s else _reason(caught.error)
+    return found | {clip: {"missing": reason} for clip in lost}
 
 
-def _picture(sandbox: Sandbox, path: str, wanted: Wanted, clip: Clip) -> dict[str, Any]:
+def _picture(sandbox: Sandbox, path: str, wanted: Wanted, clip: Clip, deadline_s: float) -> dict[str, Any]:
     facts = wanted.source.facts
     frame_px = facts.coded_width_px * facts.coded_height_px
     limit_s = sandbox.limits.decode_s(facts.n_frames, frame_px, Path(path).stat().st_size)
+    limit_s = max(0.1, min(limit_s, deadline_s - time.monotonic()))
     data, width_px, height_px = sandbox.call(clip_still, path, facts, clip, WIDTH_PX, HEIGHT_PX, limit_s=limit_s)
     text = base64.b64encode(data).decode()
     return {"src": f"data:image/webp;base64,{text}", "width": width_px, "height": height_px}

@@ -57,6 +57,11 @@ def test_a_run_ends_with_its_report(bucket, tmp_path):
     ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus", report=True), "--no-export")
     path = tmp_path / "corpus" / "reports" / "small.html"
     assert ended.status == 0 and f"Report {path}: " in ended.out
+    places = [
+        ended.out.index(text)
+        for text in (" is complete after ", "Funnel of selection", "Taking pictures ...", "Report /")
+    ]
+    assert places == sorted(places)
     assert facts_in(path)["clips"]["found"] == 4
     path.unlink()
     ended = curate("run", bucket, *run_args(recipe, tmp_path / "corpus", report=True), "--no-export", "--no-report")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import os
+import time
 
 import cv2
 import numpy as np
@@ -13,10 +14,13 @@ from export_kit import ExportKit
 from file_server_kit import serving
 
 from curate.config import parse_config
+from curate.errors import StorageError
 from curate.forget import forget
+from curate.ingest.spool import spooled
+from curate.isolation import Limits
 from curate.media import still
 from curate.media.facts import read_facts
-from curate.records import Clip, Span
+from curate.records import Clip, InputRef, Span
 from curate.report import pictures, write_report
 from curate.report.facts import build_facts, chosen_selection
 from curate.report.pictures import take_pictures
@@ -40,9 +44,9 @@ def corpus_of(kit):
     return corpus
 
 
-def shown(corpus, n=200, **options):
+def shown(corpus, n=200, limits=None, **options):
     found = build_facts(corpus, chosen_selection(corpus, None, None), pictures=n, **options)
-    return take_pictures(found.wanted, list(found.facts["clip_facts"]), found.reasons)
+    return take_pictures(found.wanted, list(found.facts["clip_facts"]), found.reasons, limits=limits)
 
 
 def colour_of(picture):
@@ -134,6 +138,34 @@ def test_number_size_and_time_are_bounded(tmp_path, kit, monkeypatch):
     assert ["src" in picture for picture in shown(corpus).values()] == [True, False, False]
     monkeypatch.setattr(pictures, "MOST_S", -1.0)
     assert {picture["missing"] for picture in shown(corpus).values()} == {pictures._TOO_LATE}
+
+
+def test_clips_of_an_open_source_wait_no_longer_than_all_pictures_may_take(tmp_path, kit, monkeypatch):
+    kit.film(film(tmp_path / "a.mp4", "red", "green", "blue"), [0, 12, 24, 36])
+    corpus = corpus_of(kit)
+    monkeypatch.setattr(pictures, "MOST_S", 30.0)
+    began_s, real, limits = time.monotonic(), pictures._picture, []
+
+    def slow(sandbox, *rest):
+        limits.append(sandbox.limits)
+        found = real(sandbox, *rest)
+        monkeypatch.setattr(pictures.time, "monotonic", lambda: began_s + 60)  # as if it had taken a minute
+        return found
+
+    monkeypatch.setattr(pictures, "_picture", slow)
+    found = shown(corpus, limits=Limits(memory_bytes=3_000_000_000))
+    assert [p.get("missing", "") for p in found.values()] == ["", pictures._TOO_LATE, pictures._TOO_LATE]
+    assert [(limit.memory_bytes, limit.least_s) for limit in limits] == [(3_000_000_000, 20.0)]
+
+
+def test_a_copy_breaks_off_when_time_is_up(tmp_path):
+    data = film(tmp_path / "a.mp4", "red").read_bytes()
+    with serving({"a.mp4": data}) as server:
+        ref = InputRef(f"{server.uri}/a.mp4", len(data), "")
+        with pytest.raises(StorageError, match="in time"), spooled(ref, tmp_path, deadline_s=time.monotonic() - 1):
+            pass
+        with spooled(ref, tmp_path, deadline_s=time.monotonic() + 60) as file:
+            assert file.size_bytes == len(data)
 
 
 def test_a_source_that_was_taken_down_is_not_shown(tmp_path, kit):
