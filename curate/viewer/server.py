@@ -36,7 +36,7 @@ _SHARED = Path(__file__).parents[1] / "report" / "page"
 ASSETS = {
     "icon.svg": (_PAGE, "image/svg+xml"),
     "view.css": (_PAGE, "text/css"),
-    "style.css": (_SHARED, "text/css"),
+    **{name: (_SHARED, "text/css") for name in ("style.css", "tables.css", "clips.css")},
     "dom.js": (_SHARED, "text/javascript"),
     "api.js": (_PAGE, "text/javascript"),
     "filters.js": (_PAGE, "text/javascript"),

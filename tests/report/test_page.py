@@ -362,3 +362,38 @@ def test_sliders_over_a_corpus_keep_what_select_keeps(browser, tmp_path):
                 funnel.clips.kept,
                 pytest.approx(funnel.hours.get("kept", 0), abs=1e-6),
             )
+
+
+def test_what_is_outdated_stands_first_with_the_way_out(browser, made, tmp_path):
+    again = "curate select s3://bucket/corpus --name svd-small"
+    facts = {**made.facts, "judged_otherwise": 3, "commands": {"again": again}}
+    with opened(browser, write(tmp_path / "old.html", facts), offline=True) as page:
+        note = page.locator("#overview > .note").first
+        expect(note).to_contain_text("3 clips would be judged otherwise now")
+        expect(note.locator("code")).to_have_text(again)
+        assert page.locator("#export-command").count() == 0 and page.locator("#export-recipe").count() == 1
+
+
+def test_a_slider_says_that_it_goes_by_rank(page, made):
+    axis = made.facts["axes"][0]
+    move(page, {0: 2})
+    control = page.locator("#threshold-0 .axis-control")
+    expect(control).to_contain_text(f"stop 3 of {len(axis['stops'])}")
+    first, middle, last = control.locator(".stops span").all()
+    assert float(first.text_content()) == pytest.approx(axis["stops"][0], rel=1e-3)
+    assert float(last.text_content()) == pytest.approx(axis["stops"][-1], rel=1e-3)
+    assert first.bounding_box()["x"] < middle.bounding_box()["x"] < last.bounding_box()["x"]
+    expect(control).to_contain_text("The slider goes by rank")
+    assert page.evaluate("[value(-0), value(0), value(-0.5)]") == ["0", "0", "-0.5"]
+
+
+def test_on_a_telephone_wide_tables_become_blocks_and_others_show_that_they_scroll(page):
+    page.set_viewport_size({"width": 360, "height": 800})
+    for section in ("#funnel .funnel", "#time"):
+        scroll = page.locator(f"{section} .scroll").first
+        assert scroll.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    cell = page.locator("#funnel .funnel tbody tr").nth(1).get_by_role("cell").filter(has_text="").nth(0)
+    assert cell.evaluate("(one) => getComputedStyle(one, '::before').content") == '"Drops here"'
+    assert page.locator("#funnel .funnel").get_by_role("row").count() > 3
+    shade = "(one) => getComputedStyle(one).backgroundImage.split('linear-gradient').length - 1"
+    assert page.locator("#funnel .reasons .scroll").first.evaluate(shade) == 4

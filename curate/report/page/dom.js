@@ -93,7 +93,8 @@ function value(x) {
   if (x === null || x === undefined) return "–";
   if (typeof x !== "number") return String(x);
   const size = Math.abs(x);
-  if (size !== 0 && (size < 1e-4 || size >= 1e9)) return x.toExponential(2);
+  if (size === 0) return "0"; // a score may be -0
+  if (size < 1e-4 || size >= 1e9) return x.toExponential(2);
   return size >= 1e4 ? COUNTS.format(x) : SHORT.format(x);
 }
 
@@ -149,22 +150,28 @@ function plural(n, noun) {
 /**
  * A table with a caption. A column has `head`, `cell(row)` and may be a number (`num`), the row's heading (`row`) or
  * take what room is left (`wide`). Where `head` is empty, `said` is what those hear who do not see the column.
+ * On a narrow screen bars go, and each row of many columns becomes a block of names and values.
  */
 function table(caption, columns, rows, { hidden = false, empty = "None." } = {}) {
   if (!rows.length) return h("p", { class: "muted" }, empty);
   const kind = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ") || null;
   const titled = (column) => column.head || h("span", { class: "hidden" }, column.row ? "Name" : column.said ?? "Bar");
-  const head = h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, titled(column))));
+  // Roles are said outright: a block is no table to those who listen.
+  const head = h("tr", { role: "row" }, columns.map((column) => h("th", { scope: "col", role: "columnheader", class: kind(column) }, titled(column))));
   const line = (row) =>
-    h("tr", { class: row?.rowClass }, columns.map((column) => {
-      const props = column.row ? { scope: "row", class: kind(column) } : { class: kind(column) };
+    h("tr", { role: "row", class: row?.rowClass }, columns.map((column) => {
+      const props = column.row ? { scope: "row", role: "rowheader", class: kind(column) } : { role: "cell", class: kind(column), "data-head": column.head || null };
       return h(column.row ? "th" : "td", props, column.cell(row));
     }));
   const title = h("caption", { class: hidden ? "hidden" : null }, caption);
   const label = typeof caption === "string" ? caption : caption.textContent;
-  const body = h("tbody", {}, rows.map(line));
-  return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, h("table", {}, title, h("thead", { class: columns.some((column) => column.head) ? null : "hidden" }, head), body));
+  const body = h("tbody", { role: "rowgroup" }, rows.map(line));
+  const heads = h("thead", { role: "rowgroup", class: columns.some((column) => column.head) ? null : "hidden" }, head);
+  const blocks = columns.length >= MANY_COLUMNS ? "blocks" : null;
+  return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, h("table", { role: "table", class: blocks }, title, heads, body));
 }
+
+const MANY_COLUMNS = 6;
 
 /** Names with what they are. */
 function definitions(pairs, props = {}) {

@@ -53,9 +53,10 @@ function failuresSection(facts) {
     { head: "Class", cell: (one) => foreign(one.error_class, { class: "nowrap", limit: 60 }) },
     { head: "Number", num: true, cell: (one) => count(one.n) },
     { head: "", wide: true, cell: (one) => meter(one.n / most, "gone") },
-    { head: "Tried again", cell: (one) => h("span", { class: "nowrap" }, one.transient ? "on the next run" : "by curate retry") },
+    { head: "Trouble", cell: (one) => h("span", { class: "nowrap" }, one.transient ? "may pass" : "lasts") },
   ], facts.failures);
-  return [h("div", { class: "card" }, rows, facts.failures.filter((one) => one.examples?.length).map(failureExamples))];
+  const helps = h("p", { class: "muted small" }, "What may pass, the next run tries again by itself. What lasts comes back until its cause is gone (a file made whole, a stage mended); ", h("code", {}, "curate retry"), " then tries it again.");
+  return [h("div", { class: "card" }, rows, helps, facts.failures.filter((one) => one.examples?.length).map(failureExamples))];
 }
 
 function failureExamples({ stage, error_class: kind, examples }) {
@@ -78,7 +79,7 @@ function timeSection(facts) {
       { head: "In all", num: true, cell: (row) => seconds(row.sum_s) },
       { head: "Mean", num: true, cell: (row) => seconds(row.mean_s) },
       { head: "Longest", num: true, cell: (row) => seconds(row.max_s) },
-      { head: "Clips/s a worker", num: true, cell: (row) => value(row.clips_per_s) },
+      { head: "Clips/s per worker", num: true, cell: (row) => value(row.clips_per_s) },
       { head: "Waited", num: true, cell: (row) => (row.waited === null || row.waited === undefined ? "–" : percent(row.waited)) },
       { head: "Share", num: true, cell: (row) => percent(row.share ?? row.sum_s / total) },
       { head: "", wide: true, cell: (row) => meter(row.share ?? row.sum_s / total) },

@@ -134,7 +134,7 @@ function scoresTable(scores) {
     { head: "Least", num: true, cell: (one) => value(one.min) },
     at("p5"), at("p50"), at("p95"),
     { head: "Most", num: true, cell: (one) => value(one.max) },
-    { head: "Clips", num: true, cell: (one) => count(one.n) },
+    { head: "Measured", num: true, cell: (one) => count(one.n) },
     { head: "Failed", num: true, cell: (one) => (one.failed ? count(one.failed) : "–") },
   ], scores, { hidden: true });
 }
@@ -142,10 +142,10 @@ function scoresTable(scores) {
 function categoryTable({ stage, column, n, n_distinct: distinct, top }) {
   const most = Math.max(1, ...top.map(([, k]) => k));
   const name = column.includes(".") ? column : `${stage}.${column}`;
-  return table(`${visible(name)}: ${count(distinct)} different in ${plural(n, "clip")}`, [
+  return table(`${visible(name)}: ${count(distinct)} different in ${plural(n, "cell")}`, [
     { head: "", row: true, cell: ([text]) => foreign(text, { limit: 60 }) },
     { head: "", wide: true, cell: ([, k]) => meter(k / most) },
-    { head: "Clips", num: true, cell: ([, k]) => count(k) },
+    { head: "Number", num: true, cell: ([, k]) => count(k) },
   ], top);
 }
 

@@ -108,7 +108,7 @@ function thresholdsSection(facts) {
   });
   thresholdsSection.ready = started.then(() => thresholds);
   return [
-    h("p", { class: "muted" }, "Each slider stops at quantiles of its values; the line below it shows what every stop would keep, the other sliders as they are. Counts are exact, over every clip of the run, before near-duplicates are removed. Clips shown lie next to the recipe's thresholds."),
+    h("p", { class: "muted" }, "Each slider stops at quantiles of its values; the line below it shows what every stop would keep, the other sliders as they are. Counts are exact, over every clip of the run, before near-duplicates are removed. Clips shown are those nearest to the recipe's thresholds."),
     failed,
     keptBar(facts, thresholds),
     h("label", { class: "check" }, logarithmic, "Logarithmic heights of the bars"),
@@ -153,6 +153,7 @@ function axisCard(facts, thresholds, axis, i) {
   slider.addEventListener("input", () => thresholds.move(i, stopAt(axis, Number(slider.value))));
   const curve = curveChart(`What each stop of ${visible(axis.label)} keeps`);
   const output = h("output", { for: id, class: "strong", "aria-live": "off" });
+  const place = h("span", { class: "muted small" });
   const numbers = h("div", { id: `${id}-numbers` });
   const [back, off] = [["Recipe", axis.start], ["Off", -1]].map(([text, stop]) =>
     h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => thresholds.move(i, stop) }, text));
@@ -161,6 +162,7 @@ function axisCard(facts, thresholds, axis, i) {
     slider.value = placeOf(axis, stop);
     slider.setAttribute("aria-valuetext", thresholdText(axis, stop));
     fill(output, thresholdText(axis, stop));
+    fill(place, stop < 0 ? `of ${plural(axis.stops.length, "stop")}` : `stop ${count(stop + 1)} of ${count(axis.stops.length)}`);
     chart.set(stop < 0 ? null : axis.stops[stop]);
     curve.set(Array.from(thresholds.curve(i)), placeOf(axis, stop));
     [back.disabled, off.disabled] = [stop === axis.start, stop < 0];
@@ -170,10 +172,24 @@ function axisCard(facts, thresholds, axis, i) {
   const head = h("div", { class: "section-head" },
     h("h3", {}, h("label", { for: id }, foreign(axis.label, { limit: 80 }))),
     h("span", { class: "muted small" }, measureText(axis)));
-  const control = h("div", { class: "axis-control" }, h("div", { class: "row spread" }, output, h("span", { class: "row" }, back, off)), slider, curve.node);
+  const control = h("div", { class: "axis-control" }, h("div", { class: "row spread" }, h("span", { class: "row" }, output, place), h("span", { class: "row" }, back, off)), slider, curve.node, stopRow(axis));
   const left = h("div", { class: "stack" }, chart.node, control, numbers, axis.frozen && frozenNote(axis));
   const node = h("article", { class: "card axis", id: `threshold-${i}` }, head, h("div", { class: "axis-halves" }, left, nearClips(facts, axis)), endClips(facts, axis));
   return { node, logarithmic: chart.logarithmic };
+}
+
+/** What stands at the first, the middle and the last stop: even steps of rank, which the chart's scale is not. */
+function stopRow(axis) {
+  const last = axis.stops.length - 1;
+  const marked = [...new Set([0, Math.floor(last / 2), last])];
+  const tick = (stop) => {
+    const at = (placeOf(axis, stop) / axis.stops.length) * 100;
+    return h("span", { class: at < 10 ? "first" : at > 90 ? "last" : null, vars: { at: `${at}%` } }, value(axis.stops[stop]));
+  };
+  return [
+    h("div", { class: "ticks stops", "aria-hidden": "true" }, marked.map(tick)),
+    h("p", { class: "muted small" }, "The slider goes by rank, from stop to stop; the chart above goes by value."),
+  ];
 }
 
 function measureText(axis) {
@@ -215,8 +231,8 @@ function nearClips(facts, axis) {
   const near = (side) => (axis.near ?? []).filter((one) => one.side === side).map((one) => one.clip).sort((a, b) => away(a) - away(b));
   const [passing, failing] = axis.side === "min" ? ["above", "below"] : ["below", "above"];
   return h("div", { class: "stack" },
-    axisClips(facts, axis, `Just ${passing} the recipe's threshold: these pass`, near(passing)),
-    axisClips(facts, axis, `Just ${failing} it: these fail`, near(failing)));
+    axisClips(facts, axis, "Nearest to the recipe's threshold that pass", near(passing)),
+    axisClips(facts, axis, "Nearest to it that fail", near(failing)));
 }
 
 function endClips(facts, axis) {
