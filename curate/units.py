@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+HOUR_S = 3600.0
+
 
 def parse_fraction(text: str) -> Fraction:
     """``"30000/1001"`` -> Fraction; raises ValueError on anything else than a ratio or a number."""

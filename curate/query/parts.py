@@ -101,6 +101,11 @@ def id_sql(column: str) -> str:
     return f"left({column}, 32)::UUID"
 
 
+def id_text_sql(column: str) -> str:
+    """SQL of the clip id that such a number stands for."""
+    return f"replace({column}::VARCHAR, '-', '')"
+
+
 def listing_again(read: Callable[P, T]) -> Callable[P, T]:
     """Decorator of a reading that keeps SQL over listed parts: when one vanished meanwhile (compaction), it begins
     again and so lists again. The reading must be repeatable."""

@@ -36,10 +36,6 @@ class Written:
     again: str = ""
 
 
-def _silent_count(_done: int, _total: int) -> None:
-    """Tells nobody."""
-
-
 def write_report(
     corpus: Corpus,
     *,
@@ -49,7 +45,7 @@ def write_report(
     pictures: int = PICTURES,
     reading: Reading | None = None,
     step: Callable[[str], None] = silent,
-    counted: Callable[[int, int], None] = _silent_count,
+    counted: Callable[[int, int], None] = silent,
 ) -> Written:
     """Write the report of a selection (the latest over the run, by default the last complete run) as one HTML file.
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from curate.datafiles import put_value
 from curate.errors import ConfigError
 from curate.query import literal
-from curate.report.judged import HOURS, Judged, is_number
+from curate.report.judged import Judged, is_number
 from curate.select import Condition
 from curate.stats import NumberStats, number_stats
+from curate.units import HOUR_S
 
 MOST_STOPS = 32
 FEWEST_STOPS = 16
@@ -141,8 +142,8 @@ def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str,
     """The axis as the page reads it, but for the clips that are shown with it."""
     rule, stats = axis.rule, axis.stats
     counted = judged.con.sql(
-        f"""SELECT {axis.coordinate(stops)} AS c, count(*), sum(seconds) / {HOURS},
-        count(*) FILTER (WHERE {axis.never}), coalesce(sum(seconds) FILTER (WHERE {axis.never}), 0) / {HOURS}
+        f"""SELECT {axis.coordinate(stops)} AS c, count(*), sum(seconds) / {HOUR_S},
+        count(*) FILTER (WHERE {axis.never}), coalesce(sum(seconds) FILTER (WHERE {axis.never}), 0) / {HOUR_S}
         FROM judged WHERE {judged.standing_sql()} GROUP BY 1"""
     ).fetchall()
     alone = {c: (n, hours) for c, n, hours, _, _ in counted}

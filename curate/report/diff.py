@@ -20,7 +20,7 @@ from curate.config import parse_config
 from curate.datafiles import parse_yaml
 from curate.errors import ConfigError, UsageError
 from curate.query import RunTables, connect, identifier, listing_again, run_query
-from curate.query.parts import file_sql, id_sql
+from curate.query.parts import file_sql, id_sql, id_text_sql
 from curate.redaction import redacted
 from curate.report.facts import chosen_selection
 from curate.report.html import render
@@ -31,6 +31,7 @@ from curate.select import Funnel, SelectConfig, select
 from curate.select.inputs import FORGOTTEN, forgotten_sql
 from curate.storage import Place
 from curate.tables import Corpus
+from curate.units import HOUR_S
 
 FORMAT = 1
 PICTURES = 48
@@ -41,8 +42,7 @@ ELSEWHERE = "not among its clips"
 """Why a selection does not keep a clip that its run does not have."""
 
 _RUN = re.compile(r"(?P<place>.*)@(?P<run>[^/@]+)")
-_ID = "replace(clip::VARCHAR, '-', '')"
-_HOURS = 3600.0
+_ID = id_text_sql("clip")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _known(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
 
 
 def _count(con: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
-    sql = f"SELECT count(*), coalesce(sum(seconds), 0) / {_HOURS} FROM pair WHERE {where}"
+    sql = f"SELECT count(*), coalesce(sum(seconds), 0) / {HOUR_S} FROM pair WHERE {where}"
     return dict(zip(("n", "hours"), con.sql(sql).fetchall()[0], strict=True))
 
 
@@ -221,7 +221,7 @@ def _moved(con: duckdb.DuckDBPyConnection, which: str) -> dict[str, Any]:
     reason = "reason_b" if which == "left" else "reason_a"
     where = f"moved = '{which}'"
     rows = con.sql(
-        f"""SELECT {reason}, count(*) AS n, coalesce(sum(seconds), 0) / {_HOURS} FROM pair WHERE {where}
+        f"""SELECT {reason}, count(*) AS n, coalesce(sum(seconds), 0) / {HOUR_S} FROM pair WHERE {where}
         GROUP BY 1 ORDER BY n DESC, 1"""
     ).fetchall()
     ids = con.sql(f"SELECT {_ID}, {reason} FROM pair WHERE {where} ORDER BY clip LIMIT {MOST_IDS}").fetchall()

@@ -8,8 +8,9 @@ from typing import Any
 from curate.config import parse_config
 from curate.query import literal
 from curate.redaction import redacted
-from curate.report.judged import HOURS, KEPT, Judged, rows_of
+from curate.report.judged import KEPT, Judged, rows_of
 from curate.shards.buckets import BucketsConfig, bucket_of
+from curate.units import HOUR_S
 
 _DURATION_BINS = 32
 _MOST_BARS = 12
@@ -126,7 +127,7 @@ def buckets(judged: Judged) -> dict[str, Any]:
     """Kept clips by training bucket, and why the others are in none."""
     rows = rows_of(
         judged.con,
-        f"""SELECT bucket, count(*) AS n, sum(seconds) / {HOURS} AS hours FROM ended
+        f"""SELECT bucket, count(*) AS n, sum(seconds) / {HOUR_S} AS hours FROM ended
         WHERE {KEPT} AND bucket IS NOT NULL GROUP BY 1 ORDER BY n DESC, 1""",
     )
     return {"rows": rows, "none": _no_bucket(judged)}
@@ -140,7 +141,7 @@ def _no_bucket(judged: Judged) -> list[dict[str, Any]]:
     counted = "n_frames" if "n_frames" in judged.facts else "NULL"
     shapes = judged.con.sql(
         f"""SELECT width_px, height_px, coalesce({counted}, round(seconds * rate_fps))::BIGINT AS frames, count(*),
-        sum(seconds) / {HOURS} FROM ended WHERE {KEPT} AND bucket IS NULL GROUP BY 1, 2, 3"""
+        sum(seconds) / {HOUR_S} FROM ended WHERE {KEPT} AND bucket IS NULL GROUP BY 1, 2, 3"""
     ).fetchall()
     found: dict[str, tuple[int, float]] = {}
     for width_px, height_px, frames, n, hours in shapes:

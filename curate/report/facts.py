@@ -54,7 +54,7 @@ class Found:
     reasons: dict[str, str]
 
 
-def silent(_text: str) -> None:
+def silent(*_what: object) -> None:
     """Tells nobody."""
 
 

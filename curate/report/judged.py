@@ -30,6 +30,7 @@ from curate.select.judge import (
     needed_columns,
     number_sql,
 )
+from curate.units import HOUR_S
 
 FACTS = {
     "width_px": "source.width_px",
@@ -39,8 +40,6 @@ FACTS = {
     "camera": "motion.camera",
 }
 """Columns of the table that distributions and buckets are counted over, where the run has them."""
-
-HOURS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ def _groups(con: duckdb.DuckDBPyConnection) -> list[Group]:
     rows = con.sql(
         f"""SELECT g.forgotten, g.fails, g.errors, if(g.forgotten, 'dropped', e.verdict),
         if(g.forgotten, '{FORGOTTEN}', e.reason), g.n, g.hours
-        FROM (SELECT forgotten, fails, errors, code, count(*) AS n, sum(seconds) / {HOURS} AS hours
+        FROM (SELECT forgotten, fails, errors, code, count(*) AS n, sum(seconds) / {HOUR_S} AS hours
         FROM judged GROUP BY ALL) g JOIN endings e USING (code) ORDER BY ALL"""
     ).fetchall()
     return [Group(*row) for row in rows]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.query import RunTables, identifier, literal
+from curate.query.parts import id_text_sql
 from curate.redaction import redacted
 from curate.report.axes import Axis
 from curate.report.judged import Judged, rows_of
@@ -14,7 +15,7 @@ from curate.report.judged import Judged, rows_of
 TEXT_CHARS = 600
 """Longer captions and messages are cut off."""
 
-_ID = "replace(clip::VARCHAR, '-', '')"
+_ID = id_text_sql("clip")
 _USUAL = 200
 
 
@@ -133,7 +134,7 @@ def duplicate_pairs(judged: Judged, n: int) -> dict[str, Any]:
     where = "NOT forgotten AND keeper IS NOT NULL AND keeper NOT IN (SELECT clip FROM judged WHERE forgotten)"
     ((count,),) = judged.con.sql(f"SELECT count(*) FROM judged WHERE {where}").fetchall()
     rows = judged.con.sql(
-        f"""SELECT {_ID}, replace(keeper::VARCHAR, '-', '') FROM judged WHERE {where}
+        f"""SELECT {_ID}, {id_text_sql("keeper")} FROM judged WHERE {where}
         ORDER BY hash(clip), clip LIMIT {n}"""
     ).fetchall()
     scores = _likeness(judged, sorted({clip for pair in rows for clip in pair}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from curate.redaction import redacted
@@ -11,7 +11,8 @@ from curate.report.judged import Group, Judged
 from curate.report.samples import cut
 from curate.select.duplicates import NEAR_DUPLICATE
 from curate.select.inputs import FORGOTTEN, count_inputs
-from curate.select.judge import Judge, axis_bits
+from curate.select.judge import Judge
+from curate.select.retention import retention_of
 
 _UNMEASURED = "needed measurements that failed"
 _TAKEN_DOWN = "sources that were taken down (`curate forget`)"
@@ -163,22 +164,9 @@ def clip_counts(judged: Judged) -> dict[str, Any]:
 
 def retention(judged: Judged) -> dict[str, Any] | None:
     """Among clips that all conditions could judge: the share that passes all, each axis alone, and their product."""
-    axes = axis_bits(judged.judges)
-    gates = (1 << judged.n_gates) - 1
-    groups = [g for g in judged.groups if not g.forgotten and not g.errors and not g.fails & gates]
-    n, _ = _total(groups)
-    if not n or not axes:
+    found = retention_of(judged.judges, (g for g in judged.groups if not g.forgotten))
+    if found is None:
         return None
-    product, shares = 1.0, []
-    for name, bits in axes.items():
-        share = _total(g for g in groups if not g.fails & bits)[0] / n
-        product *= share
-        shares.append({"label": name, "share": share})
-    joint = _total(g for g in groups if not g.fails)[0] / n
-    return {
-        "judged": n,
-        "joint": joint,
-        "product": product,
-        "ratio": joint / product if product else None,
-        "axes": shares,
-    }
+    together, shares = found
+    axes = [{"label": name, "share": share} for name, share in shares.items()]
+    return {**asdict(together), "ratio": together.ratio, "axes": axes}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.query import RunTables
+from curate.query.parts import id_text_sql
 from curate.storage import Place, storage_error
 
 SELECTION = pa.schema(
@@ -62,8 +63,8 @@ def _write(tables: RunTables, file: Path, verdicts: list[Verdict]) -> None:
         "failing": pa.array([list(v.failing) for v in verdicts], pa.list_(pa.string())),
     }
     rows = tables.con.sql(
-        """SELECT replace(clip::VARCHAR, '-', '') AS clip_id, code, bucket,
-        replace(keeper::VARCHAR, '-', '') AS duplicate_of FROM decided ORDER BY clip"""
+        f"""SELECT {id_text_sql("clip")} AS clip_id, code, bucket,
+        {id_text_sql("keeper")} AS duplicate_of FROM decided ORDER BY clip"""
     ).to_arrow_reader(_BATCH_ROWS)
     with pq.ParquetWriter(file, SELECTION, compression="zstd") as writer:
         for batch in rows:

@@ -19,11 +19,10 @@ from curate.errors import ConfigError
 from curate.query import RunTables, connect, identifier, last_run, listing_again, run_query
 from curate.select.config import SelectConfig
 from curate.select.duplicates import NEAR_DUPLICATE, remove_duplicates
-from curate.select.funnel import ConditionCount, Counts, Funnel, Reason, Retention, Threshold, load_funnel
+from curate.select.funnel import ConditionCount, Counts, Funnel, Reason, Threshold, load_funnel
 from curate.select.inputs import FORGOTTEN, count_inputs, forgotten_sql
 from curate.select.judge import (
     Judge,
-    axis_bits,
     bits_sql,
     check_missing,
     condition_judge,
@@ -33,14 +32,15 @@ from curate.select.judge import (
     threshold_like,
 )
 from curate.select.output import Verdict, write_selection
+from curate.select.retention import retention_of
 from curate.storage import Place
 from curate.tables import Corpus
+from curate.units import HOUR_S
 
 BucketOf = Callable[[int, int, int, float], str | None]
 """(width_px, height_px, n_frames, fps) -> name of the training bucket, or None."""
 
 _SHAPE = ("source.width_px", "source.height_px", "source.rate_fps", "clip.n_frames")
-_HOURS = 3600.0
 
 
 @listing_again
@@ -140,7 +140,7 @@ class _Selecting:
         )
         self.con.sql("DROP TABLE work")
         rows = self.con.sql(
-            f"""SELECT forgotten, fails, errors, count(*), sum(seconds) / {_HOURS} FROM judged
+            f"""SELECT forgotten, fails, errors, count(*), sum(seconds) / {HOUR_S} FROM judged
             GROUP BY ALL ORDER BY ALL"""
         ).fetchall()
         groups = [_Group(*row) for row in rows]
@@ -205,11 +205,12 @@ class _Selecting:
 
     def _funnel(self, groups: list[_Group], verdicts: list[Verdict], digest: str) -> Funnel:
         rows = self.con.sql(
-            f"SELECT code, count(*), sum(seconds) / {_HOURS} FROM decided GROUP BY code ORDER BY code"
+            f"SELECT code, count(*), sum(seconds) / {HOUR_S} FROM decided GROUP BY code ORDER BY code"
         ).fetchall()
         tally = [(verdicts[code], n, hours) for code, n, hours in rows]
         totals = {v: sum(n for verdict, n, _ in tally if verdict.verdict == v) for v in ("kept", "dropped", "failed")}
         hours = {v: sum(h for verdict, _, h in tally if verdict.verdict == v) for v in totals}
+        together = retention_of(self.judges, groups)
         return Funnel(
             name=self.config.name,
             run_id=self.tables.run_id,
@@ -223,7 +224,7 @@ class _Selecting:
             conditions=[self._count(i, judge, groups) for i, judge in enumerate(self.judges)],
             thresholds=self.thresholds,
             near_duplicates=sum(n for verdict, n, _ in tally if verdict.reason == NEAR_DUPLICATE),
-            retention=self._retention(groups),
+            retention=together[0] if together else None,
             like=self.earlier.name if self.earlier else "",
             buckets=self._bucket_counts(),
             bucket_config=self.bucket_config,
@@ -258,18 +259,6 @@ class _Selecting:
             failing=sum(g.n for g in groups if g.fails >> index & 1),
             cell_failed=sum(g.n for g in groups if g.errors >> index & 1),
         )
-
-    def _retention(self, groups: list[_Group]) -> Retention | None:
-        gates = sum(1 << i for i, judge in enumerate(self.judges) if judge.kind == "gate")
-        axes = axis_bits(self.judges)
-        judged = [g for g in groups if not g.errors and not g.fails & gates]
-        n = sum(g.n for g in judged)
-        if not n or not axes:
-            return None
-        product = 1.0
-        for conditions in axes.values():
-            product *= sum(g.n for g in judged if not g.fails & conditions) / n
-        return Retention(n, sum(g.n for g in judged if not g.fails) / n, product)
 
 
 def _reasons(tally: list[tuple[Verdict, int, float]]) -> list[Reason]:

@@ -36,7 +36,7 @@ _SHARED = Path(__file__).parents[1] / "report" / "page"
 ASSETS = {
     "icon.svg": (_PAGE, "image/svg+xml"),
     "view.css": (_PAGE, "text/css"),
-    **{name: (_SHARED, "text/css") for name in ("style.css", "tables.css", "clips.css")},
+    **dict.fromkeys(("style.css", "tables.css", "clips.css"), (_SHARED, "text/css")),
     "dom.js": (_SHARED, "text/javascript"),
     "api.js": (_PAGE, "text/javascript"),
     "filters.js": (_PAGE, "text/javascript"),
