@@ -107,11 +107,15 @@ def run(
         if result.funnel is not None and not no_report:
             _report(result, options)
         _print_next(corpus, failed=bool(failed), exported=result.export is not None)
-    fruitless = _nothing_came_of(result)
-    if fruitless:
-        err.print(f"[bold red]Error[/] {fruitless}. See why with `curate failures {_quoted(corpus)}`", soft_wrap=True)
-    if fruitless or (strict and failed):
+    if _is_fruitless(result, corpus) or (strict and failed):
         raise typer.Exit(EXIT_FAILURES)
+
+
+def _is_fruitless(result: JobResult, corpus: str) -> bool:
+    why = _nothing_came_of(result)
+    if why:
+        err.print(f"[bold red]Error[/] {why}. See why with `curate failures {_quoted(corpus)}`", soft_wrap=True)
+    return bool(why)
 
 
 def _nothing_came_of(result: JobResult) -> str:

@@ -12,9 +12,14 @@ from curate.select.judge import Judge, axis_bits
 class Tally(Protocol):
     """So many clips that fail the same judges: bit i of ``fails`` and of ``errors`` belongs to judge i."""
 
-    fails: int
-    errors: int
-    n: int
+    @property
+    def fails(self) -> int: ...
+
+    @property
+    def errors(self) -> int: ...
+
+    @property
+    def n(self) -> int: ...
 
 
 def retention_of(judges: Sequence[Judge], groups: Iterable[Tally]) -> tuple[Retention, dict[str, float]] | None:
