@@ -15,6 +15,8 @@ from curate.cli.tables import print_failures, print_funnel, print_stand_ins
 from curate.units import format_duration
 
 if TYPE_CHECKING:
+    from curate.engine.fuse import MaxFailures
+    from curate.isolation import Limits
     from curate.job import JobOptions, JobResult
 
 EPILOG = """
@@ -80,8 +82,6 @@ def run(
     """
     with ending():
         from curate.cli.progress import Progress
-        from curate.engine.fuse import MaxFailures
-        from curate.isolation import Limits
         from curate.job import JobOptions, run_job
         from curate.recipe import load_recipe
 
@@ -98,17 +98,26 @@ def run(
             seed=seed,
             follow_links=follow_links,
             export=not no_export,
-            max_failures=MaxFailures.parse(max_failures) if max_failures else None,
-            limits=Limits(round(decode_memory_gb * 1e9), decode_s),
+            max_failures=_failure_limit(max_failures),
+            limits=_decode_limits(decode_memory_gb, decode_s),
         )
         with Progress(out) as progress:
             result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
-        failed = _print_result(result, corpus)
-        if result.funnel is not None and not no_report:
-            _report(result, options)
-        _print_next(corpus, failed=bool(failed), exported=result.export is not None)
+        failed = _print_result(result, options, report=not no_report)
     if _is_fruitless(result, corpus) or (strict and failed):
         raise typer.Exit(EXIT_FAILURES)
+
+
+def _failure_limit(text: str) -> MaxFailures | None:
+    from curate.engine.fuse import MaxFailures
+
+    return MaxFailures.parse(text) if text else None
+
+
+def _decode_limits(memory_gb: float, least_s: float) -> Limits:
+    from curate.isolation import Limits
+
+    return Limits(round(memory_gb * 1e9), least_s)
 
 
 def _is_fruitless(result: JobResult, corpus: str) -> bool:
@@ -133,7 +142,7 @@ def _quoted(corpus: str) -> str:
     return plain(shlex.quote(corpus))
 
 
-def _print_result(result: JobResult, corpus: str) -> int:
+def _print_result(result: JobResult, options: JobOptions, *, report: bool) -> int:
     from curate.failures import failures
     from curate.tables import Corpus
 
@@ -147,7 +156,10 @@ def _print_result(result: JobResult, corpus: str) -> int:
         print_export(result.export)
     print_stand_ins(out, run_result.stand_ins)
     if failed:
-        print_failures(out, failures(Corpus(corpus), run_result.run_id))
+        print_failures(out, failures(Corpus(options.out), run_result.run_id))
+    if result.funnel is not None and report:
+        _report(result, options)
+    _print_next(options.out, failed=bool(failed), exported=result.export is not None)
     return failed
 
 

@@ -13,13 +13,19 @@ class Tally(Protocol):
     """So many clips that fail the same judges: bit i of ``fails`` and of ``errors`` belongs to judge i."""
 
     @property
-    def fails(self) -> int: ...
+    def fails(self) -> int:
+        """Judges whose condition they do not fulfil."""
+        ...
 
     @property
-    def errors(self) -> int: ...
+    def errors(self) -> int:
+        """Judges whose measurement failed."""
+        ...
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """How many they are."""
+        ...
 
 
 def retention_of(judges: Sequence[Judge], groups: Iterable[Tally]) -> tuple[Retention, dict[str, float]] | None:
