@@ -31,7 +31,8 @@ MOST_NOTE_CHARS = 2000
 MOST_PARTS = 100
 """Files of marks; one more and they are merged. Every reader of marks opens them all."""
 
-_CLIP_ID = re.compile(r"[0-9a-f]{32}")
+CLIP_ID = re.compile(r"[0-9a-f]{32}")
+"""A whole id of a clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def marks(corpus: Corpus, only: str | None = None) -> dict[str, Mark]:
 
 def _check(verdicts: Mapping[str, Verdict | None], note: str) -> None:
     for clip_id, verdict in verdicts.items():
-        if not _CLIP_ID.fullmatch(clip_id):
+        if not CLIP_ID.fullmatch(clip_id):
             raise UsageError("a clip id is made of 32 hex digits", subject=clip_id)
         if verdict not in {*get_args(Verdict), None}:
             raise UsageError("a mark is `keep` or `drop`, or none", subject=str(verdict))

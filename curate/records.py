@@ -223,12 +223,6 @@ class Failure:
     traceback: str = ""
     peak_memory_bytes: int | None = None
 
-    @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """A failure from its columns (`columns`)."""
-        message, trace = row["error_message"] or "", row["error_traceback"] or ""
-        return cls(row["error_class"] or "", message, trace, row["peak_memory_bytes"])
-
     def columns(self) -> dict[str, Any]:
         """Its columns in a table."""
         return {

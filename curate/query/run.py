@@ -21,7 +21,7 @@ import duckdb
 from curate.config import nearest
 from curate.errors import ConfigError, CorpusError
 from curate.query.marks import MARK, MARK_COLUMNS, marks_sql
-from curate.query.parts import cells_sql, clips_sql, file_sql, id_sql, identifier, literal, run_query
+from curate.query.parts import cells_sql, clips_sql, file_sql, id_sql, id_text_sql, identifier, literal, run_query
 from curate.tables import CLIPS, Corpus
 
 _TAIL = ("outcome", "error_class", "error_message", "error_traceback", "attempt", "seconds", "host", "run_id")
@@ -222,7 +222,7 @@ class RunTables:
         refs = [self.column(name) for name in dict.fromkeys(columns)]
         joins = list(self._joins(refs))
         text = " ".join(f"LEFT JOIN ({join.sql}) j{i} ON j{i}.id = base.{join.on}" for i, join in enumerate(joins))
-        listed = ", ".join(["replace(base.clip::VARCHAR, '-', '') AS clip_id", *(identifier(ref.name) for ref in refs)])
+        listed = ", ".join([f"{id_text_sql('base.clip')} AS clip_id", *(identifier(ref.name) for ref in refs)])
         return f"SELECT {listed} FROM ({self._base(refs)}) base {text}"
 
     def load(self, table: str, columns: Sequence[str], *, only: str | None = None) -> None:

@@ -7,7 +7,6 @@ with what is looked at, not with what there is, and DuckDB spills beyond its lim
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from curate.errors import UsageError
 from curate.export.rows import Source, sources_of
-from curate.marks import MarkBook, Verdict
+from curate.marks import CLIP_ID, MarkBook, Verdict
 from curate.query import (
     MARK,
     MARK_COLUMNS,
@@ -31,18 +30,16 @@ from curate.query import (
     run_query,
     tombstones_sql,
 )
-from curate.query.parts import file_sql, id_sql
+from curate.query.parts import file_sql, id_sql, id_text_sql
 from curate.records import Clip
 from curate.select.inputs import forgotten_sql
 from curate.tables import CLIPS, Corpus
 from curate.viewer.columns import SELECTION, ColumnInfo, run_columns, selection_columns
 from curate.viewer.query import Ask, known_column
 
-_CLIP_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN = [f"clip.{name}" for name in CLIPS.names if name not in {"clip_id", "source_digest"}]
 _MARKS = [f"{MARK}.{column.name}" for column in MARK_COLUMNS]
 _BASE = [*_SPAN, "clip.duration_s", *_MARKS]
-_ID = "replace(clip::VARCHAR, '-', '')"
 TOP = 40
 """Values of a column of names that are offered to choose from."""
 
@@ -156,7 +153,7 @@ class Library:
         names = ["clip.start_s", "clip.end_s", "clip.duration_s", *_MARKS, *further]
         listed = ", ".join(f"chosen.{identifier(name)}" for name in dict.fromkeys(names))
         inner = f"(SELECT *, row_number() OVER () AS n_th FROM (SELECT * FROM clips {tail})) chosen"
-        sql = f"""SELECT {_ID.replace("clip", "chosen.clip")} AS clip_id, uri, {listed}
+        sql = f"""SELECT {id_text_sql("chosen.clip")} AS clip_id, uri, {listed}
             FROM {inner} JOIN sources USING (source) ORDER BY n_th"""
         return self._con.sql(sql).to_arrow_table().to_pylist()
 
@@ -214,10 +211,10 @@ class Library:
         return sources_of(self._con, self.tables, {digest}, {})
 
     def _row(self, clip_id: str) -> dict[str, Any]:
-        where = f"clip = {literal(clip_id)}::UUID" if _CLIP_ID.fullmatch(clip_id) else "FALSE"
+        where = f"clip = {literal(clip_id)}::UUID" if CLIP_ID.fullmatch(clip_id) else "FALSE"
         listed = ", ".join(map(identifier, [*_BASE]))
         rows = self._con.sql(
-            f"""SELECT {_ID} AS "clip.clip_id", source_digest AS "clip.source_digest", {listed}
+            f"""SELECT {id_text_sql("clip")} AS "clip.clip_id", source_digest AS "clip.source_digest", {listed}
             FROM clips JOIN sources USING (source) WHERE {where}"""
         ).to_arrow_table()
         if not rows.num_rows:
@@ -247,10 +244,13 @@ class Library:
         return changed
 
     def _check_known(self, clip_ids: Sequence[str]) -> None:
-        good = [clip_id for clip_id in clip_ids if _CLIP_ID.fullmatch(clip_id)]
+        good = [clip_id for clip_id in clip_ids if CLIP_ID.fullmatch(clip_id)]
         listed = ", ".join(f"{literal(clip_id)}::UUID" for clip_id in good) or "NULL"
         known = {
-            clip_id for (clip_id,) in self._con.sql(f"SELECT {_ID} FROM clips WHERE clip IN ({listed})").fetchall()
+            clip_id
+            for (clip_id,) in self._con.sql(
+                f"SELECT {id_text_sql('clip')} FROM clips WHERE clip IN ({listed})"
+            ).fetchall()
         }
         for clip_id in clip_ids:
             if clip_id not in known:

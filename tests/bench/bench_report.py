@@ -9,22 +9,17 @@ of its own; peak is its largest resident set. No pictures: the sources do not ex
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
-import subprocess
-import sys
-import tempfile
 import time
 from itertools import pairwise
-from pathlib import Path
 
-from bench_select import CONDITIONS, generate
+from bench_select import CONDITIONS
+from tables_bench import each_size
 
 from curate.report import write_report
 from curate.report.facts import build_facts, chosen_selection
 from curate.report.joint import unpack
-from curate.select import SelectConfig, select
 from curate.tables import Corpus
 
 
@@ -61,27 +56,5 @@ def describe(uri):
     print(json.dumps({"cells": len(cells.keys), "clips": int(cells.n.sum()), "stops": stops}), flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 1_000_000, 10_000_000])
-    parser.add_argument("--part-rows", type=int, default=100_000)
-    parser.add_argument("--keep", type=Path, help="Leave the corpora in this folder.")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        measure(options.measure)
-        return
-    for n_clips in options.sizes:
-        with tempfile.TemporaryDirectory() as scratch:
-            corpus = Corpus(str((options.keep or Path(scratch)) / str(n_clips)))
-            if not Path(corpus.uri).exists():
-                generate(corpus, n_clips, options.part_rows, "lengths")
-                rule = {"name": "bench", "conditions": CONDITIONS, "dedup": {"method": "none"}}
-                select(corpus, SelectConfig.model_validate(rule))
-            command = [sys.executable, __file__, "--measure", corpus.uri]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            print(f"{n_clips:>10,} clips: {done.stdout.strip()}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    each_size(__file__, [10_000, 1_000_000, 10_000_000], {"bench": CONDITIONS}, measure)

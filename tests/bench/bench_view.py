@@ -8,19 +8,14 @@ largest resident set. No clip is played: the sources do not exist.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
-from bench_select import CONDITIONS, generate
+from bench_select import CONDITIONS
+from tables_bench import each_size
 
 from curate.report.diff import Named, difference
-from curate.select import SelectConfig, select
 from curate.tables import Corpus
 from curate.viewer.library import Library
 from curate.viewer.query import Ask
@@ -57,27 +52,5 @@ def measure(uri):
     print(json.dumps({"seconds": took, "peak_gib": peak_gib, "moved": found.facts["entered"]["n"]}))
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 1_000_000])
-    parser.add_argument("--keep", type=Path, help="Leave the corpora in this folder.")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        measure(options.measure)
-        return
-    for n_clips in options.sizes:
-        with tempfile.TemporaryDirectory() as scratch:
-            corpus = Corpus(str((options.keep or Path(scratch)) / str(n_clips)))
-            if not Path(corpus.uri).exists():
-                generate(corpus, n_clips, 100_000, "lengths")
-                for name, conditions in (("bench", CONDITIONS), ("loose", LOOSE)):
-                    rule = {"name": name, "conditions": conditions, "dedup": {"method": "none"}}
-                    select(corpus, SelectConfig.model_validate(rule))
-            command = [sys.executable, __file__, "--measure", corpus.uri]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            print(f"{n_clips:>10,} clips: {done.stdout.strip()}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    each_size(__file__, [10_000, 1_000_000], {"bench": CONDITIONS, "loose": LOOSE}, measure)
