@@ -16,6 +16,9 @@ MAX_YAML_NODES = 20_000
 """Values of a file with all its aliases written out."""
 MAX_YAML_DEPTH = 40
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where PyYAML was built with it: seven times as quick, and a run reads dozens of cards."""
+
 
 def find_data_dir(kind: Literal["models", "pipelines"]) -> Path:
     """Folder of the model cards or of the recipes; StorageError when this installation has none."""
@@ -45,7 +48,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Plain values of a YAML text: no objects are made, and aliases cannot blow it up. ConfigError names ``where``."""
     try:
         _check_size(text, where)
-        return yaml.safe_load(text)
+        return yaml.load(text, _LOADER)
     except (yaml.YAMLError, ValueError) as error:  # numbers and dates that are none are ValueErrors
         raise ConfigError(f"is not YAML: {error}", subject=where) from error
 
@@ -55,7 +58,7 @@ def _check_size(text: str, where: str) -> None:
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError(f"is larger than {MAX_YAML_BYTES >> 20} MiB", subject=where)
     counts, starts, anchors = [0], [], {}
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, _LOADER):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
                 raise ConfigError(f"has an alias of nothing or of itself (*{event.anchor})", subject=where)

@@ -9,7 +9,7 @@ import platform
 import socket
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -337,8 +337,11 @@ def _failed_cells(
 def _libraries() -> dict[str, str]:
     names = ["av", "duckdb", "numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "rapidocr", "ray"]
     names += ["scenedetect", "torch", "transformers", "tokenizers", "open_clip_torch", "easyocr", "safetensors", "gguf"]
-    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
-    return {name: found[name] for name in names if name in found}
+    found = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def stand_ins(pipeline: Pipeline) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
+from functools import lru_cache
 from typing import Any
 
 from curate.config import nearest
@@ -33,8 +35,13 @@ BUILT_IN = {
 
 def stage_names() -> dict[str, str]:
     """Every stage that a recipe may name -> ``module:Class``."""
-    added = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    return {**added, **BUILT_IN}
+    return {**_added(tuple(sys.path)), **BUILT_IN}
+
+
+@lru_cache(maxsize=1)
+def _added(_path: tuple[str, ...]) -> dict[str, str]:
+    """Those of installed packages. Every package there is must be opened to know, so they are asked once a path."""
+    return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def stage_class(name: str) -> type[Stage[Any]]:
