@@ -32,6 +32,7 @@ _TOP = 20
 _PROBE_COLUMNS = ("container", "codec", "width_px", "height_px", "rate_fps", "vfr", "duration_s")
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
 _CATEGORIES = ("VARCHAR", "BOOLEAN", "VARCHAR[]")
+_MEAN = " (mean)"
 _SCORES = "DOUBLE[]"
 """Lists of scores, one a frame or caption. Embeddings are of smaller floats."""
 
@@ -54,6 +55,12 @@ class NumberStats:
     percentiles: dict[str, float]
     edges: list[float]
     counts: list[int]
+
+    @property
+    def measured(self) -> tuple[str, str]:
+        """The column, and what is made of its lists: ``mean``, or nothing where it holds numbers."""
+        column = self.column.removesuffix(_MEAN)
+        return column, "" if column == self.column else "mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +231,7 @@ def _columns(tables: RunTables, stage: RunStage) -> Iterator[NumberStats | Categ
         if kinds[column] in _NUMBERS:
             yield from _number(con, "scores", (stage.name, column), identifier(column), failed)
         elif column in lists:
-            name = f"{column} (mean)"
+            name = f"{column}{_MEAN}"
             yield from _number(con, "scores", (stage.name, name), f"list_avg({identifier(column)})", failed)
         else:
             yield _category(con, stage.name, column, failed, kinds[column])

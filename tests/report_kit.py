@@ -1,5 +1,5 @@
 """A small corpus in which everything that a report counts occurs: failed cells, missing and odd values, ties, a gate,
-lists, percentiles, two conditions on one column, a condition of two limits, words, names that are hard to address."""
+lists, scores of which nothing is asked, percentiles, two conditions on one column, a condition of two limits, words, names that are hard to address."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from curate.tables import Corpus, rows_table, write_part
 HASHES = {f"phash_{at}": pa.uint64() for at in ("first", "middle", "last")}
 STAGES = {
     "motion": {"v2d_px16": pa.float64(), "freeze_ratio": pa.float32(), "camera": pa.string()},
-    "quality": {"sharpness": pa.float32()},
+    "quality": {"sharpness": pa.float32(), "contrast": pa.float64()},
     "text": {"area_max": pa.float64()},
     "features": {**HASHES, "phash_flat": pa.bool_()},
-    "aesthetic": {"scores": pa.list_(pa.float64())},
+    "aesthetic": {"scores": pa.list_(pa.float64()), "crops": pa.list_(pa.float64())},
     "caption.coca": {"caption": pa.string()},
     "caption.chosen": {"caption": pa.string()},
     "clip.similarity": {"coca": pa.list_(pa.float64()), "disagreement": pa.float64()},
@@ -72,12 +72,16 @@ def write_recipe(corpus: Corpus, rule: dict[str, Any], run_id: str = "run-1") ->
 def fill(kit: CorpusKit, clip: str, draw: random.Random) -> None:
     """Cells of one clip; some failed, some without a value, none below the gate where it does not pass."""
 
-    def cell(stage: str, **values: Any) -> None:
+    def cell(stage: str, more: dict[str, Any] | None = None, **values: Any) -> None:
         if draw.random() < 0.05:
             kit.failed(stage, clip)
         else:
-            kit.cell(stage, clip, **{key: None if draw.random() < 0.05 else value for key, value in values.items()})
+            known = {key: None if draw.random() < 0.05 else value for key, value in values.items()}
+            kit.cell(stage, clip, **known, **(more or {}))
 
+    unasked = random.Random(clip)  # what no condition names
+    contrast = unasked.choice([None, *(number(unasked, 1) for _ in range(9))])
+    crops = unasked.choice([None, [], *([number(unasked, 1), None, number(unasked, 2)][: k % 4] for k in range(8))])
     freeze = draw.choice([0.0, 0.0, 0.2, 0.95])
     if draw.random() < 0.04:
         kit.failed("motion", clip)
@@ -87,9 +91,9 @@ def fill(kit: CorpusKit, clip: str, draw: random.Random) -> None:
     )
     if freeze > 0.9:
         return
-    cell("quality", sharpness=round(draw.random(), 1))
+    cell("quality", {"contrast": contrast}, sharpness=round(draw.random(), 1))
     cell("text", area_max=number(draw, 2))
-    cell("aesthetic", scores=[draw.uniform(0, 10) for _ in range(draw.randint(0, 3))])
+    cell("aesthetic", {"crops": crops}, scores=[draw.uniform(0, 10) for _ in range(draw.randint(0, 3))])
     cell("caption.coca", caption=draw.choice(["a cat", "<b>a dog</b>", "a " + "very " * 300 + "long one"]))
     cell("caption.chosen", caption="a cat sits")
     cell("clip.similarity", coca=[0.1, 0.2, 0.3], disagreement=draw.random())

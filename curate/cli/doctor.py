@@ -15,7 +15,9 @@ import typer
 from curate.cli.console import EXIT_ERROR, ending, out, plain
 from curate.cli.models import DEFAULT_RECIPE, here, needed_cards
 from curate.memory import machine_memory_bytes
+from curate.packages import is_installed
 from curate.units import format_bytes
+from curate.viewer.serve import PACKAGES
 from curate.weights.cards import all_cards
 from curate.weights.ledger import model_dir
 from curate.weights.store import FileStatus, glance
@@ -115,7 +117,9 @@ def _models() -> list[Finding]:
 
 
 def _optional() -> list[Finding]:
-    return [
+    storage = [
         Finding("storage", f"{place}: {'yes' if importlib.util.find_spec(name) else 'not installed'}")
         for name, place in OPTIONAL.items()
     ]
+    viewed = "yes" if all(map(is_installed, PACKAGES)) else "not installed"
+    return [*storage, Finding("view", f"curate view (pip install '{PACKAGES[0].requirement}'): {viewed}")]

@@ -1,7 +1,7 @@
 """Sliders: what limits a condition could have instead, and how many clips each of them would leave.
 
-An axis is one limit of one condition. Its *stops* are values that occur in the column (nearest-rank quantiles) and the
-limit that the selection had. A clip's *coordinate* is the number of stops it passes; a slider that asks for more than
+An axis is one limit of one condition, or one that a score could have which no condition names (`curate.report.scores`).
+Its *stops* are values that occur in the column (nearest-rank quantiles) and the limit that the selection had, if any. A clip's *coordinate* is the number of stops it passes; a slider that asks for more than
 ``position`` of them keeps exactly the clips of a greater coordinate. Stops ascend: ``position`` i stands for stop i of
 a ``min`` and for the i-th stop from above of a ``max``.
 """
@@ -9,7 +9,7 @@ a ``min`` and for the i-th stop from above of a ``max``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from curate.datafiles import put_value
@@ -42,38 +42,43 @@ class Axis:
     """One limit of one condition. ``condition`` is its place in the selection; ``limit`` what the selection asked.
 
     ``ranked`` are the stops, those first that matter most; ``stats`` those of the finite values of clips that stand.
+    ``table`` is where its numbers are (columns ``v<condition>`` and ``f<condition>``). Without ``limit`` nothing was
+    asked, and the slider is off.
     """
 
     condition: int
     rule: Condition
     side: Literal["min", "max"]
-    limit: float
+    limit: float | None
     ranked: tuple[float, ...] = ()
     stats: NumberStats | None = field(default=None, compare=False)
+    table: str = "judged"
 
     def stops(self, most: int) -> list[float]:
         """The stops, ascending."""
         return sorted(self.ranked[:most])
 
     def passes(self, limit: float) -> str:
-        """SQL over ``judged``: the number passes this limit, as the selection compares it; null without a number."""
+        """SQL over the table: the number passes this limit, as the selection compares it; null without a number."""
         return f"(v{self.condition} {'>=' if self.side == 'min' else '<='} {literal(limit)})"
 
     def coordinate(self, stops: Sequence[float]) -> str:
-        """SQL over ``judged`` of the number of stops that a clip passes; a failed cell passes all where it is kept."""
+        """SQL over the table of the number of stops that a clip passes; a failed cell passes all where it is kept."""
         passed = " + ".join(f"{self.passes(stop)}::UTINYINT" for stop in stops)
         failed = len(stops) if self.rule.on_failed == "keep" else 0
         return f"(CASE WHEN f{self.condition} THEN {failed} ELSE coalesce({passed}, 0) END)::UTINYINT"
 
     @property
     def never(self) -> str:
-        """SQL over ``judged``: no position of the slider keeps such a clip, only turning it off does."""
+        """SQL over the table: no position of the slider keeps such a clip, only turning it off does."""
         missing = f"v{self.condition} IS NULL"
         failed = f"f{self.condition}"
         return f"({missing} AND NOT {failed})" if self.rule.on_failed == "keep" else f"({missing} OR {failed})"
 
-    def position(self, stops: Sequence[float], stop: float) -> int:
-        """Where the slider stands for this stop: coordinates above it are kept."""
+    def position(self, stops: Sequence[float], stop: float | None) -> int:
+        """Where the slider stands for this stop (None: off): coordinates above it are kept."""
+        if stop is None:
+            return -1
         index = stops.index(stop)
         return index if self.side == "min" else len(stops) - 1 - index
 
@@ -89,7 +94,7 @@ class Axis:
 def find_axes(judged: Judged) -> list[Axis]:
     """An axis for every limit of the selection that is a number, with its stops."""
     found = [axis for i, rule in enumerate(judged.config.conditions) for axis in _limits(judged, i, rule)]
-    return [_with_stops(judged, axis) for axis in found]
+    return [with_stops(judged, axis) for axis in found]
 
 
 def _limits(judged: Judged, i: int, rule: Condition) -> list[Axis]:
@@ -109,21 +114,22 @@ def fixed_conditions(judged: Judged, axes: Sequence[Axis]) -> list[int]:
     return sorted(set(range(len(judged.config.conditions))) - {axis.condition for axis in axes})
 
 
-def _with_stops(judged: Judged, axis: Axis) -> Axis:
-    values = f"SELECT v{axis.condition} AS v FROM judged WHERE {judged.standing_sql()} AND NOT f{axis.condition}"
+def with_stops(judged: Judged, axis: Axis) -> Axis:
+    """The axis with stops and statistics of its values; without any value the limit is the only stop."""
+    values = f"SELECT v{axis.condition} AS v FROM {axis.table} WHERE {judged.standing_sql()} AND NOT f{axis.condition}"
     stats = number_stats(judged.con, values, ("", axis.rule.measure), 0, bins=BINS)
-    ranked = [axis.limit]
+    ranked = [] if axis.limit is None else [axis.limit]
     if stats:
-        ranked = _ranked(judged, f"SELECT v FROM ({values}) WHERE isfinite(v)", axis.limit)
-    return Axis(axis.condition, axis.rule, axis.side, axis.limit, tuple(ranked), stats)
+        ranked = _ranked(judged, f"SELECT v FROM ({values}) WHERE isfinite(v)", ranked)
+    return replace(axis, ranked=tuple(ranked), stats=stats)
 
 
-def _ranked(judged: Judged, values: str, limit: float) -> list[float]:
+def _ranked(judged: Judged, values: str, limit: Sequence[float]) -> list[float]:
     """Stops in the order in which they are wanted: the limit, both ends, then ever finer quantiles.
 
     Where ties leave fewer than the fewest stops, the values themselves are ranked, each once.
     """
-    stops = list(dict.fromkeys([limit, *_quantiles(judged, values)]))[:MOST_STOPS]
+    stops = list(dict.fromkeys([*limit, *_quantiles(judged, values)]))[:MOST_STOPS]
     if len(stops) < FEWEST_STOPS:
         listed = ", ".join(map(literal, stops))
         rest = f"SELECT DISTINCT v FROM ({values}) WHERE v NOT IN ({listed})"
@@ -140,35 +146,35 @@ def _quantiles(judged: Judged, values: str) -> list[float]:
 
 def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str, frozen: bool) -> dict[str, Any]:
     """The axis as the page reads it, but for the clips that are shown with it."""
-    rule, stats = axis.rule, axis.stats
-    counted = judged.con.sql(
-        f"""SELECT {axis.coordinate(stops)} AS c, count(*), sum(seconds) / {HOUR_S},
-        count(*) FILTER (WHERE {axis.never}), coalesce(sum(seconds) FILTER (WHERE {axis.never}), 0) / {HOUR_S}
-        FROM judged WHERE {judged.standing_sql()} GROUP BY 1"""
-    ).fetchall()
-    alone = {c: (n, hours) for c, n, hours, _, _ in counted}
+    rule, counts = axis.rule, count_axes(judged, [axis], stops)
     keys = keys_of(judged.config.conditions, axis.condition, axis.side)
     share = None if rule.share is None or judged.funnel.like else {"kind": _kind(rule), "share": rule.share}
     return {
+        **values_facts(axis, stops, unit=unit),
         "label": _label(rule, axis.side),
-        "column": rule.column,
-        "measure": rule.measure,
-        "aggregate": rule.aggregate or "",
         "condition": axis.condition,
         "side": axis.side,
-        "unit": unit,
-        "stops": list(stops),
-        "start": stops.index(axis.limit),
+        "start": -1 if axis.limit is None else stops.index(axis.limit),
         "start_position": axis.position(stops, axis.limit),
         "percentile": share,
         "set_key": keys[0],
         "clear_key": keys[1] if share else "",
         "frozen": frozen,
+        **counts.never,
+        **counts.by_coordinate(0, "alone"),
+    }
+
+
+def values_facts(axis: Axis, stops: Sequence[float], *, unit: str) -> dict[str, Any]:
+    """What is compared, and its values: whichever limit there is, and on whichever side."""
+    rule, stats = axis.rule, axis.stats
+    return {
+        "column": rule.column,
+        "measure": rule.measure,
+        "aggregate": rule.aggregate or "",
+        "unit": unit,
         "on_failed": rule.on_failed,
-        "alone_n": [alone.get(c, (0, 0))[0] for c in range(len(stops) + 1)],
-        "alone_hours": [alone.get(c, (0, 0.0))[1] for c in range(len(stops) + 1)],
-        "never_n": sum(row[3] for row in counted),
-        "never_hours": sum(row[4] for row in counted),
+        "stops": list(stops),
         "edges": stats.edges if stats else [],
         "counts": stats.counts if stats else [],
         "min": stats.min if stats else None,
@@ -176,6 +182,40 @@ def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str,
         "median": stats.percentiles["p50"] if stats else None,
         "n": stats.n if stats else 0,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Clips that stand by their coordinates on axes over one number: rows of (coordinate on each axis, among ``also``,
+    without a value, clips, hours). ``size`` coordinates an axis has."""
+
+    size: int
+    rows: list[tuple[Any, ...]]
+
+    @property
+    def never(self) -> dict[str, Any]:
+        """Those that no stop keeps, for they have no value."""
+        never = [row for row in self.rows if row[-3]]
+        return {"never_n": sum(row[-2] for row in never), "never_hours": sum(row[-1] for row in never)}
+
+    def by_coordinate(self, axis: int, name: str, *, also: bool = False) -> dict[str, Any]:
+        """``<name>_n`` and ``<name>_hours`` by coordinate on this axis, of all or of those among ``also`` alone."""
+        n, hours = [0] * self.size, [0.0] * self.size
+        for row in self.rows:
+            if row[-4] or not also:
+                n[row[axis]] += row[-2]
+                hours[row[axis]] += row[-1]
+        return {f"{name}_n": n, f"{name}_hours": hours}
+
+
+def count_axes(judged: Judged, axes: Sequence[Axis], stops: Sequence[float], also: str = "FALSE") -> Counts:
+    """Count by the coordinates on these axes, which are over one number of one table; ``also`` is SQL of a condition."""
+    coordinates = ", ".join(f"{axis.coordinate(stops)} AS c{i}" for i, axis in enumerate(axes))
+    rows = judged.con.sql(
+        f"""SELECT {coordinates}, {also} AS also, {axes[0].never} AS never, count(*), sum(seconds) / {HOUR_S}
+        FROM {axes[0].table} WHERE {judged.standing_sql()} GROUP BY ALL"""
+    ).fetchall()
+    return Counts(len(stops) + 1, rows)
 
 
 def _label(rule: Condition, side: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from curate.redaction import redacted
 from curate.report.facts import chosen_selection
 from curate.report.html import render
 from curate.report.pictures import Wanted, plan_pictures, take_pictures
-from curate.report.samples import caption_columns, clip_rows, cut
+from curate.report.samples import CLIP_COLUMNS, caption_columns, clip_rows, cut
 from curate.report.shifts import category_shifts, number_shifts, shared_columns
 from curate.select import Funnel, SelectConfig, select
 from curate.select.inputs import FORGOTTEN, forgotten_sql
@@ -132,12 +132,12 @@ def difference(one: Named, other: Named, *, pictures: int = 0, clips: int = PICT
         }
         half = max(1, clips // 2)
         facts["samples"] = {"left": _sample(con, "left", half), "entered": _sample(con, "entered", half)}
-        facts["clip_facts"] = _clip_facts(con, a, facts["samples"]["left"]) | _clip_facts(
-            con, b, facts["samples"]["entered"]
-        )
-        wanted, reasons = [], {}
+        facts["clip_facts"], wanted, reasons = {}, [], {}
         for side, which in ((a, "left"), (b, "entered")):
-            planned, why = plan_pictures(side.tables, facts["samples"][which], min(half, (pictures + 1) // 2))
+            columns = [*CLIP_COLUMNS, "source.uri", *caption_columns(side.tables)[-1:]]
+            rows = clip_rows(side.tables, facts["samples"][which], columns)
+            facts["clip_facts"] |= _clip_facts(con, side, rows)
+            planned, why = plan_pictures(side.tables, rows, min(half, (pictures + 1) // 2))
             wanted += planned
             reasons |= why
         return Difference(facts | {"pictures": {}}, wanted, reasons)
@@ -269,19 +269,21 @@ def _sample(con: duckdb.DuckDBPyConnection, which: str, n: int) -> list[str]:
     return [clip for (clip,) in rows]
 
 
-def _clip_facts(con: duckdb.DuckDBPyConnection, side: Side, clips: list[str]) -> dict[str, dict[str, Any]]:
+def _clip_facts(
+    con: duckdb.DuckDBPyConnection, side: Side, rows: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """What the page says of each clip that it shows."""
-    if not clips:
+    if not rows:
         return {}
     captions = caption_columns(side.tables)[-1:]
-    listed = ", ".join(f"'{clip}'::UUID" for clip in clips)
+    listed = ", ".join(f"'{clip}'::UUID" for clip in rows)
     ends = con.sql(f"SELECT {_ID} AS clip, a, b, reason_a, reason_b, moved FROM pair WHERE clip IN ({listed})")
     known = {row["clip"]: row for row in ends.to_arrow_table().to_pylist()}
     found = {}
-    for row in clip_rows(side.tables, clips, ["source.uri", "clip.start_s", "clip.end_s", *captions]):
-        end = known[row["clip"]]
+    for clip, row in rows.items():
+        end = known[clip]
         verdict, reason = ("b", "reason_b") if end["moved"] == "left" else ("a", "reason_a")
-        found[row["clip"]] = {
+        found[clip] = {
             "corpus": redacted(side.corpus.uri),
             "uri": redacted(row["source.uri"] or ""),
             "start_s": row["clip.start_s"],

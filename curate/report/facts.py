@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from curate import __version__
@@ -28,11 +29,15 @@ from curate.report.samples import (
     axis_samples,
     caption_columns,
     caption_samples,
+    captions_of,
     clip_facts,
     cut,
     duplicate_pairs,
+    likeness,
     random_clips,
+    shown_rows,
 )
+from curate.report.scores import other_scores
 from curate.report.steps import clip_counts, funnel_steps, judged_otherwise, retention
 from curate.select import Funnel, SelectConfig, load_funnel
 from curate.stats import CorpusStats, run_stats
@@ -117,15 +122,15 @@ def build_facts(
         facts = {**_head(judged, stats), **_counts(judged), "retention": retention(judged)}
         facts["judged_otherwise"] = judged_otherwise(judged)
         step("Counting for the sliders")
-        axes = find_axes(judged)
+        axes, known = find_axes(judged), units(tables)
         sizes = Sizes.of(pictures, len(axes))
-        facts |= _thresholds(judged, axes, sizes)
+        facts |= _thresholds(judged, axes, sizes, known)
+        facts |= other_scores(judged, axes, stats.numbers, known)
         step("Choosing clips")
-        facts |= {**_scores(judged, stats), "distributions": distributions(judged), "buckets": buckets(judged)}
-        facts |= _shown(judged, sizes)
-        shown = shown_clips(facts)
-        facts["clip_facts"] = clip_facts(judged, shown, axes)
-        wanted, reasons = plan_pictures(tables, shown, pictures, addresses)
+        facts |= {**_scores(stats, tables, known), "distributions": distributions(judged), "buckets": buckets(judged)}
+        shown, rows = _shown(judged, sizes, facts["axes"])
+        facts |= {**shown, "clip_facts": clip_facts(judged, rows, axes)}
+        wanted, reasons = plan_pictures(tables, rows, pictures, addresses)
         facts |= {"pictures": {}, **run_facts(tables, stats), "commands": _commands(judged)}
         return Found(_plain(facts), wanted, reasons)
 
@@ -151,10 +156,9 @@ def _counts(judged: Judged) -> dict[str, Any]:
     return {**counts, "funnel": {"steps": [asdict(step) for step in funnel_steps(judged)], **reasons}}
 
 
-def _thresholds(judged: Judged, axes: Sequence[Axis], sizes: Sizes) -> dict[str, Any]:
+def _thresholds(judged: Judged, axes: Sequence[Axis], sizes: Sizes, known: Mapping[str, str]) -> dict[str, Any]:
     fixed = fixed_conditions(judged, axes)
     joint = count_joint(judged, axes, fixed)
-    known = units(judged.tables)
     listed = []
     for i, (axis, stops) in enumerate(zip(axes, joint.stops, strict=True)):
         facts = axis_facts(judged, axis, stops, unit=known.get(axis.rule.column, ""), frozen=i not in joint.axes)
@@ -168,13 +172,11 @@ def _thresholds(judged: Judged, axes: Sequence[Axis], sizes: Sizes) -> dict[str,
     }
 
 
-def _scores(judged: Judged, stats: CorpusStats) -> dict[str, Any]:
-    known = units(judged.tables)
+def _scores(stats: CorpusStats, tables: RunTables, known: Mapping[str, str]) -> dict[str, Any]:
     numbers = [
-        {**asdict(entry), "unit": known.get(f"{entry.stage}.{entry.column.removesuffix(' (mean)')}", "")}
-        for entry in stats.numbers
+        {**asdict(entry), "unit": known.get(f"{entry.stage}.{entry.measured[0]}", "")} for entry in stats.numbers
     ]
-    texts = {name.rpartition(".")[0] for name in caption_columns(judged.tables)}
+    texts = {name.rpartition(".")[0] for name in caption_columns(tables)}
     categories = [
         {**asdict(entry), "top": [[cut(value), n] for value, n in entry.top]}
         for entry in stats.categories
@@ -183,23 +185,24 @@ def _scores(judged: Judged, stats: CorpusStats) -> dict[str, Any]:
     return {"scores": numbers, "categories": categories}
 
 
-def _shown(judged: Judged, sizes: Sizes) -> dict[str, Any]:
-    return {
-        "captions": caption_samples(judged, sizes.captions),
+def _shown(
+    judged: Judged, sizes: Sizes, axes: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Which clips are shown and why, and all that is known of them: those at the limits first, one axis after the
+    other."""
+    captioned, random = caption_samples(judged, sizes.captions), random_clips(judged, sizes.random)
+    n_pairs, pairs = duplicate_pairs(judged, sizes.pairs)
+    near = [[entry["clip"] for entry in axis["near"]] for axis in axes]
+    ends = [[*axis["best"], *axis["worst"]] for axis in axes]
+    rows = shown_rows(judged, list(dict.fromkeys(chain(*near, random, captioned, *pairs, *ends))))
+    alike = [{"clip": one, "kept": other, "score": likeness(judged, rows[one], rows[other])} for one, other in pairs]
+    facts = {
+        "captions": captions_of(judged.tables, rows, captioned),
         "caption_columns": caption_columns(judged.tables),
-        "duplicates": duplicate_pairs(judged, sizes.pairs),
-        "random": random_clips(judged, sizes.random),
+        "duplicates": {"n": n_pairs, "pairs": alike},
+        "random": random,
     }
-
-
-def shown_clips(facts: dict[str, Any]) -> list[str]:
-    """Clips that the report shows, each once: those at the limits first, one axis after the other."""
-    near = [[entry["clip"] for entry in axis["near"]] for axis in facts["axes"]]
-    pairs = [clip for pair in facts["duplicates"]["pairs"] for clip in (pair["clip"], pair["kept"])]
-    listed = [clip for clips in near for clip in clips] + facts["random"]
-    listed += [entry["clip"] for entry in facts["captions"]] + pairs
-    listed += [clip for axis in facts["axes"] for clip in (*axis["best"], *axis["worst"])]
-    return list(dict.fromkeys(listed))
+    return facts, rows
 
 
 def _commands(judged: Judged) -> dict[str, str]:

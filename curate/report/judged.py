@@ -8,7 +8,7 @@ condition i with a number, ``v<i>`` (the number, null where there is none) and `
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +90,13 @@ class Judged:
 
     def standing_sql(self, conditions: Sequence[int] = ()) -> str:
         """SQL: not taken down, and through all gates and these conditions."""
-        bits = (1 << self.n_gates) - 1
-        for i in conditions:
-            bits |= 1 << (self.n_gates + i)
-        return f"(NOT forgotten AND ((fails | errors)::UBIGINT & {bits}::UBIGINT) = 0)"
+        judges = [*range(self.n_gates), *(self.n_gates + i for i in conditions)]
+        return f"(NOT forgotten AND {self.passes_sql(judges)})"
+
+    def passes_sql(self, judges: Iterable[int]) -> str:
+        """SQL: passes these judges."""
+        bits = sum(1 << i for i in judges)
+        return f"((fails | errors)::UBIGINT & {bits}::UBIGINT) = 0"
 
 
 KEPT = "(verdict = 'kept')"

@@ -25,7 +25,7 @@ from curate.media.still import clip_still
 from curate.query import RunTables
 from curate.records import Clip
 from curate.redaction import redacted
-from curate.report.samples import clip_rows, cut
+from curate.report.samples import cut
 from curate.stage import boundary
 from curate.storage import is_remote
 from curate.tables import CLIPS
@@ -78,15 +78,16 @@ class Wanted:
 
 
 def plan_pictures(
-    tables: RunTables, clips: Sequence[str], n: int, addresses: Mapping[str, str] | None = None
+    tables: RunTables, rows: Mapping[str, dict[str, Any]], n: int, addresses: Mapping[str, str] | None = None
 ) -> tuple[list[Wanted], dict[str, str]]:
     """The sources of the first ``n`` clips, and reasons for the clips without a picture.
 
-    ``addresses``: where to read sources that are only reached with a secret, by the names that tables keep.
+    ``rows`` hold `CLIP_COLUMNS` by clip. ``addresses``: where to read sources that are only reached with a secret, by
+    the names that tables keep.
     """
+    clips = list(rows)
     reasons = dict.fromkeys(clips[n:], _TOO_MANY if n else NOT_WANTED)
-    rows = clip_rows(tables, clips[:n], [f"clip.{name}" for name in CLIPS.names]) if n else []
-    found = [Clip.from_row({name: row[f"clip.{name}"] for name in CLIPS.names}) for row in rows]
+    found = [Clip.from_row({name: rows[clip][f"clip.{name}"] for name in CLIPS.names}) for clip in clips[:n]]
     digests = {clip.source_digest for clip in found}
     with boundary() as caught:
         sources = sources_of(tables.con, tables, digests, addresses or {}) if digests else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,13 @@ from curate.query.parts import id_text_sql
 from curate.redaction import redacted
 from curate.report.axes import Axis
 from curate.report.judged import Judged, rows_of
+from curate.tables import CLIPS
 
 TEXT_CHARS = 600
 """Longer captions and messages are cut off."""
+
+CLIP_COLUMNS = tuple(f"clip.{name}" for name in CLIPS.names)
+"""A clip's own row."""
 
 _ID = id_text_sql("clip")
 _USUAL = 200
@@ -40,6 +44,7 @@ class Sizes:
 
 def axis_samples(judged: Judged, axis: Axis, sizes: Sizes) -> dict[str, Any]:
     """Clips just above and just below the limit, with the best and the worst value. Equal values are drawn by clip."""
+    assert axis.limit is not None
     value, limit = f"v{axis.condition}", literal(axis.limit)
     above = f"{value} >= {limit}" if axis.side == "min" else f"{value} > {limit}"
     best, worst = ("DESC", "ASC") if axis.side == "min" else ("ASC", "DESC")
@@ -76,16 +81,18 @@ def caption_columns(tables: RunTables) -> list[str]:
     return [f"{stage.name}.caption" for stage in tables.stages if "caption" in stage.columns]
 
 
-def caption_samples(judged: Judged, n: int) -> list[dict[str, Any]]:
-    """Kept clips with all their captions: those whose captions disagree most, where that was measured."""
-    columns = caption_columns(judged.tables)
-    if not columns:
+def caption_samples(judged: Judged, n: int) -> list[str]:
+    """Kept clips whose captions are shown: those whose captions disagree most, where that was measured."""
+    if not caption_columns(judged.tables):
         return []
-    chosen = _disagreeing(judged, n) or random_clips(judged, n, kept=True)
-    scored = _score_columns(judged.tables, columns)
-    extra = [name for name in scored.values() if name] + [name for name in (_disagreement(judged.tables),) if name]
-    rows = clip_rows(judged.tables, chosen, [*columns, *extra])
-    return [_captions_of(row, columns, scored, _disagreement(judged.tables)) for row in rows]
+    return _disagreeing(judged, n) or random_clips(judged, n, kept=True)
+
+
+def captions_of(tables: RunTables, rows: Mapping[str, dict[str, Any]], clips: Sequence[str]) -> list[dict[str, Any]]:
+    """All captions of these clips, out of `shown_rows`."""
+    columns = caption_columns(tables)
+    scored = _score_columns(tables, columns)
+    return [_captions_of(rows[clip], columns, scored, _disagreement(tables)) for clip in clips]
 
 
 def _captions_of(
@@ -129,7 +136,7 @@ def _disagreeing(judged: Judged, n: int) -> list[str]:
     return [clip for (clip,) in rows]
 
 
-def duplicate_pairs(judged: Judged, n: int) -> dict[str, Any]:
+def duplicate_pairs(judged: Judged, n: int) -> tuple[int, list[tuple[str, str]]]:
     """How many clips went for a better one that looks the same, and some of them beside it."""
     where = "NOT forgotten AND keeper IS NOT NULL AND keeper NOT IN (SELECT clip FROM judged WHERE forgotten)"
     ((count,),) = judged.con.sql(f"SELECT count(*) FROM judged WHERE {where}").fetchall()
@@ -137,48 +144,53 @@ def duplicate_pairs(judged: Judged, n: int) -> dict[str, Any]:
         f"""SELECT {_ID}, {id_text_sql("keeper")} FROM judged WHERE {where}
         ORDER BY hash(clip), clip LIMIT {n}"""
     ).fetchall()
-    scores = _likeness(judged, sorted({clip for pair in rows for clip in pair}))
-    pairs = [{"clip": clip, "kept": kept, "score": scores(clip, kept)} for clip, kept in rows]
-    return {"n": count, "pairs": pairs}
+    return count, rows
 
 
-def _likeness(judged: Judged, clips: Sequence[str]) -> Any:
-    """What the selection compared of two clips: bits that differ between the hashes of each frame."""
-    stage, names = judged.config.dedup.stage, ("phash_first", "phash_middle", "phash_last")
-    method = judged.config.dedup.method_of({found.name for found in judged.tables.stages})
-    columns = [f"{stage}.{name}" for name in names] if method == "hash" else []
-    rows = {row["clip"]: row for row in clip_rows(judged.tables, clips, columns)} if columns else {}
-
-    def of(clip: str, kept: str) -> dict[str, int]:
-        one, other = rows.get(clip), rows.get(kept)
-        if one is None or other is None:
-            return {}
-        pairs = {name: (one[f"{stage}.{name}"], other[f"{stage}.{name}"]) for name in names}
-        return {f"{name.removeprefix('phash_')} (bits of 64)": (a ^ b).bit_count() for name, (a, b) in pairs.items()
-                if a is not None and b is not None}  # fmt: skip
-
-    return of
+def _hash_columns(judged: Judged) -> dict[str, str]:
+    """Columns of the hashes that the selection compared, by the frame."""
+    dedup = judged.config.dedup
+    if dedup.method_of({found.name for found in judged.tables.stages}) != "hash":
+        return {}
+    names = {frame: f"{dedup.stage}.phash_{frame}" for frame in ("first", "middle", "last")}
+    return {frame: name for frame, name in names.items() if name in judged.tables.column_names()}
 
 
-def clip_rows(tables: RunTables, clips: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Columns of some clips by their full names, and ``clip``; in the order of ``clips``."""
-    if not clips:
-        return []
-    only = ", ".join(f"'{clip}'::UUID" for clip in clips)
-    tables.load("shown", columns, only=f"SELECT unnest([{only}])")
-    rows = rows_of(tables.con, f"SELECT * REPLACE ({_ID} AS clip) FROM shown")
-    tables.con.sql("DROP TABLE shown")
-    place = {clip: i for i, clip in enumerate(clips)}
-    return sorted(rows, key=lambda row: place[row["clip"]])
+def likeness(judged: Judged, one: dict[str, Any], other: dict[str, Any]) -> dict[str, int]:
+    """What the selection compared of two rows of `shown_rows`: bits that differ between the hashes of each frame."""
+    pairs = {frame: (one[name], other[name]) for frame, name in _hash_columns(judged).items()}
+    known = {frame: (a, b) for frame, (a, b) in pairs.items() if a is not None and b is not None}
+    return {f"{frame} (bits of 64)": (a ^ b).bit_count() for frame, (a, b) in known.items()}
 
 
-def clip_facts(judged: Judged, clips: Sequence[str], axes: Sequence[Axis]) -> dict[str, dict[str, Any]]:
-    """What the page says of each clip that it shows."""
+def shown_rows(judged: Judged, clips: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """All that the page says of these clips and their pictures need, read at once."""
+    captions = caption_columns(judged.tables)
+    scored = [name for name in _score_columns(judged.tables, captions).values() if name]
+    hashes = _hash_columns(judged).values()
+    columns = [*CLIP_COLUMNS, "source.uri", *captions, *scored, _disagreement(judged.tables), *hashes]
+    return clip_rows(judged.tables, clips, [name for name in columns if name])
+
+
+def clip_rows(tables: RunTables, clips: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Columns of some clips by their full names, and ``clip``; by clip, in the order of ``clips``."""
     if not clips:
         return {}
+    only = ", ".join(f"'{clip}'::UUID" for clip in clips)
+    tables.load("shown", columns, only=f"SELECT unnest([{only}])")
+    rows = {row["clip"]: row for row in rows_of(tables.con, f"SELECT * REPLACE ({_ID} AS clip) FROM shown")}
+    tables.con.sql("DROP TABLE shown")
+    return {clip: rows[clip] for clip in clips}
+
+
+def clip_facts(
+    judged: Judged, rows: Mapping[str, dict[str, Any]], axes: Sequence[Axis]
+) -> dict[str, dict[str, Any]]:
+    """What the page says of each clip that it shows, out of `shown_rows`."""
+    if not rows:
+        return {}
     captions = caption_columns(judged.tables)
-    columns = ["source.uri", "clip.start_s", "clip.end_s", *captions[-1:]]
-    listed = ", ".join(f"'{clip}'::UUID" for clip in clips)
+    listed = ", ".join(f"'{clip}'::UUID" for clip in rows)
     numbers = "".join(f", v{i}" for i in sorted({axis.condition for axis in axes}))
     ends = rows_of(
         judged.con,
@@ -186,9 +198,9 @@ def clip_facts(judged: Judged, clips: Sequence[str], axes: Sequence[Axis]) -> di
     )
     known = {row["clip"]: row for row in ends}
     found = {}
-    for row in clip_rows(judged.tables, clips, columns):
-        ending = known[row["clip"]]
-        found[row["clip"]] = {
+    for clip, row in rows.items():
+        ending = known[clip]
+        found[clip] = {
             "uri": redacted(row["source.uri"] or ""),
             "start_s": row["clip.start_s"],
             "end_s": row["clip.end_s"],

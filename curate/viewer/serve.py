@@ -16,7 +16,7 @@ from curate.packages import is_installed, not_installed, of_extra
 from curate.tables import Corpus
 
 DEFAULT_PORT = 8765
-_PACKAGES = of_extra("view", "starlette", "uvicorn")
+PACKAGES = of_extra("view", "starlette", "uvicorn")
 _CLOSING_S = 2
 
 LEAST_TOKEN_CHARS = 16
@@ -34,7 +34,7 @@ class Viewing:
 
 def check_packages() -> None:
     """MissingModelError, with the command that installs them, unless the packages of the extra `view` are there."""
-    missing = {package: "the page is served with it" for package in _PACKAGES if not is_installed(package)}
+    missing = {package: "the page is served with it" for package in PACKAGES if not is_installed(package)}
     if missing:
         raise not_installed(missing)
 

@@ -85,6 +85,17 @@ def test_sliders_count_what_select_keeps(corpus, facts, seed):
     n, hours = counted(facts, stops)
     assert n == funnel.clips.kept
     assert hours == pytest.approx(funnel.hours["kept"], abs=facts["joint"]["cells"] / 3.6e6)
+    # The same of a score that no condition names, on either side: alone, and with the recipe's thresholds.
+    turn, which = divmod(seed, len(facts["other_scores"]))
+    score, side = facts["other_scores"][which], ("min", "max")[turn % 2]
+    stop = random.Random(seed).randrange(len(score["stops"]))
+    passed = position({**score, "side": side}, stop) + 1
+    condition = {**score["asked"], side: score["stops"][stop]}
+    for kept, others in (("alone", []), ("with", facts["conditions"])):
+        asked = [f"select.conditions={json.dumps([*others, condition])}"]
+        funnel = select_again(corpus, "", asked, name="again")
+        assert sum(score["sides"][side][f"{kept}_n"][passed:]) == funnel.clips.kept
+        assert sum(score["sides"][side][f"{kept}_hours"][passed:]) == pytest.approx(funnel.hours.get("kept", 0))
 
 
 def test_the_recipes_positions_keep_some_and_not_all(facts):

@@ -6,7 +6,6 @@ import pytest
 from report_kit import facts_of, make
 
 from curate.query import RunTables, connect
-from curate.report.facts import shown_clips
 from curate.report.samples import TEXT_CHARS, Sizes
 
 
@@ -64,7 +63,11 @@ def test_what_is_shown_is_bounded_and_the_same_every_time(corpus, facts):
         sizes = Sizes.of(pictures, len(facts["axes"]))
         per_axis = 2 * sizes.near + 2 * sizes.ends
         assert per_axis * len(facts["axes"]) + sizes.random + sizes.captions + 2 * sizes.pairs <= 1.1 * pictures + 16
-    assert shown_clips(facts) == list(facts["clip_facts"]) and len(set(shown_clips(facts))) == len(shown_clips(facts))
+    near = [entry["clip"] for axis in facts["axes"] for entry in axis["near"]]
+    told = [*facts["random"], *(entry["clip"] for entry in facts["captions"])]
+    pairs = [pair[which] for pair in facts["duplicates"]["pairs"] for which in ("clip", "kept")]
+    ends = [clip for axis in facts["axes"] for clip in (*axis["best"], *axis["worst"])]
+    assert list(facts["clip_facts"]) == list(dict.fromkeys([*near, *told, *pairs, *ends]))
 
 
 def test_every_clip_that_is_shown_says_what_it_is(facts, wide):

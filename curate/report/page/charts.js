@@ -125,10 +125,10 @@ function pickable(plot, heard) {
 }
 
 /** A line of how much each place of a slider would keep, under the slider and as wide as its track. */
-function curveChart(title) {
+function curveChart(title, others = "the other sliders as they are") {
   const area = svg("path", { class: "area" });
   const dot = h("div", { class: "here" });
-  const picture = stretched(title, "How many clips are kept at each stop of the slider, the other sliders as they are.", area);
+  const picture = stretched(title, `How many clips are kept at each stop of the slider, ${others}.`, area);
   const node = h("div", { class: "curve" }, picture, dot);
   const set = (shares, here) => {
     const step = PLOT.width / Math.max(1, shares.length - 1);

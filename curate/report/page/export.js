@@ -36,23 +36,27 @@ function shellWord(text) {
   return `$'${escaped}'`;
 }
 
-/** The recipe's conditions with the sliders' thresholds: [{condition, left}], `left` where a slider is off. */
-function conditionsAt(facts, stops) {
+/**
+ * The recipe's conditions with the sliders' thresholds, and those that were `added`: [{condition, left, moved}], `left`
+ * where a slider is off.
+ */
+function conditionsAt(facts, stops, added = []) {
   const axes = facts.axes.map((axis, i) => ({ axis, stop: axis.frozen ? axis.start : stops[i] }));
   const listed = facts.conditions ?? facts.axes.map(bareCondition);
-  return listed.map((condition, place) => {
+  const own = listed.map((condition, place) => {
     const changed = { ...condition };
-    const own = axes.filter(({ axis }, i) => (facts.conditions ? axis.condition === place : i === place));
-    for (const { axis, stop } of own) {
+    const limits = axes.filter(({ axis }, i) => (facts.conditions ? axis.condition === place : i === place));
+    for (const { axis, stop } of limits) {
       if (stop === axis.start) continue;
       if (axis.percentile) delete changed[axis.percentile.kind];
       if (stop < 0) delete changed[axis.side];
       else changed[axis.side] = axis.stops[stop];
     }
-    const moved = own.some(({ axis, stop }) => stop !== axis.start);
-    const empty = own.length > 0 && !["min", "max", "drop_lowest", "drop_highest"].some((key) => (changed[key] ?? null) !== null);
+    const moved = limits.some(({ axis, stop }) => stop !== axis.start);
+    const empty = limits.length > 0 && !["min", "max", "drop_lowest", "drop_highest"].some((key) => (changed[key] ?? null) !== null);
     return { condition: changed, moved, left: empty };
   });
+  return [...own, ...added.map((condition) => ({ condition, moved: true, left: false }))];
 }
 
 function bareCondition(axis) {
@@ -62,8 +66,8 @@ function bareCondition(axis) {
 }
 
 /** The thresholds as a piece of a recipe. */
-function recipeSnippet(facts, stops) {
-  const lines = conditionsAt(facts, stops).map(({ condition, left }) => {
+function recipeSnippet(facts, stops, added = []) {
+  const lines = conditionsAt(facts, stops, added).map(({ condition, left }) => {
     const name = JSON.stringify(condition.name || condition.column);
     return left ? `    # off: ${name.replace(UNPRINTABLE, "?")}` : `    - ${yamlFlow(condition)}`;
   });
@@ -72,11 +76,11 @@ function recipeSnippet(facts, stops) {
 }
 
 /** The command that selects with these thresholds. */
-function selectCommand(facts, stops) {
+function selectCommand(facts, stops, added = []) {
   const base = (facts.commands?.select ?? "curate select CORPUS --name NAME").replace(/ NAME$/, " mine");
-  const conditions = conditionsAt(facts, stops);
+  const conditions = conditionsAt(facts, stops, added);
   const moved = facts.axes.map((axis, i) => ({ axis, stop: stops[i] })).filter(({ axis, stop }) => !axis.frozen && stop !== axis.start);
-  const whole = conditions.some(({ left, moved: changed }) => left && changed) || moved.some(({ axis }) => axis.set_key.includes("="));
+  const whole = added.length > 0 || conditions.some(({ left, moved: changed }) => left && changed) || moved.some(({ axis }) => axis.set_key.includes("="));
   if (whole) {
     const kept = conditions.filter(({ left }) => !left).map(({ condition }) => yamlFlow(condition));
     return `${base} \\\n  --set ${shellWord(`select.conditions=[${kept.join(", ")}]`)}`;

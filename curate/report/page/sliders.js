@@ -14,6 +14,7 @@ class Thresholds {
     this.axes = facts.axes;
     this.stops = this.axes.map((axis) => axis.start);
     this.alone = this.axes.map((axis) => ({ n: keptFrom(axis.alone_n), hours: keptFrom(axis.alone_hours) }));
+    this.others = (facts.other_scores ?? []).map((score) => new OtherScore(score));
     this.free = facts.joint?.axes ?? [];
     this.joint = null;
     this.unreadable = !facts.joint;
@@ -49,10 +50,28 @@ class Thresholds {
     this.soon();
   }
 
+  /** Move the slider of a score that the recipe asks nothing of, or turn it to the other side. */
+  moveOther(score, stop, side = score.side) {
+    if (score.stop === stop && score.side === side) return;
+    Object.assign(score, { stop, side });
+    this.soon();
+  }
+
   /** All as the recipe has them. */
   reset() {
     this.stops = this.axes.map((axis) => axis.start);
+    for (const score of this.others) score.stop = -1;
     this.soon();
+  }
+
+  /** How much stricter than the recipe each slider stands that is counted with the others. */
+  get shifts() {
+    return this.free.map((i) => strictnessOf(this.axes[i], this.stops[i]) - strictnessOf(this.axes[i], this.axes[i].start));
+  }
+
+  /** The scores whose sliders were moved, and the conditions that they stand for. */
+  get added() {
+    return this.others.filter((score) => score.stop >= 0);
   }
 
   soon() {
@@ -94,11 +113,12 @@ class Thresholds {
 
 /** The section of the thresholds. */
 function thresholdsSection(facts) {
-  if (!facts.axes?.length) return [h("p", { class: "muted" }, "The selection has no conditions on numbers.")];
+  if (!facts.axes?.length && !facts.other_scores?.length) return [h("p", { class: "muted" }, "The selection has no conditions on numbers.")];
   const thresholds = new Thresholds(facts);
   const cards = facts.axes.map((axis, i) => axisCard(facts, thresholds, axis, i));
+  const others = thresholds.others.map((score, i) => scoreCard(facts, thresholds, score, i));
   const logarithmic = h("input", { type: "checkbox" });
-  logarithmic.addEventListener("change", () => cards.forEach((card) => card.logarithmic(logarithmic.checked)));
+  logarithmic.addEventListener("change", () => [...cards, ...others].forEach((card) => card.logarithmic(logarithmic.checked)));
   const failed = h("p", { class: "note bad", hidden: true });
   const started = thresholds.load().catch((error) => {
     thresholds.unreadable = true;
@@ -114,6 +134,7 @@ function thresholdsSection(facts) {
     h("label", { class: "check" }, logarithmic, "Logarithmic heights of the bars"),
     cards.map((card) => card.node),
     fixedConditions(facts),
+    otherScores(facts, thresholds, others),
     exportCard(facts, thresholds),
   ];
 }
@@ -125,57 +146,74 @@ function keptBar(facts, thresholds) {
   const reset = h("button", { type: "button", onclick: () => thresholds.reset() }, "Back to the recipe");
   const away = h("a", { href: "#export", class: "small" }, "Use these thresholds");
   const bar = h("span", { class: "meter" });
-  thresholds.listen(({ counted, recipe, stops, axes }) => {
-    reset.disabled = stops.every((stop, i) => stop === axes[i].start);
+  thresholds.listen(({ counted, stops, axes, added }) => {
+    reset.disabled = stops.every((stop, i) => stop === axes[i].start) && !added.length;
     if (!counted) return fill(now, thresholds.unreadable ? "not counted" : "counting…");
-    const kept = counted.ms / 3.6e6;
-    fill(now, h("b", {}, plural(counted.n, "clip")), ` · ${hours(kept)} · ${percent(counted.n, facts.clips.found)}`);
-    const [n, time] = [counted.n - recipe.n, (counted.ms - recipe.ms) / 3.6e6];
-    fill(against, n || time ? `${signed(n)} ${Math.abs(n) === 1 ? "clip" : "clips"}, ${signed(time, hours)} against the recipe` : `as the recipe keeps`);
-    bar.style.setProperty("--part", `${(counted.n / (facts.clips.found || 1)) * 100}%`);
-    if (n || time || against.isConnected) announce(`Kept together: ${plural(counted.n, "clip")}, ${hours(kept)}`);
+    const { least, most, recipe, exact } = keptTogether(thresholds);
+    const [number, time] = exact ? [plural(most.n, "clip"), hours(most.hours)] : [`${count(least.n)} to ${plural(most.n, "clip")}`, `${hours(least.hours)} to ${hours(most.hours)}`];
+    fill(now, h("b", {}, number), ` · ${time}`, exact && ` · ${percent(most.n, facts.clips.found)}`);
+    const [n, longer] = [most.n - recipe.n, most.hours - recipe.hours];
+    const changed = n || longer || !exact;
+    const difference = `${signed(n)} ${Math.abs(n) === 1 ? "clip" : "clips"}, ${signed(longer, hours)} against the recipe`;
+    fill(against, !exact ? "exact with one score without a threshold and the recipe's own" : changed ? difference : "as the recipe keeps");
+    bar.style.setProperty("--part", `${(most.n / (facts.clips.found || 1)) * 100}%`);
+    if (changed || against.isConnected) announce(`Kept together: ${number}, ${time}`);
   });
   thresholds.refresh();
   const words = h("div", { class: "row" }, h("span", { class: "strong" }, "Kept together"), now, against);
   return h("div", { class: "kept-bar", id: "kept" }, h("div", {}, words, bar), h("div", { class: "row" }, reset, away));
 }
 
-/** One axis: histogram, slider, numbers, clips. */
-function axisCard(facts, thresholds, axis, i) {
-  const id = `axis-${i}`;
+/**
+ * Histogram and slider of an axis. `stop()` says where it stands, `move(stop)` moves it, `curve()` gives what each place
+ * keeps (`others`: and what of the other sliders), `buttons` are places with their names. `refresh()` shows where it stands.
+ */
+function axisControl(axis, id, { stop, move, curve, others, buttons, ...named }) {
   const recipe = axis.start < 0 ? null : axis.stops[axis.start];
   const edges = axis.edges.length > 1 ? axis.edges : [axis.stops[0], axis.stops[axis.stops.length - 1]];
   const chart = thresholdChart({
     edges, counts: axis.counts, side: axis.side, stops: axis.stops, recipe, title: `Values of ${visible(axis.label)}`,
-    pick: (x) => thresholds.move(i, nearestStop(axis, x)),
+    pick: (x) => move(nearestStop(axis, x)),
   });
-  const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers` });
-  slider.addEventListener("input", () => thresholds.move(i, stopAt(axis, Number(slider.value))));
-  const curve = curveChart(`What each stop of ${visible(axis.label)} keeps`);
+  const slider = h("input", { type: "range", id, min: 0, max: axis.stops.length, step: 1, "aria-describedby": `${id}-numbers`, ...named });
+  slider.addEventListener("input", () => move(stopAt(axis, Number(slider.value))));
+  const line = curveChart(`What each stop of ${visible(axis.label)} keeps`, others);
   const output = h("output", { for: id, class: "strong", "aria-live": "off" });
   const place = h("span", { class: "muted small" });
+  const pressed = buttons.map(([text, to]) => [to, h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => move(to) }, text)]);
+  const refresh = () => {
+    const at = stop();
+    slider.value = placeOf(axis, at);
+    slider.setAttribute("aria-valuetext", thresholdText(axis, at));
+    fill(output, thresholdText(axis, at));
+    fill(place, at < 0 ? `of ${plural(axis.stops.length, "stop")}` : `stop ${count(at + 1)} of ${count(axis.stops.length)}`);
+    chart.set(at < 0 ? null : axis.stops[at]);
+    line.set(Array.from(curve()), placeOf(axis, at));
+    for (const [to, button] of pressed) button.disabled = at === to;
+  };
+  const head = h("div", { class: "row spread" }, h("span", { class: "row" }, output, place), h("span", { class: "row" }, pressed.map(([, button]) => button)));
+  return { chart, node: h("div", { class: "axis-control" }, head, slider, line.node, stopRow(axis)), refresh };
+}
+
+/** One axis: histogram, slider, numbers, clips. */
+function axisCard(facts, thresholds, axis, i) {
+  const id = `axis-${i}`;
+  const control = axisControl(axis, id, {
+    stop: () => thresholds.stops[i], move: (stop) => thresholds.move(i, stop), curve: () => thresholds.curve(i),
+    buttons: [["Recipe", axis.start], ["Off", -1]],
+  });
   const numbers = h("div", { id: `${id}-numbers` });
-  const [back, off] = [["Recipe", axis.start], ["Off", -1]].map(([text, stop]) =>
-    h("button", { type: "button", class: "small", "aria-label": `${text}: ${visible(axis.label)}`, onclick: () => thresholds.move(i, stop) }, text));
   thresholds.listen(() => {
-    const stop = thresholds.stops[i];
-    slider.value = placeOf(axis, stop);
-    slider.setAttribute("aria-valuetext", thresholdText(axis, stop));
-    fill(output, thresholdText(axis, stop));
-    fill(place, stop < 0 ? `of ${plural(axis.stops.length, "stop")}` : `stop ${count(stop + 1)} of ${count(axis.stops.length)}`);
-    chart.set(stop < 0 ? null : axis.stops[stop]);
-    curve.set(Array.from(thresholds.curve(i)), placeOf(axis, stop));
-    [back.disabled, off.disabled] = [stop === axis.start, stop < 0];
+    control.refresh();
     fill(numbers, axisNumbers(facts, thresholds, axis, i));
   });
   thresholds.refresh();
   const head = h("div", { class: "section-head" },
     h("h3", {}, h("label", { for: id }, foreign(axis.label, { limit: 80 }))),
     h("span", { class: "muted small" }, measureText(axis)));
-  const control = h("div", { class: "axis-control" }, h("div", { class: "row spread" }, h("span", { class: "row" }, output, place), h("span", { class: "row" }, back, off)), slider, curve.node, stopRow(axis));
-  const left = h("div", { class: "stack" }, chart.node, control, numbers, axis.frozen && frozenNote(axis));
+  const left = h("div", { class: "stack" }, control.chart.node, control.node, numbers, axis.frozen && frozenNote(axis));
   const node = h("article", { class: "card axis", id: `threshold-${i}` }, head, h("div", { class: "axis-halves" }, left, nearClips(facts, axis)), endClips(facts, axis));
-  return { node, logarithmic: chart.logarithmic };
+  return { node, logarithmic: control.chart.logarithmic };
 }
 
 /** What stands at the first, the middle and the last stop: even steps of rank, which the chart's scale is not. */
@@ -247,9 +285,10 @@ function fixedConditions(facts) {
 }
 
 function exportCard(facts, thresholds) {
+  const added = () => thresholds.added.map((score) => score.condition);
   const blocks = [
-    facts.commands?.select && copyBlock("As a command", () => selectCommand(facts, thresholds.stops), { id: "export-command", class: "wrap" }),
-    copyBlock("As a piece of a recipe", () => recipeSnippet(facts, thresholds.stops), { id: "export-recipe" }),
+    facts.commands?.select && copyBlock("As a command", () => selectCommand(facts, thresholds.stops, added()), { id: "export-command", class: "wrap" }),
+    copyBlock("As a piece of a recipe", () => recipeSnippet(facts, thresholds.stops, added()), { id: "export-recipe" }),
   ].filter(Boolean);
   const crossed = h("p", { class: "note warn", hidden: true });
   thresholds.listen(({ stops }) => {
