@@ -258,10 +258,24 @@ def number_stats(
     con: duckdb.DuckDBPyConnection, values: str, name: tuple[str, str], failed: int, *, bins: int = BINS
 ) -> NumberStats | None:
     """Statistics of the finite values of ``values``, SQL of a column ``v``; None where there is none."""
+    found = ranked_stats(con, values, name, failed, bins=bins)
+    return found[0] if found else None
+
+
+def ranked_stats(
+    con: duckdb.DuckDBPyConnection,
+    values: str,
+    name: tuple[str, str],
+    failed: int,
+    *,
+    bins: int = BINS,
+    shares: Sequence[float] = (),
+) -> tuple[NumberStats, list[float]] | None:
+    """The same with the nearest-rank quantiles at further ``shares``."""
     finite = f"(SELECT v FROM ({values}) WHERE isfinite(v))"
-    shares = list(PERCENTILES.values())
+    wanted = [*PERCENTILES.values(), *shares]
     ((n, low, high, ranks),) = con.sql(
-        f"SELECT count(*), min(v), max(v), quantile_disc(v, {shares}) FROM {finite}"
+        f"SELECT count(*), min(v), max(v), quantile_disc(v, {wanted}) FROM {finite}"
     ).fetchall()
     if not n:
         return None
@@ -271,7 +285,8 @@ def number_stats(
     place = f"least({bins - 1}, floor({halved}))::INTEGER" if width else "0"
     found = dict(con.sql(f"SELECT {place} AS bin, count(*) FROM {finite} GROUP BY 1").fetchall())
     counts = [found.get(i, 0) for i in range(bins)]
-    return NumberStats(*name, n, failed, low, high, dict(zip(PERCENTILES, ranks, strict=True)), edges, counts)
+    percentiles = dict(zip(PERCENTILES, ranks[: len(PERCENTILES)], strict=True))
+    return NumberStats(*name, n, failed, low, high, percentiles, edges, counts), ranks[len(PERCENTILES) :]
 
 
 def _category(con: duckdb.DuckDBPyConnection, stage: str, column: str, failed: int, kind: str) -> CategoryStats:

@@ -17,7 +17,7 @@ from curate.errors import ConfigError
 from curate.query import literal
 from curate.report.judged import Judged, is_number
 from curate.select import Condition
-from curate.stats import NumberStats, number_stats
+from curate.stats import NumberStats, ranked_stats
 from curate.units import HOUR_S
 
 MOST_STOPS = 32
@@ -64,9 +64,18 @@ class Axis:
 
     def coordinate(self, stops: Sequence[float]) -> str:
         """SQL over the table of the number of stops that a clip passes; a failed cell passes all where it is kept."""
-        passed = " + ".join(f"{self.passes(stop)}::UTINYINT" for stop in stops)
         failed = len(stops) if self.rule.on_failed == "keep" else 0
-        return f"(CASE WHEN f{self.condition} THEN {failed} ELSE coalesce({passed}, 0) END)::UTINYINT"
+        found = self._search(stops if self.side == "min" else stops[::-1], 0, len(stops))
+        return f"(CASE WHEN f{self.condition} THEN {failed} ELSE {found} END)::UTINYINT"
+
+    def _search(self, stops: Sequence[float], low: int, high: int) -> str:
+        """SQL that finds by halves how many stops are passed, from ``low`` to ``high``; who passes one passes those
+        before it. No number passes none."""
+        if low == high:
+            return str(low)
+        middle = (low + high) // 2
+        more, fewer = self._search(stops, middle + 1, high), self._search(stops, low, middle)
+        return f"CASE WHEN {self.passes(stops[middle])} THEN {more} ELSE {fewer} END"
 
     @property
     def never(self) -> str:
@@ -117,31 +126,34 @@ def fixed_conditions(judged: Judged, axes: Sequence[Axis]) -> list[int]:
 def with_stops(judged: Judged, axis: Axis) -> Axis:
     """The axis with stops and statistics of its values; without any value the limit is the only stop."""
     values = f"SELECT v{axis.condition} AS v FROM {axis.table} WHERE {judged.standing_sql()} AND NOT f{axis.condition}"
-    stats = number_stats(judged.con, values, ("", axis.rule.measure), 0, bins=BINS)
-    ranked = [] if axis.limit is None else [axis.limit]
-    if stats:
-        ranked = _ranked(judged, f"SELECT v FROM ({values}) WHERE isfinite(v)", ranked)
-    return replace(axis, ranked=tuple(ranked), stats=stats)
+    limit = [] if axis.limit is None else [axis.limit]
+    found = ranked_stats(judged.con, values, ("", axis.rule.measure), 0, bins=BINS, shares=_SHARES)
+    if found is None:
+        return replace(axis, ranked=tuple(limit))
+    stats, quantiles = found
+    finite = f"SELECT v FROM ({values}) WHERE isfinite(v)"
+    return replace(axis, ranked=tuple(_ranked(judged, finite, [*limit, *quantiles])), stats=stats)
 
 
-def _ranked(judged: Judged, values: str, limit: Sequence[float]) -> list[float]:
+def _ranked(judged: Judged, values: str, wanted: Sequence[float]) -> list[float]:
     """Stops in the order in which they are wanted: the limit, both ends, then ever finer quantiles.
 
-    Where ties leave fewer than the fewest stops, the values themselves are ranked, each once.
+    Where ties make fewer stops of these, quantiles on a finer grid follow; where they leave fewer than the fewest, the
+    values themselves are ranked, each once.
     """
-    stops = list(dict.fromkeys([*limit, *_quantiles(judged, values)]))[:MOST_STOPS]
+    stops = list(dict.fromkeys(wanted))
     if len(stops) < FEWEST_STOPS:
-        listed = ", ".join(map(literal, stops))
-        rest = f"SELECT DISTINCT v FROM ({values}) WHERE v NOT IN ({listed})"
-        stops = list(dict.fromkeys([*stops, *_quantiles(judged, rest)]))[:MOST_STOPS]
-    return stops
+        values = f"SELECT DISTINCT v FROM ({values})"
+    if len(stops) < len(_SHARES):
+        stops += _quantiles(judged, values)
+    return list(dict.fromkeys(stops))[:MOST_STOPS]
 
 
 def _quantiles(judged: Judged, values: str) -> list[float]:
-    """Nearest-rank quantiles, those first that are wanted most; with few values all of them."""
+    """Nearest-rank quantiles, those first that are wanted most; with few values all of them. There must be one."""
     shares = list(dict.fromkeys([*_SHARES, *(k / _FINER for k in range(_FINER))]))
     ((found,),) = judged.con.sql(f"SELECT quantile_disc(v, {shares}) FROM ({values})").fetchall()
-    return found or []
+    return found
 
 
 def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str, frozen: bool) -> dict[str, Any]:
