@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -46,6 +46,14 @@ AXES = (
     Axis("sharp enough", "quality.sharpness", "min", 12.0, ("lognormal", 3.4, 0.8), "", frozen=True),
 )
 
+OTHERS = (
+    Axis("quality.contrast", "quality.contrast", "min", 0.2, ("beta", 2, 5), "share"),
+    Axis("aesthetic.crops", "aesthetic.crops", "min", 5.0, ("normal", 5.0, 0.8), "", "mean"),
+    Axis(HOSTILE[0], "quality.contrast", "min", 0.1, ("exponential", 0.1, 0)),
+    Axis("motion.camera_px16", "motion.camera_px16", "min", 1.0, ("lognormal", 0.2, 1.1), "px"),
+)
+"""Scores of which the recipe asks nothing."""
+
 
 @dataclass
 class Made:
@@ -58,12 +66,15 @@ class Made:
     stands: np.ndarray
     free: list[int] = field(default_factory=list)
 
-    def kept(self, positions: dict[int, int]) -> tuple[int, float]:
-        """Clips and hours with these axes at these positions (see the contract: coordinate > position) and the frozen
-        ones where the recipe has them."""
+    def passing(self, positions: dict[int, int]) -> np.ndarray:
+        """Which clips pass with these axes at these positions (coordinates above them), the others as in the recipe."""
         starts = [strictness(axis) for axis in self.facts["axes"]]
         at = [positions.get(i, starts[i]) for i in range(len(starts))]
-        passes = self.stands & np.all([self.coordinates[:, i] > at[i] for i in range(len(at))], axis=0)
+        return self.stands & np.all([self.coordinates[:, i] > at[i] for i in range(len(at))], axis=0)
+
+    def kept(self, positions: dict[int, int]) -> tuple[int, float]:
+        """Clips and hours that pass."""
+        passes = self.passing(positions)
         return int(passes.sum()), float(self.milliseconds[passes].sum()) / 3.6e6
 
 
@@ -94,7 +105,23 @@ def make_facts(n: int = 3000, seed: int = 1, n_stops: int = 17, axes: tuple[Axis
     joint = _joint(coordinates[counted][:, free], milliseconds[counted], sizes)
     made.facts |= {"axes": entries, "joint": {"axes": free, **joint}}
     made.facts |= _rest(made, axes, rng)
+    made.facts["other_scores"] = [_other(made, axis, np.random.default_rng(i)) for i, axis in enumerate(OTHERS)]
+    made.facts["partial_scores"] = [{"column": "text.late", "measure": HOSTILE[2], "n": 12}]
     return made
+
+
+def _other(made: Made, axis: Axis, rng: np.random.Generator) -> dict[str, Any]:
+    values = _values(rng, axis, rng.normal(size=len(made.stands)))
+    values[rng.random(len(values)) < 0.01] = np.nan
+    entry, sides, recipe = {}, {}, made.passing({})
+    for side in ("min", "max"):
+        entry, at = _axis(0, replace(axis, side=side), values, made.milliseconds, made.stands, 17)
+        size = len(entry["stops"]) + 1
+        hours = np.bincount(at[recipe], made.milliseconds[recipe], size) / 3.6e6
+        own = {"with_n": np.bincount(at[recipe], minlength=size).tolist(), "with_hours": hours.tolist()}
+        sides[side] = own | {key: entry[key] for key in ("alone_n", "alone_hours")}
+    name = "" if axis.label == axis.column else axis.label
+    return {**entry, "sides": sides, "asked": {"column": axis.column, "aggregate": axis.aggregate, "name": name}}
 
 
 def _values(rng: np.random.Generator, axis: Axis, base: np.ndarray) -> np.ndarray:
@@ -189,7 +216,7 @@ def _rest(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator, shown: i
     for i, entry in enumerate(made.facts["axes"]):
         entry["condition"] = i
     facts["fixed"][0]["condition"] = len(axes)
-    chosen = _shown_clips(made, ids, rng)
+    chosen = [ids[i] for i in rng.permutation(n)[:48]]
     facts |= {"random": chosen[:12], **_words(chosen, rng), **_numbers(made, axes, rng), **_running()}
     facts["clip_facts"], facts["pictures"] = _clips(made, axes, ids, {*_listed(made, facts)}, rng)
     return facts
@@ -242,10 +269,6 @@ def _step(kind, name, text, first, failing, only, left, hours) -> dict[str, Any]
     for key, mask in pairs.items():
         found |= {key: int(mask.sum()), f"{key}_hours": float(hours[mask].sum())}
     return found
-
-
-def _shown_clips(made: Made, ids: list[str], rng: np.random.Generator) -> list[str]:
-    return [ids[i] for i in rng.permutation(len(ids))[:48]]
 
 
 def _words(chosen: list[str], rng: np.random.Generator) -> dict[str, Any]:

@@ -63,16 +63,22 @@ function otherScores(facts, thresholds, cards) {
   if (!cards.length && !partial.length) return null;
   return h("div", { class: "stack", id: "other-scores" },
     h("h3", {}, `Scores without a threshold (${count(cards.length)})`),
-    h("p", { class: "muted" }, "The recipe asks nothing of these. Open one to see its values and what a threshold would keep, at least or at most: alone, and together with the recipe's thresholds as the recipe has them. What is moved here becomes a further condition."),
+    h("p", { class: "muted" }, "The recipe asks nothing of these. Open one to see its values and what a threshold would keep, at least or at most: alone, and together with the recipe's thresholds as the recipe has them. What is moved here becomes a further condition, which the sliders above do not count."),
     cards.length > 0 && h("div", { class: "scores" }, cards.map((card) => card.node)),
     partial.length > 0 && h("p", { class: "muted small" }, "Not measured of every clip, so that selecting refuses a condition on them: ", partial.map((one, i) => [i > 0 && ", ", foreign(one.measure), ` (${plural(one.n, "clip")} without a cell)`]), "."));
+}
+
+/** What a score is of, where its name does not say so. */
+function scoreText(score) {
+  const unit = score.unit && score.unit !== "1" ? `${visible(score.unit)} · ` : "";
+  return score.label === score.measure ? `${unit}median ${value(score.median)}` : measureText(score);
 }
 
 /** One score: what it is called, and all else once it is opened. */
 function scoreCard(facts, thresholds, score, i) {
   const id = `score-${i}`;
   const told = h("span", { class: "small" });
-  const summary = h("summary", {}, h("span", { class: "score-name", id: `${id}-name` }, foreign(score.score.label, { limit: 80, more: false })), " ", h("span", { class: "muted small" }, measureText(score.score)), " ", told);
+  const summary = h("summary", {}, h("span", { class: "score-name", id: `${id}-name` }, foreign(score.score.label, { limit: 80, more: false })), " ", h("span", { class: "muted small" }, scoreText(score.score)), " ", told);
   const node = h("details", { class: "score", id: `${id}-card` }, summary);
   const card = { node, logarithmic: (yes) => { card.isLogarithmic = yes; card.chart?.logarithmic(yes); } };
   thresholds.listen(() => fill(told, score.stop >= 0 && h("span", { class: "tag good" }, thresholdText(score.axis, score.stop))));
@@ -109,7 +115,7 @@ function scoreBody(facts, thresholds, score, id, card) {
   thresholds.listen(refresh);
   refresh();
   const choice = h("p", { class: "row" }, h("label", { for: side.id }, "Keep clips with"), side);
-  return h("div", { class: "axis-halves" }, drawn, h("div", { class: "stack" }, choice, numbers));
+  return h("div", { class: "axis-halves" }, h("div", { class: "stack" }, choice, drawn), numbers);
 }
 
 function scoreNumbers(facts, thresholds, score) {
@@ -119,10 +125,10 @@ function scoreNumbers(facts, thresholds, score) {
   return [
     definitions([
       ["Kept alone", `${text(alone)} · ${percent(alone.n, facts.clips.found)}`],
-      ["Kept with the recipe's", `${text(kept)} · ${percent(kept.n, facts.clips.found)}`],
-      ["Dropped of the recipe's", text({ n: whole.n - kept.n, hours: whole.hours - kept.hours })],
+      ["Kept with the recipe", `${text(kept)} · ${percent(kept.n, facts.clips.found)}`],
+      ["Dropped of the recipe's clips", text({ n: whole.n - kept.n, hours: whole.hours - kept.hours })],
       ["Without a value", score.score.never_n > 0 && `${count(score.score.never_n)} · ${hours(score.score.never_hours)}`],
     ].filter(([, what]) => what), { vars: { least: "20rem" } }),
-    moved > 0 && h("p", { class: "note small" }, `These numbers and the line are with the recipe's thresholds as the recipe has them: ${moved === 1 ? "one other slider was" : `${count(moved)} other sliders were`} moved. What all of them keep together stands in the bar above.`),
+    moved > 0 && h("p", { class: "note small" }, `Counted with the recipe's thresholds as the recipe has them, without ${moved === 1 ? "the other slider that was" : `the ${count(moved)} other sliders that were`} moved. The bar above says between which numbers all of them lie.`),
   ];
 }

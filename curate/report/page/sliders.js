@@ -155,7 +155,7 @@ function keptBar(facts, thresholds) {
     const [n, longer] = [most.n - recipe.n, most.hours - recipe.hours];
     const changed = n || longer || !exact;
     const difference = `${signed(n)} ${Math.abs(n) === 1 ? "clip" : "clips"}, ${signed(longer, hours)} against the recipe`;
-    fill(against, !exact ? "exact with one score without a threshold and the recipe's own" : changed ? difference : "as the recipe keeps");
+    fill(against, !exact ? "bounds, since several sliders are moved" : changed ? difference : "as the recipe keeps");
     bar.style.setProperty("--part", `${(most.n / (facts.clips.found || 1)) * 100}%`);
     if (changed || against.isConnected) announce(`Kept together: ${number}, ${time}`);
   });
