@@ -138,12 +138,14 @@ def run_stats(tables: RunTables, funnel: dict[str, Any] | None = None) -> Corpus
     categories: list[CategoryStats] = []
     seconds = []
     for stage in tables.stages:
+        kinds = _load_scores(tables, stage)
         seconds += _seconds(tables, stage)
-        for found in _columns(tables, stage):
+        for found in _columns(con, stage, kinds):
             if isinstance(found, NumberStats):
                 numbers.append(found)
             else:
                 categories.append(found)
+        con.sql("DROP TABLE scores")
     numbers += _durations(con)
     stats = CorpusStats(
         run_id=tables.run_id,
@@ -202,9 +204,8 @@ def _own_cells(tables: RunTables, stage: RunStage, columns: Sequence[str]) -> st
 
 
 def _seconds(tables: RunTables, stage: RunStage) -> list[StageSeconds]:
-    sql = "SELECT count(*), sum(seconds), avg(seconds), max(seconds)"
-    rows = run_query(tables.con, lambda: f"{sql} FROM ({_own_cells(tables, stage, ['seconds'])})").to_pylist()
-    n, sum_s, mean_s, max_s = rows[0].values()
+    sql = "SELECT count(*), sum(seconds), avg(seconds), max(seconds) FROM scores"
+    ((n, sum_s, mean_s, max_s),) = tables.con.sql(sql).fetchall()
     return [StageSeconds(stage.name, n, sum_s, mean_s, max_s, *_use(tables.manifest, stage.name))] if n else []
 
 
@@ -216,26 +217,32 @@ def _use(manifest: Mapping[str, Any], stage: str) -> tuple[float | None, float |
     return use["items"] / use["busy_s"], use["waited_s"] / (use["busy_s"] + use["waited_s"])
 
 
-def _columns(tables: RunTables, stage: RunStage) -> Iterator[NumberStats | CategoryStats]:
-    """Statistics of the columns of a stage that hold numbers or names; text of captions counts as names."""
-    con = tables.con
+def _load_scores(tables: RunTables, stage: RunStage) -> dict[str, str]:
+    """Make ``scores`` of the stage's own cells: outcome, seconds, and the columns that hold numbers or names, whose
+    types are given."""
     wanted = [c for c in stage.columns if stage.kind != "probe" or c in _PROBE_COLUMNS]
     cells = tables.cells_sql(stage.name, wanted) if wanted else "SELECT 1 WHERE FALSE"
-    kinds = {row[0]: str(row[1]) for row in con.sql(f"DESCRIBE {cells}").fetchall()}
+    kinds = {str(row[0]): str(row[1]) for row in tables.con.sql(f"DESCRIBE {cells}").fetchall()}
     lists = [c for c in wanted if kinds[c] == _SCORES and stage.kind == "clip"]
     chosen = [c for c in wanted if kinds[c] in (*_NUMBERS, *_CATEGORIES) or c in lists]
-    sql = _own_cells(tables, stage, ["outcome", *chosen])
-    run_query(con, lambda: f"CREATE OR REPLACE TEMP TABLE scores AS {sql}")
+    sql = _own_cells(tables, stage, ["outcome", "seconds", *chosen])
+    run_query(tables.con, lambda: f"CREATE OR REPLACE TEMP TABLE scores AS {sql}")
+    return {column: kinds[column] for column in chosen}
+
+
+def _columns(
+    con: duckdb.DuckDBPyConnection, stage: RunStage, kinds: Mapping[str, str]
+) -> Iterator[NumberStats | CategoryStats]:
+    """Statistics of the columns in ``scores``; text of captions counts as names."""
     ((failed,),) = con.sql("SELECT count(*) FROM scores WHERE outcome = 'failed'").fetchall()
-    for column in chosen:
-        if kinds[column] in _NUMBERS:
+    for column, kind in kinds.items():
+        if kind in _NUMBERS:
             yield from _number(con, "scores", (stage.name, column), identifier(column), failed)
-        elif column in lists:
+        elif kind == _SCORES:
             name = f"{column}{_MEAN}"
             yield from _number(con, "scores", (stage.name, name), f"list_avg({identifier(column)})", failed)
         else:
-            yield _category(con, stage.name, column, failed, kinds[column])
-    con.sql("DROP TABLE scores")
+            yield _category(con, stage.name, column, failed, kind)
 
 
 def _durations(con: duckdb.DuckDBPyConnection) -> list[NumberStats]:

@@ -73,7 +73,6 @@ class Made:
         return self.stands & np.all([self.coordinates[:, i] > at[i] for i in range(len(at))], axis=0)
 
     def kept(self, positions: dict[int, int]) -> tuple[int, float]:
-        """Clips and hours that pass."""
         passes = self.passing(positions)
         return int(passes.sum()), float(self.milliseconds[passes].sum()) / 3.6e6
 
@@ -237,9 +236,8 @@ def _funnel(made: Made, axes: tuple[Axis, ...], duplicates: int) -> dict[str, An
     left = made.stands.copy()
     fails = np.stack([made.coordinates[:, i] <= strictness(made.facts["axes"][i]) for i in range(len(axes))], axis=1)
     alone = fails.sum(axis=1) == 1
-    steps = [
-        _step("take-down", "taken down", "forgotten sources", ~made.stands, ~made.stands, ~made.stands, left, hours)
-    ]
+    gone = ~made.stands
+    steps = [_step("take-down", "taken down", "forgotten sources", gone, gone, gone, left, hours)]
     for i, axis in enumerate(axes):
         first = left & fails[:, i]
         left = left & ~fails[:, i]

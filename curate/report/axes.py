@@ -1,7 +1,8 @@
 """Sliders: what limits a condition could have instead, and how many clips each of them would leave.
 
-An axis is one limit of one condition, or one that a score could have which no condition names (`curate.report.scores`).
-Its *stops* are values that occur in the column (nearest-rank quantiles) and the limit that the selection had, if any. A clip's *coordinate* is the number of stops it passes; a slider that asks for more than
+An axis is one limit of one condition, or one that a score could have which no condition names
+(`curate.report.scores`). Its *stops* are values that occur in the column (nearest-rank quantiles) and the limit that
+the selection had, if any. A clip's *coordinate* is the number of stops it passes; a slider that asks for more than
 ``position`` of them keeps exactly the clips of a greater coordinate. Stops ascend: ``position`` i stands for stop i of
 a ``min`` and for the i-th stop from above of a ``max``.
 """
@@ -42,17 +43,17 @@ class Axis:
     """One limit of one condition. ``condition`` is its place in the selection; ``limit`` what the selection asked.
 
     ``ranked`` are the stops, those first that matter most; ``stats`` those of the finite values of clips that stand.
-    ``table`` is where its numbers are (columns ``v<condition>`` and ``f<condition>``). Without ``limit`` nothing was
-    asked, and the slider is off.
+    ``table`` is SQL of the clips that stand, with columns ``v<condition>`` and ``f<condition>``. Without ``limit``
+    nothing was asked, and the slider is off.
     """
 
     condition: int
     rule: Condition
     side: Literal["min", "max"]
     limit: float | None
+    table: str
     ranked: tuple[float, ...] = ()
     stats: NumberStats | None = field(default=None, compare=False)
-    table: str = "judged"
 
     def stops(self, most: int) -> list[float]:
         """The stops, ascending."""
@@ -65,17 +66,13 @@ class Axis:
     def coordinate(self, stops: Sequence[float]) -> str:
         """SQL over the table of the number of stops that a clip passes; a failed cell passes all where it is kept."""
         failed = len(stops) if self.rule.on_failed == "keep" else 0
-        found = self._search(stops if self.side == "min" else stops[::-1], 0, len(stops))
-        return f"(CASE WHEN f{self.condition} THEN {failed} ELSE {found} END)::UTINYINT"
+        tests = [self.passes(stop) for stop in (stops if self.side == "min" else stops[::-1])]
+        return f"(CASE WHEN f{self.condition} THEN {failed} ELSE {_search(tests, 0, len(tests))} END)::UTINYINT"
 
-    def _search(self, stops: Sequence[float], low: int, high: int) -> str:
-        """SQL that finds by halves how many stops are passed, from ``low`` to ``high``; who passes one passes those
-        before it. No number passes none."""
-        if low == high:
-            return str(low)
-        middle = (low + high) // 2
-        more, fewer = self._search(stops, middle + 1, high), self._search(stops, low, middle)
-        return f"CASE WHEN {self.passes(stops[middle])} THEN {more} ELSE {fewer} END"
+    def rank(self, stops: Sequence[float]) -> str:
+        """SQL over the table of twice the number of stops below the number, one more where it is the next stop."""
+        tests = [f"v{self.condition} {sign} {literal(stop)}" for stop in stops for sign in (">=", ">")]
+        return f"({_search(tests, 0, len(tests))})::UTINYINT"
 
     @property
     def never(self) -> str:
@@ -100,6 +97,15 @@ class Axis:
         return counts
 
 
+def _search(tests: Sequence[str], low: int, high: int) -> str:
+    """SQL that finds by halves how many tests are passed, from ``low`` to ``high``; who passes one passes those before
+    it. Without a number none is passed."""
+    if low == high:
+        return str(low)
+    middle = (low + high) // 2
+    return f"CASE WHEN {tests[middle]} THEN {_search(tests, middle + 1, high)} ELSE {_search(tests, low, middle)} END"
+
+
 def find_axes(judged: Judged) -> list[Axis]:
     """An axis for every limit of the selection that is a number, with its stops."""
     found = [axis for i, rule in enumerate(judged.config.conditions) for axis in _limits(judged, i, rule)]
@@ -109,12 +115,13 @@ def find_axes(judged: Judged) -> list[Axis]:
 def _limits(judged: Judged, i: int, rule: Condition) -> list[Axis]:
     if not is_number(rule):
         return []
+    table = f"(SELECT * FROM judged WHERE {judged.standing_sql()})"
     if rule.share is not None:
         limit = judged.limits[i]
         side = "min" if rule.drop_lowest is not None else "max"
-        return [] if limit is None else [Axis(i, rule, side, limit)]
-    low = [Axis(i, rule, "min", float(rule.min))] if rule.min is not None else []
-    high = [Axis(i, rule, "max", float(rule.max))] if rule.max is not None else []
+        return [] if limit is None else [Axis(i, rule, side, limit, table)]
+    low = [Axis(i, rule, "min", float(rule.min), table)] if rule.min is not None else []
+    high = [Axis(i, rule, "max", float(rule.max), table)] if rule.max is not None else []
     return [*low, *high]
 
 
@@ -125,7 +132,7 @@ def fixed_conditions(judged: Judged, axes: Sequence[Axis]) -> list[int]:
 
 def with_stops(judged: Judged, axis: Axis) -> Axis:
     """The axis with stops and statistics of its values; without any value the limit is the only stop."""
-    values = f"SELECT v{axis.condition} AS v FROM {axis.table} WHERE {judged.standing_sql()} AND NOT f{axis.condition}"
+    values = f"SELECT v{axis.condition} AS v FROM {axis.table} WHERE NOT f{axis.condition}"
     limit = [] if axis.limit is None else [axis.limit]
     found = ranked_stats(judged.con, values, ("", axis.rule.measure), 0, bins=BINS, shares=_SHARES)
     if found is None:
@@ -158,7 +165,7 @@ def _quantiles(judged: Judged, values: str) -> list[float]:
 
 def axis_facts(judged: Judged, axis: Axis, stops: Sequence[float], *, unit: str, frozen: bool) -> dict[str, Any]:
     """The axis as the page reads it, but for the clips that are shown with it."""
-    rule, counts = axis.rule, count_axes(judged, [axis], stops)
+    rule, counts = axis.rule, Counts(len(stops) + 1, count_by(judged, axis, axis.coordinate(stops)))
     keys = keys_of(judged.config.conditions, axis.condition, axis.side)
     share = None if rule.share is None or judged.funnel.like else {"kind": _kind(rule), "share": rule.share}
     return {
@@ -220,14 +227,12 @@ class Counts:
         return {f"{name}_n": n, f"{name}_hours": hours}
 
 
-def count_axes(judged: Judged, axes: Sequence[Axis], stops: Sequence[float], also: str = "FALSE") -> Counts:
-    """Count by the coordinates on these axes, which are over one number of one table; ``also`` is SQL of a condition."""
-    coordinates = ", ".join(f"{axis.coordinate(stops)} AS c{i}" for i, axis in enumerate(axes))
-    rows = judged.con.sql(
-        f"""SELECT {coordinates}, {also} AS also, {axes[0].never} AS never, count(*), sum(seconds) / {HOUR_S}
-        FROM {axes[0].table} WHERE {judged.standing_sql()} GROUP BY ALL"""
+def count_by(judged: Judged, axis: Axis, place: str, also: str = "FALSE") -> list[tuple[Any, ...]]:
+    """Rows of (place, also, without a value, clips, hours) over the axis's table; ``place`` and ``also`` are SQL."""
+    return judged.con.sql(
+        f"""SELECT {place} AS place, {also} AS also, {axis.never} AS never, count(*), sum(seconds) / {HOUR_S}
+        FROM {axis.table} GROUP BY ALL"""
     ).fetchall()
-    return Counts(len(stops) + 1, rows)
 
 
 def _label(rule: Condition, side: str) -> str:

@@ -183,9 +183,7 @@ def clip_rows(tables: RunTables, clips: Sequence[str], columns: Sequence[str]) -
     return {clip: rows[clip] for clip in clips}
 
 
-def clip_facts(
-    judged: Judged, rows: Mapping[str, dict[str, Any]], axes: Sequence[Axis]
-) -> dict[str, dict[str, Any]]:
+def clip_facts(judged: Judged, rows: Mapping[str, dict[str, Any]], axes: Sequence[Axis]) -> dict[str, dict[str, Any]]:
     """What the page says of each clip that it shows, out of `shown_rows`."""
     if not rows:
         return {}

@@ -243,7 +243,7 @@ EMPTY = {
     "duplicates": {"n": 0, "pairs": []},
     **dict.fromkeys(("retention", "bottleneck")),
     **{name: [] for name in ("fixed", "random", "captions", "scores", "categories", "distributions")},
-    **{name: [] for name in ("failures", "stages")},
+    **{name: [] for name in ("failures", "stages", "other_scores", "partial_scores")},
     **{name: {} for name in ("stand_ins", "clip_facts", "pictures", "models")},
 }  # fmt: skip
 
