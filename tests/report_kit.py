@@ -1,5 +1,6 @@
 """A small corpus in which everything that a report counts occurs: failed cells, missing and odd values, ties, a gate,
-lists, scores of which nothing is asked, percentiles, two conditions on one column, a condition of two limits, words, names that are hard to address."""
+lists, scores of which nothing is asked, percentiles, two conditions on one column, a condition of two limits, words,
+names that are hard to address."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from curate.cli.models import DEFAULT_RECIPE, here, needed_cards
 from curate.memory import machine_memory_bytes
 from curate.packages import is_installed
 from curate.units import format_bytes
-from curate.viewer.serve import PACKAGES
 from curate.weights.cards import all_cards
 from curate.weights.ledger import model_dir
 from curate.weights.store import FileStatus, glance
@@ -117,6 +116,8 @@ def _models() -> list[Finding]:
 
 
 def _optional() -> list[Finding]:
+    from curate.viewer.serve import PACKAGES
+
     storage = [
         Finding("storage", f"{place}: {'yes' if importlib.util.find_spec(name) else 'not installed'}")
         for name, place in OPTIONAL.items()

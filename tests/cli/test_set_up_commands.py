@@ -59,3 +59,4 @@ def test_doctor_is_content_with_a_machine_that_has_the_models_of_the_default_rec
     assert (ended.status, "✗" in ended.out) == (0, False)
     assert "✓ model          pp-ocr-det: 4.5 MiB, yes" in ended.out
     assert re.search(r"not here: .*coca-vit-l-14", ended.out)
+    assert re.search(r"view +curate view \(pip install 'curate-video\[view\]'\): yes", ended.out)

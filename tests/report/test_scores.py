@@ -217,7 +217,7 @@ def test_hostile_names_of_scores_and_the_other_side(browser, tmp_path):
     with opened(browser, path.as_uri(), offline=True) as page:
         i = next(i for i, score in enumerate(made.facts["other_scores"]) if score["label"] == HOSTILE[0])
         page.locator(f"#score-{i}-card summary").click()
-        slider = page.locator(f"#score-{i}")
+        slider = page.get_by_role("slider", name=HOSTILE[0])
         slider.press("Home")
         slider.press("ArrowRight")
         least = made.facts["other_scores"][i]["stops"][0]
@@ -229,3 +229,9 @@ def test_hostile_names_of_scores_and_the_other_side(browser, tmp_path):
         page.locator(f"#score-{i}-card").get_by_role("button", name=re.compile("^Off")).click()
         expect(page.locator("#export-recipe")).not_to_contain_text("script")
         assert page.evaluate("typeof owned") == "undefined"
+        page.evaluate("document.querySelectorAll('.score').forEach((one) => { one.open = true; })")
+        expect(page.locator(".score select")).to_have_count(len(made.facts["other_scores"]))
+        for nameless in ("svg:not(:has(title))", "input:not([aria-labelledby])", "select:not([id])"):
+            assert page.locator("#other-scores").locator(nameless).count() == 0
+        ids = page.evaluate("Array.from(document.querySelectorAll('[id]'), (one) => one.id)")
+        assert len(ids) == len(set(ids))
