@@ -119,7 +119,7 @@ def _gauges(status: RunStatus) -> Iterator[tuple[str, str, tuple[str, ...], Samp
     yield "run_step", "The step that goes on; always 1.", ("step",), {(status.step,): 1}
     yield "pass_sources", "Sources of the pass that goes on.", (), {one: the_pass.sources}
     queue = {("waiting",): the_pass.waiting, ("in_flight",): the_pass.in_flight}
-    yield "queue_sources", "Sources of the pass that nobody has begun, and that are being read.", ("state",), queue
+    yield "queue_sources", "Sources of the pass that are being read, and others that are not done.", ("state",), queue
     left = {} if the_pass.left_s is None else {one: the_pass.left_s}
     yield "left_seconds", "Seconds until the sources of the pass are done, at its pace so far.", (), left
     share = {} if status.gpu_waiting_share is None else {one: status.gpu_waiting_share}

@@ -51,7 +51,7 @@ class FailureStatus:
 
 @dataclass(frozen=True, slots=True)
 class PassStatus:
-    """The pass that goes on, or the last one. Sources wait until they are in flight, and then are done."""
+    """The pass that goes on, or the last one. Sources are in flight while they are read, and done when that is written."""
 
     number: int = 0
     sources: int = 0
@@ -65,7 +65,7 @@ class PassStatus:
 
     @property
     def waiting(self) -> int:
-        """Sources that nobody works on yet."""
+        """Sources that are neither done nor being read."""
         return max(0, self.sources - self.done - self.in_flight)
 
     @property
