@@ -42,7 +42,7 @@ def status_command(
 ) -> None:
     """How runs go: sources, clips, rates, time left, failures, where time goes. From any machine that reads the corpus.
 
-    A run says every five seconds that it is alive. One that said nothing for a minute has died, or has lost the corpus:
+    A run says every few seconds that it is alive. One that said nothing for a minute has died, or has lost the corpus:
     the same `curate run` goes on from there.
 
     Example: `curate status corpus --watch`

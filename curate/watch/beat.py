@@ -14,7 +14,7 @@ from curate.errors import EngineError, StorageError
 from curate.storage import Place
 from curate.watch.listener import JobListener
 from curate.watch.state import RunState
-from curate.watch.status import BEAT_S, place_of
+from curate.watch.status import BEAT_S, LOCAL_BEAT_S, place_of
 
 _LAST_WAIT_S = 30.0
 """For a status that is being written while the job ends; a place that takes longer is given up."""
@@ -26,9 +26,9 @@ class Beat(JobListener):
     A corpus that takes no status does not stop the run: it will not take tables either, and those are what counts.
     """
 
-    def __init__(self, state: RunState, every_s: float = BEAT_S) -> None:
+    def __init__(self, state: RunState) -> None:
         self._state = state
-        self._every_s = every_s
+        self._every_s = BEAT_S
         self._place: Place | None = None
         self._due, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="status", daemon=True)
@@ -47,6 +47,7 @@ class Beat(JobListener):
     def began(self, run: RunBegan) -> None:
         """There is a place to write to."""
         self._place = place_of(run.request.corpus, run.run_id)
+        self._every_s = LOCAL_BEAT_S if self._place.is_local else BEAT_S
         self._due.set()
         self._thread.start()
 

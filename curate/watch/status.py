@@ -17,7 +17,9 @@ from curate.storage import Place
 from curate.tables import STATUS, Corpus
 
 BEAT_S = 5.0
-"""How often a run says that it goes on."""
+"""How often a run says that it goes on: a request each on an object store."""
+LOCAL_BEAT_S = 1.0
+"""The same on a local disk."""
 SILENT_S = 60.0
 """A run that said nothing for so long has died, or has lost the corpus."""
 
@@ -51,7 +53,7 @@ class FailureStatus:
 
 @dataclass(frozen=True, slots=True)
 class PassStatus:
-    """The pass that goes on, or the last one. Sources are in flight while they are read, and done when that is written."""
+    """The pass that goes on, or the last one. A source is in flight while it is read, and done once that is written."""
 
     number: int = 0
     sources: int = 0

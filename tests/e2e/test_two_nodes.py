@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/two-nodes.md").read_text(encoding="utf-8")
 ONLY = ("quality",)
 
+Metrics = dict[str, float]
+
 
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -49,9 +51,9 @@ class Terminals:
     def __init__(self, folder: Path, ray_folder: str) -> None:
         self.folder = folder
         self.mark = f"RAY_TMPDIR={ray_folder}"
-        paths = {"PATH": Path(sys.executable).parent, "PYTHONPATH": ROOT, "RAY_TMPDIR": ray_folder}
+        paths = {"PATH": Path(sys.executable).parent, "PYTHONPATH": ROOT}
         more = {name: os.pathsep.join(filter(None, [str(path), os.environ.get(name)])) for name, path in paths.items()}
-        self.env = {**os.environ, **more, "RAY_TMPDIR": ray_folder, "COLUMNS": "200"}
+        self.env = {**os.environ, **more, "RAY_TMPDIR": ray_folder}
 
     def open(self, name: str, text: str) -> subprocess.Popen[bytes]:
         """Type this; what it prints goes into a file of this name."""
@@ -107,14 +109,14 @@ def terminals(tmp_path, sample_bucket) -> Iterator[Terminals]:
                 os.kill(process, signal.SIGKILL)
 
 
-def scraped(url: str) -> dict[str, float]:
+def scraped(url: str) -> Metrics:
     """Samples without labels of runs by name, others of a metric summed up; nothing before the server is there."""
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             text = answer.read().decode()
     except (urllib.error.URLError, ConnectionError):
         return {}
-    found: dict[str, float] = {}
+    found: Metrics = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             kinds = [value for key, value in sample.labels.items() if key in {"kind", "outcome"}]
@@ -123,9 +125,7 @@ def scraped(url: str) -> dict[str, float]:
     return found
 
 
-def watched(
-    terminals: Terminals, text: str, process: subprocess.Popen[bytes]
-) -> tuple[list[str], list[dict[str, float]]]:
+def watched(terminals: Terminals, text: str, process: subprocess.Popen[bytes]) -> tuple[list[str], list[Metrics]]:
     """What terminal 4 shows while the run goes on: answers of `curate status`, and metrics."""
     status, curl = text.splitlines()
     told, metrics = [], []

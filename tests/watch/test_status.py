@@ -17,7 +17,7 @@ from curate.query import last_run
 from curate.storage import Place, storage_error
 from curate.tables import STATUS, Corpus
 from curate.verify import leftovers
-from curate.watch.beat import Beat
+from curate.watch import beat
 from curate.watch.state import MOST_CLASSES, OTHER, RunState
 from curate.watch.status import SILENT_S, PassStatus, RunStatus, StageStatus, place_of, status_of, statuses
 
@@ -117,7 +117,7 @@ class Watcher(Quiet):
 
 
 def test_it_is_there_while_the_run_goes_on(tmp_path, bucket, monkeypatch):
-    monkeypatch.setattr("curate.watch.watching.Beat", lambda state: Beat(state, every_s=0.01))
+    monkeypatch.setattr(beat, "LOCAL_BEAT_S", 0.01)
     corpus = Corpus(str(tmp_path / "c"))
     watcher = Watcher(corpus)
     watched_run(tmp_path / "c", bucket, pipeline(Slow(SlowConfig(seconds=0.01))), shown=watcher)
