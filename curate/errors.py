@@ -219,6 +219,15 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__
 
 
+_QUERY_STOPPED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C during a query: a RuntimeError of these words."""
+
+
+def is_stop(error: BaseException | None) -> bool:
+    """Whether somebody stopped it: Ctrl-C, as Python or as DuckDB tells of it."""
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and str(error) == _QUERY_STOPPED)
+
+
 class TooManyFailuresError(EngineError):
     """More sources failed than the user allowed; what is finished is kept."""
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 from curate.bulk import RunMap, inline_map
 from curate.config import nearest
@@ -16,7 +16,7 @@ from curate.engine.inline import InlineEngine
 from curate.engine.on_demand import RayOnDemand
 from curate.engine.pipeline import Pipeline
 from curate.engine.ready import check_ready
-from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
+from curate.engine.run import Engine, RunRequest, RunResult, execute
 from curate.errors import ConfigError, UsageError
 from curate.export import ExportConfig, ExportReport, export
 from curate.export.rows import ACTIVE
@@ -33,17 +33,10 @@ from curate.stage import boundary
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 from curate.units import format_bytes
+from curate.watch.listener import JobListener
 
 MAX_VIEW_BYTES = 256 << 20
 """Views of the longest clip that a worker may have to hold (DESIGN section 2)."""
-
-
-class JobListener(Listener, Protocol):
-    """Hears of the steps of a job besides the progress of its run."""
-
-    def step(self, text: str) -> None:
-        """A step begins."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,12 +95,14 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
             return JobResult(run, None, None)
         listener.step("Selecting")
         funnel = select(corpus, recipe.select, run_id=run.run_id, **_buckets(recipe.export))
+        listener.selected(funnel)
         addresses = {ref.uri: ref.address for ref in refs if ref.address}
         shards = None
         if options.export:
             listener.step("Writing shards")
             more = {"addresses": addresses, "limits": options.limits}
             shards = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
+            listener.exported(shards)
         return JobResult(run, funnel, shards, addresses)
     finally:
         engine.close()

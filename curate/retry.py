@@ -15,7 +15,6 @@ from curate.failures import INPUT, FailureGroup, failures
 from curate.ingest.listing import list_inputs
 from curate.isolation import Limits
 from curate.job import (
-    JobListener,
     about_limits,
     check_memory,
     inputs_of_run,
@@ -27,6 +26,7 @@ from curate.query import check_run, last_run
 from curate.recipe import build
 from curate.records import InputRef, Outcome
 from curate.tables import Corpus
+from curate.watch.listener import JobListener
 
 
 @dataclass(frozen=True)

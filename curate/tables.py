@@ -22,6 +22,9 @@ from curate.storage import Place, is_remote
 
 FORMAT_VERSION = 1
 
+STATUS = "status.json"
+"""In the folder of a run: how it goes (`curate.watch.status`). It makes no run complete, and nothing is read by it."""
+
 SOURCES = pa.schema(
     [
         ("uri", pa.string()),
@@ -205,7 +208,11 @@ class Corpus:
 
 def write_part(folder: Place, table: pa.Table) -> str:
     """Add an immutable part; its name is derived from its content, so writing it twice leaves one. Gives its path."""
-    data = parquet_bytes(table)
+    return put_part(folder, parquet_bytes(table))
+
+
+def put_part(folder: Place, data: bytes) -> str:
+    """The same of a table that is Parquet already."""
     part = folder.child(f"part-{hashlib.sha256(data).hexdigest()[:20]}.parquet")
     part.write_bytes(data)
     return part.path

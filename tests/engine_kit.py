@@ -16,7 +16,7 @@ from curate.bulk import inline_map
 from curate.config import Config
 from curate.engine.inline import InlineEngine
 from curate.engine.pipeline import Gate, Pipeline, build_pipeline
-from curate.engine.run import Engine, RunRequest, RunResult, execute
+from curate.engine.run import Engine, Listener, RunRequest, RunResult, execute
 from curate.engine.score import OpenClip, Scorer, ViewKeys
 from curate.engine.work import SourceWork, Summary
 from curate.errors import DeviceMemoryError, EngineError, StageError
@@ -142,7 +142,7 @@ class Picky(ClipStage[PickyConfig]):
         return {"start_s": float(item.clip.start_s)}
 
 
-class Listening:
+class Listening(Listener):
     """A listener that remembers."""
 
     def __init__(self) -> None:

@@ -9,9 +9,10 @@ from curate.engine.work import SourceWork
 from curate.errors import EngineError
 from curate.job import JobOptions, JobResult, run_job
 from curate.recipe import Recipe
+from curate.watch.listener import JobListener
 
 
-class Heard:
+class Heard(JobListener):
     """What a job told its listener."""
 
     def __init__(self) -> None:

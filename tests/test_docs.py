@@ -15,7 +15,6 @@ import duckdb
 import pytest
 import yaml
 
-from curate.engine.run import Listener
 from curate.export import ExportConfig
 from curate.job import JobOptions, export_again, run_job, select_again
 from curate.recipe import build, load_recipe, parse_recipe
@@ -24,6 +23,7 @@ from curate.stages.registry import BUILT_IN, stage_class
 from curate.tables import Corpus
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
+from curate.watch.listener import JobListener
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -97,9 +97,8 @@ def test_links_lead_somewhere(path):
     assert broken == []
 
 
-class Silent(Listener):
-    def step(self, text: str) -> None:
-        pass
+class Silent(JobListener):
+    """Cares for nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from curate.errors import CurateError, UsageError
+from curate.errors import CurateError, UsageError, is_stop
 from curate.redaction import redacted
 from curate.storage import storage_error
 
@@ -28,9 +28,6 @@ err = Console(stderr=True, highlight=False, emoji=False)
 
 MOST_CHARS = 10_000
 """A longer text is cut off: nobody reads it, and finding markup in it can take for ever."""
-
-_QUERY_STOPPED = "Query interrupted"
-"""What DuckDB makes of Ctrl-C during a query: a RuntimeError of these words."""
 
 # Control characters, those that change the direction or the lines of a text, and invisible ones: a name may forge
 # nothing. The joiners U+200C and U+200D stay, since scripts and emoji are written with them.
@@ -58,7 +55,7 @@ def ending() -> Iterator[None]:
     except OSError as error:
         raise _told(storage_error(error, str(error.filename or ""))) from error
     except (KeyboardInterrupt, RuntimeError) as stop:
-        if isinstance(stop, RuntimeError) and str(stop) != _QUERY_STOPPED:
+        if not is_stop(stop):
             raise
         err.print("Stopped. What is finished is kept; the same command goes on from here.", soft_wrap=True)
         raise typer.Exit(EXIT_STOPPED) from stop

@@ -22,6 +22,7 @@ from curate.cli import (
     retry,
     run,
     sample,
+    status,
     train,
     verify,
     view,
@@ -64,6 +65,7 @@ app.command("show")(look.show)
 app.command("report", epilog=report.EPILOG)(report.report_command)
 app.command("view")(view.view)
 app.command("diff", epilog=diff.EPILOG)(diff.diff_command)
+app.command("status")(status.status_command)
 app.command("failures")(failures.failures)
 app.command("retry")(retry.retry)
 app.command("latents")(latents.latents_command)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,19 +14,35 @@ from curate.cli.console import plain
 from curate.engine.work import SourceWork, Summary
 from curate.errors import EngineError
 from curate.units import format_duration
+from curate.watch.listener import JobListener
+from curate.watch.state import READING, RunState
+from curate.watch.status import RunStatus
+from curate.watch.watching import Watching, WatchOptions
 
 LOG_EVERY_S = 15.0
 _BAR = " | "
 
 
-class Progress:
-    """Shows sources, clips, rates, time left, failures so far and the stage that holds the rest up."""
+@contextmanager
+def watched(console: Console, options: WatchOptions | None = None) -> Iterator[JobListener]:
+    """Gives the listener for a job: it shows progress here, and keeps a status in the corpus and what was asked for."""
+    state = RunState()
+    with (
+        Progress(console, state) as progress,
+        Watching(state, progress, options or WatchOptions(), progress.say) as listener,
+    ):
+        yield listener
 
-    def __init__(self, console: Console) -> None:
+
+class Progress(JobListener):
+    """Shows sources, clips, rates, time left, failures so far and the stage that holds the rest up.
+
+    ``state`` counts; it must hear of everything first.
+    """
+
+    def __init__(self, console: Console, state: RunState) -> None:
         self._console = console
-        self._total = 0
-        self._sum = Summary()
-        self._began = time.monotonic()
+        self._state = state
         self._last_log = 0.0
         self._live = self._open_live() if console.is_terminal else None
 
@@ -40,52 +57,32 @@ class Progress:
 
     def planned(self, pass_number: int, works: Sequence[SourceWork]) -> None:
         """A pass begins."""
-        self._total = len(works)
-        self._sum = Summary()
-        self._began = time.monotonic()
         known = sum(len(work.clips) for work in works if work.clips is not None)
         clips = f", {known} clips known already" if known else ""
         pass_name, again = ("", "") if pass_number == 1 else (f"Pass {pass_number}: ", " again")
-        self._say(f"{pass_name}{self._total} sources to read{again}{clips}")
+        self.say(f"{pass_name}{len(works)} sources to read{again}{clips}")
 
     def wrote(self, summary: Summary) -> None:
         """A bundle is on disk."""
-        self._sum.add(summary)
-        is_due = time.monotonic() - self._last_log >= LOG_EVERY_S or self._sum.sources == self._total
-        if not self._live and is_due:
+        if self._live:
+            return
+        status = self._state.status()
+        is_last = status.the_pass.done == status.the_pass.sources
+        if is_last or time.monotonic() - self._last_log >= LOG_EVERY_S:
             self._last_log = time.monotonic()
-            self._say(_BAR.join(self.parts()))
+            self.say(_BAR.join(parts(status)))
 
     def step(self, text: str) -> None:
         """A step of the job begins."""
         if self._live:
             self._live.refresh()
-        self._total = 0
-        self._say(f"{text} ...")
+        self.say(f"{text} ...")
 
     def died(self, error: EngineError) -> None:
         """A pass died; the next one plans anew."""
-        self._say(f"{error.message}; planning again what is missing", style="yellow")
+        self.say(f"{error.message}; planning again what is missing", style="yellow")
 
-    def parts(self) -> list[str]:
-        """The state in a few words each."""
-        done, elapsed_s = self._sum, max(time.monotonic() - self._began, 1e-3)
-        share = done.sources / self._total if self._total else 1.0
-        left = format_duration(elapsed_s / share - elapsed_s) if share else "?"
-        parts = [
-            f"sources {done.sources}/{self._total}",
-            f"clips {done.clips}",
-            f"{done.clips / elapsed_s:.1f} clips/s",
-            f"{done.video_s / elapsed_s:.2f} video-hours/hour",
-            f"ETA {left}",
-            f"failed {done.failed_sources} sources, {done.failed_cells} cells",
-        ]
-        if done.stage_seconds:
-            name, seconds = max(done.stage_seconds.items(), key=lambda item: item[1])
-            parts.append(f"slowest {name} ({seconds / max(sum(done.stage_seconds.values()), 1e-9):.0%} of the work)")
-        return parts
-
-    def _say(self, text: str, style: str = "") -> None:
+    def say(self, text: str, style: str = "") -> None:
         """A line that stays; never broken, since logs are searched by line."""
         self._console.print(plain(text), style=style, soft_wrap=True)
 
@@ -93,8 +90,27 @@ class Progress:
         return Live(get_renderable=self._picture, console=self._console, refresh_per_second=4, transient=True)
 
     def _picture(self) -> Group:
-        parts = self.parts() if self._total else []
-        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in packed(parts, self._console.width)))
+        status = self._state.status()
+        told = parts(status) if status.step == READING else []
+        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in packed(told, self._console.width)))
+
+
+def parts(status: RunStatus) -> list[str]:
+    """The pass that goes on, in a few words each."""
+    done = status.the_pass
+    left = "?" if done.left_s is None else format_duration(done.left_s)
+    told = [
+        f"sources {done.done}/{done.sources}",
+        f"clips {done.clips}",
+        f"{done.clips_per_s:.1f} clips/s",
+        f"{done.video_s / max(done.seconds, 1e-3):.2f} video-hours/hour",
+        f"ETA {left}",
+        f"failed {done.failed_sources} sources, {done.failed_cells} cells",
+    ]
+    if status.slowest:
+        name, share = status.slowest
+        told.append(f"slowest {name} ({share:.0%} of the work)")
+    return told
 
 
 def packed(parts: Sequence[str], width: int) -> list[str]:

@@ -37,7 +37,7 @@ def retry(
     Example: `curate retry corpus --stage cut --class DecodeLimitError --decode-s 600`
     """
     with ending():
-        from curate.cli.progress import Progress
+        from curate.cli.progress import watched
         from curate.engine.again import Again
         from curate.isolation import Limits
         from curate.retry import retry_job
@@ -45,9 +45,9 @@ def retry(
 
         again = Again(stage, error_class)
         limits = Limits(round(decode_memory_gb * 1e9), decode_s)
-        with Progress(out) as progress:
+        with watched(out) as listener:
             done = retry_job(
-                Corpus(corpus), again, progress, run_id=run or "", engine=engine, address=address, limits=limits
+                Corpus(corpus), again, listener, run_id=run or "", engine=engine, address=address, limits=limits
             )
         _print(done, corpus)
     if done.n_after:

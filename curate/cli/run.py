@@ -28,11 +28,20 @@ EPILOG = """
 - Other thresholds later, nothing computed again: `curate select corpus --set text.area_max.max=0.03`
 - Stop early when a bucket is not what you thought: `curate run videos/ --out corpus --max-failures 5%`
 - Look first: `curate run videos/ --out corpus --sample 0.01 --engine inline`
+- For machines that watch: `curate run videos/ --out corpus --log-json run.jsonl --metrics-port 9102`
 
 **Exit status**: 0 complete (failures are printed), 1 could not be completed, 2 wrong usage, 3 something failed and
 `--strict` was given, or everything failed, 4 stopped (the same command goes on from there).
 """
 
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE...", help="Files, folders, globs, lists (.txt .csv .parquet), tars, or URIs."),
+]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Compute only stages whose name matches, and what they read."),
+]
 FailureLimit = Annotated[
     str,
     typer.Option(
@@ -46,21 +55,22 @@ DecodeSeconds = Annotated[
     float, typer.Option(min=1, help="Seconds that decoding a short source may take; longer ones get more.")
 ]
 
+LogFile = Annotated[
+    str, typer.Option(metavar="FILE", help="Add a JSON object a line for every event; `-` for standard error.")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Serve metrics for Prometheus on this port; 0 for any free one.")
+]
+
 
 def run(
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Files, folders, globs, lists (.txt .csv .parquet), tars, or URIs."),
-    ] = None,
+    sources: Sources = None,
     corpus: Annotated[str, typer.Option("--out", metavar="CORPUS", help="Folder or URI of the corpus.")] = "",
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "embedded",
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one key of the recipe.")
     ] = None,
-    stages: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Compute only stages whose name matches, and what they read."),
-    ] = None,
+    stages: Stages = None,
     where: Annotated[str, typer.Option(metavar="SELECTION", help="Compute only for its kept clips.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N inputs.")] = None,
     sample: Annotated[float | None, typer.Option(min=0, max=1, help="Take this share of the inputs.")] = None,
@@ -74,6 +84,9 @@ def run(
     max_failures: FailureLimit = "",
     decode_memory_gb: DecodeMemory = 4.0,
     decode_s: DecodeSeconds = 60.0,
+    log_json: LogFile = "",
+    metrics_port: MetricsPort = None,
+    metrics_host: Annotated[str, typer.Option(help="Address to serve metrics on.")] = "127.0.0.1",
 ) -> None:
     """Score every clip of the sources, select, and write training shards.
 
@@ -81,9 +94,10 @@ def run(
     changed.
     """
     with ending():
-        from curate.cli.progress import Progress
+        from curate.cli.progress import watched
         from curate.job import JobOptions, run_job
         from curate.recipe import load_recipe
+        from curate.watch.watching import WatchOptions
 
         if not corpus:
             raise typer.BadParameter("say where the corpus is to lie", param_hint="--out")
@@ -101,8 +115,8 @@ def run(
             max_failures=_failure_limit(max_failures),
             limits=_decode_limits(decode_memory_gb, decode_s),
         )
-        with Progress(out) as progress:
-            result = run_job(sources or [], load_recipe(recipe, sets or []), options, progress)
+        with watched(out, WatchOptions(log_json, metrics_port, metrics_host)) as listener:
+            result = run_job(sources or [], load_recipe(recipe, sets or []), options, listener)
         failed = _print_result(result, options, report=not no_report)
     if _is_fruitless(result, corpus) or (strict and failed):
         raise typer.Exit(EXIT_FAILURES)

@@ -91,11 +91,12 @@ class Analyser:
         source = _Source(work, digest=work.digest, facts=work.facts)
         with boundary() as caught:
             if work.clips is not None and not self._specs(work):
-                self._score_without_pixels(work)
+                self._score_without_pixels(source)
             else:
                 with spooled(work.ref, self._scratch) as file:
                     yield from self._opened(file, source)
-        self._rows.add_source(source.row(caught.error, time.perf_counter() - began))
+        row = source.row(caught.error, time.perf_counter() - began)
+        self._rows.add_source(row, read_bytes=source.read_bytes, clips=len(source.done))
         if caught.error is not None:
             self._fail_remaining(source, caught.error)
 
@@ -109,7 +110,7 @@ class Analyser:
             check_listed(work.ref, file)
         elif work.digest != file.digest:
             raise changed(file.uri)
-        source.digest, source.opened = file.digest, True
+        source.digest, source.opened, source.read_bytes = file.digest, True, file.size_bytes
         if source.facts is None:
             source.facts = self._probe(file, work.attempt)
         if work.clips is None:
@@ -194,13 +195,16 @@ class Analyser:
         else:
             self._score(OpenClip.of_work(work, source.facts, pixels), source)
 
-    def _score_without_pixels(self, work: SourceWork) -> None:
-        assert work.facts is not None
-        for clip_work in work.clips or ():
-            self._score(OpenClip.of_work(clip_work, work.facts, {}), _Source(work))
+    def _score_without_pixels(self, source: _Source) -> None:
+        assert source.facts is not None
+        for clip_work in source.work.clips or ():
+            self._score(OpenClip.of_work(clip_work, source.facts, {}), source)
 
     def _score(self, clip: OpenClip, source: _Source) -> None:
-        self._scorer.score([clip], source.work.attempts, lambda step, cell: self._rows.add_cell(step.stage, cell))
+        def emit(step: Step, cell: Cell) -> None:
+            self._rows.add_cell(step.stage, cell, clip.clip.source_digest)
+
+        self._scorer.score([clip], source.work.attempts, emit)
         self._rows.scored(clip.clip)
         source.done.add(clip.clip.clip_id)
         if clip.missing & self._later:
@@ -223,7 +227,8 @@ class Analyser:
         for step in self._pipeline.steps:
             if step.stage.name in work.missing:
                 attempt = source.work.attempts.get((step.stage.name, work.clip.clip_id), 0) + 1
-                self._rows.add_cell(step.stage, failed_cell(work.clip.clip_id, error, 0.0, attempt))
+                cell = failed_cell(work.clip.clip_id, error, 0.0, attempt)
+                self._rows.add_cell(step.stage, cell, work.clip.source_digest)
 
 
 def _cause(file: SourceFile, error: Exception | None) -> Exception:
@@ -247,7 +252,12 @@ class GroupScorer:
     def process(self, bundle: ClipBundle) -> Iterator[Bundle]:
         """Score one bundle; those of its clips that go on stay together."""
         clips = [OpenClip.of_work(work, item.facts, item.views) for item, work in bundle.items]
-        self._scorer.score(clips, bundle.attempts, self._emit)
+        digests = {clip.clip.clip_id: clip.clip.source_digest for clip in clips}
+
+        def emit(step: Step, cell: Cell) -> None:
+            self._rows.add_cell(step.stage, cell, digests[cell.key])
+
+        self._scorer.score(clips, bundle.attempts, emit)
         forward = Forward.beyond(self._pipeline, self._number)
         for clip in clips:
             if clip.missing & self._later:
@@ -255,9 +265,6 @@ class GroupScorer:
         if (onward := forward.take()) is not None:
             yield onward
         yield _taken(self._rows, self._scorer)
-
-    def _emit(self, step: Step, cell: Cell) -> None:
-        self._rows.add_cell(step.stage, cell)
 
 
 def _taken(rows: RowBuffer, scorer: Scorer) -> TableBundle:
@@ -275,6 +282,7 @@ class _Source:
     digest: str | None = None
     facts: SourceFacts | None = None
     opened: bool = False
+    read_bytes: int = 0
     done: set[str] = field(default_factory=set)
     blind: set[str] = field(default_factory=set)
 

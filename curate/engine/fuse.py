@@ -65,10 +65,10 @@ class Fuse:
         """A bundle was written. TooManyFailuresError when that makes too many."""
         if self.limit is None:
             return
-        for uri, reason in summary.ended.items():
+        for uri, end in summary.ended.items():
             self._failed.pop(uri, None)
-            if reason is not None:
-                self._failed[uri] = reason
+            if end.error_class:
+                self._failed[uri] = end.error_class, end.message
         self._read += summary.sources if self._read < (self._first_pass or 0) else 0
         if not self.limit.allows(len(self._failed), self._read):
             raise self._blown(self.limit)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pipeline import Pipeline
-from curate.engine.work import Bundle, ClipBundle, SourceWork, Summary, TableBundle
+from curate.engine.work import Bundle, ClipBundle, Machines, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
 from curate.isolation import Limits
 from curate.tables import Corpus
@@ -23,6 +23,7 @@ class InlineEngine:
         self._scratch = scratch
         self._limits = limits
         self._in_flight: set[str] = set()
+        self._gpus = 0
 
     def open(self) -> None:
         """Nothing to start."""
@@ -31,8 +32,12 @@ class InlineEngine:
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written. ``single`` changes nothing here: sources never share a block."""
-        if any(step.stage.resources.gpu_optional for step in pipeline.asked()) and not _has_gpu():
+        needs = [step.stage.resources for step in pipeline.asked() if step.stage.resources.gpus]
+        optional = any(need.gpu_optional for need in needs)
+        has_gpu = optional and _has_gpu()
+        if optional and not has_gpu:
             pipeline = pipeline.without_gpus()
+        self._gpus = int(has_gpu or any(not need.gpu_optional for need in needs))
         host = socket.gethostname()
         analyser = Analyser(
             pipeline, self._scratch, host=host, run_id=run_id, on_source=self._on_source, limits=self._limits
@@ -53,6 +58,10 @@ class InlineEngine:
     def in_flight(self) -> set[str]:
         """URIs of the sources being read."""
         return set(self._in_flight)
+
+    def machines(self) -> Machines:
+        """This process."""
+        return Machines(1, 1.0, self._gpus)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.engine.pipeline import Pipeline
 from curate.engine.run_map import ray_map
-from curate.engine.work import SourceWork, Summary
+from curate.engine.work import Machines, SourceWork, Summary
 from curate.isolation import Limits
 from curate.tables import Corpus
 
@@ -52,6 +52,10 @@ class RayOnDemand:
     def in_flight(self) -> set[str]:
         """URIs of sources that were being read when the pass ended."""
         return self._engine.in_flight() if self._engine is not None else set()
+
+    def machines(self) -> Machines:
+        """What Ray runs on, once it does."""
+        return self._engine.machines() if self._engine is not None else Machines()
 
     def close(self) -> None:
         """Stop the Ray that was started here."""

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
 from curate.engine.ray_registry import Registry, ping
 from curate.engine.ray_start import RayOptions, first_line, start_ray
-from curate.engine.work import Bundle, SourceWork, Summary, TableBundle
+from curate.engine.work import Bundle, Machines, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
 from curate.errors import (
     DeviceLostError,
@@ -150,9 +150,10 @@ class RayEngine:
     def __init__(self, options: RayOptions, limits: Limits | None = None) -> None:
         self._limits = limits
         self._started = not ray.is_initialized()
-        if self._started:
-            start_ray(options)
+        self._dashboard_url = start_ray(options) if self._started else ""
         self._registry: Any = None
+        self._machines = _machines(_nodes(check=False), self._dashboard_url)
+        self._asking = threading.Lock()
 
     def open(self) -> None:
         """Nothing to start: this process is a part of Ray already."""
@@ -163,6 +164,7 @@ class RayEngine:
         """Give a summary for every bundle written; EngineError when the pass died (`in_flight` says over what)."""
         self._registry = Registry.options(scheduling_strategy=_on_node(_this_node())).remote()
         nodes = _nodes(check=single)
+        self._machines = _machines(nodes, self._dashboard_url)
         if not any(node.get("GPU") for node in nodes):
             pipeline = pipeline.without_gpus()
         packing = pack(pipeline, nodes, len(works), single=single)
@@ -200,13 +202,22 @@ class RayEngine:
             ray.kill(handle, no_restart=True)
 
     def in_flight(self) -> set[str]:
-        """URIs of sources that were being read when the pass ended."""
-        return set(ray.get(self._registry.in_flight.remote())) if self._registry is not None else set()
+        """URIs of sources that are being read, or were when the pass ended. Any thread may ask."""
+        with self._asking, suppress(GetTimeoutError):
+            if self._registry is not None:
+                return set(ray.get(self._registry.in_flight.remote(), timeout=PING_TIMEOUT_S))
+        return set()
+
+    def machines(self) -> Machines:
+        """The nodes as they were when the last pass began."""
+        return self._machines
 
     def close(self) -> None:
         """Stop the Ray that this engine started."""
-        if self._started:
-            ray.shutdown()
+        with self._asking:
+            self._registry = None  # who asks from now on would start a new Ray
+            if self._started:
+                ray.shutdown()
 
     def _dataset(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], packing: Packing, run_id: str
@@ -275,6 +286,11 @@ def _nodes(*, check: bool) -> list[Mapping[str, float]]:
         answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=PING_TIMEOUT_S)
         alive = {pings[reference]: alive[pings[reference]] for reference in answered if _is_well(reference)}
     return list(alive.values())
+
+
+def _machines(nodes: Sequence[Mapping[str, float]], dashboard_url: str) -> Machines:
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    return Machines(len(nodes), cpus, gpus, dashboard_url)
 
 
 def _is_well(reference: Any) -> bool:

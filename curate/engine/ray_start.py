@@ -30,17 +30,21 @@ class RayOptions:
     object_store_bytes: int | None = None
 
 
-def start_ray(options: RayOptions) -> None:
-    """Start or join; EngineError with what to do when that fails."""
+def start_ray(options: RayOptions) -> str:
+    """Start or join, and give the address of Ray's dashboard, if it has one.
+
+    EngineError with what to do when that fails.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core worker writes warnings to our terminal
     quiet: Mapping[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with _stderr_put_aside():
         if options.address:
             _check_answers(options.address)
             try:
-                ray.init(address=options.address, **quiet)
+                joined = ray.init(address=options.address, **quiet)
             except ConnectionError as error:
                 raise _no_ray(options.address) from error
+            return _url(getattr(joined, "dashboard_url", ""))
         else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of our own reports to nobody
             # "local": without it Ray joins RAY_ADDRESS or whatever Ray was last started here, alive or dead.
@@ -50,6 +54,11 @@ def start_ray(options: RayOptions) -> None:
             if caught.error is not None:
                 fix = "Try again with more memory or less load, or use --engine inline"
                 raise EngineError(f"Ray did not start: {first_line(caught.error)}", fix=fix) from caught.error
+    return ""
+
+
+def _url(host_and_port: str | None) -> str:
+    return f"http://{host_and_port}" if host_and_port else ""
 
 
 def _check_answers(address: str) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curate.engine.pipeline import Pipeline
-from curate.engine.work import Summary, TableBundle, Use
+from curate.engine.work import Ended, FailedCell, Summary, TableBundle, Use
 from curate.records import Cell, Clip, Outcome
 from curate.stage import ClipStage, Stage
 from curate.tables import CLIPS, SOURCES, cells_table, rows_table
 
 FLUSH_ROWS = 4096
 FLUSH_S = 60.0
+MESSAGE_CHARS = 1000
+"""Of a failed cell's message that go to who listens; the table has all of it."""
 
 
 class RowBuffer:
@@ -35,10 +37,16 @@ class RowBuffer:
         self._summary = Summary()
         self._since = time.monotonic()
 
-    def add_cell(self, stage: Stage[Any], cell: Cell) -> None:
-        """A cell of any stage."""
+    def add_cell(self, stage: Stage[Any], cell: Cell, digest: str = "") -> None:
+        """A cell of any stage; ``digest`` is that of the source where it is a clip's."""
         self._cells.setdefault(stage.name, []).append(cell)
-        self._summary.failed_cells += cell.outcome is Outcome.FAILED and isinstance(stage, ClipStage)
+        self._summary.cells[stage.name, str(cell.outcome)] += 1
+        if cell.failure is not None:
+            is_clip = isinstance(stage, ClipStage)
+            self._summary.failed_cells += is_clip
+            ids = (digest, cell.key) if is_clip else (cell.key, "")
+            told = cell.failure.error_class, cell.failure.message[:MESSAGE_CHARS]
+            self._summary.failed.append(FailedCell(stage.name, *ids, *told))
         seconds = self._summary.stage_seconds
         seconds[stage.name] = seconds.get(stage.name, 0.0) + cell.seconds
 
@@ -55,14 +63,16 @@ class RowBuffer:
         self._summary.clips += 1
         self._summary.video_s += float(clip.duration_s)
 
-    def add_source(self, row: Mapping[str, Any]) -> None:
-        """The row of a source that is done, well or not."""
+    def add_source(self, row: Mapping[str, Any], *, read_bytes: int = 0, clips: int = 0) -> None:
+        """The row of a source that is done, well or not, with its size where it was read, and the clips scored."""
         self._sources.append({**row, "host": self._host, "run_id": self._run_id})
         self._summary.sources += 1
+        self._summary.read_bytes += read_bytes
         failed = row["outcome"] == Outcome.FAILED
         self._summary.failed_sources += failed
-        reason = (row.get("error_class") or "", row.get("error_message") or "")
-        self._summary.ended[row["uri"]] = reason if failed else None
+        error = (row.get("error_class") or "", row.get("error_message") or "") if failed else ("", "")
+        known = row.get("source_digest") or "", row.get("seconds") or 0.0
+        self._summary.ended[row["uri"]] = Ended(*known, read_bytes, clips, *error)
 
     def is_due(self) -> bool:
         """Whether it is time to write."""

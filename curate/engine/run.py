@@ -26,7 +26,7 @@ from curate.engine.inputs import failure_row, hash_lookalikes, key_of, known_sou
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import Planner
 from curate.engine.rows import RowBuffer
-from curate.engine.work import ClipWork, SourceWork, Summary
+from curate.engine.work import ClipWork, Machines, SourceWork, Summary
 from curate.engine.writer import write_bundle
 from curate.errors import (
     ClusterError,
@@ -63,7 +63,11 @@ class Engine(Protocol):
         ...
 
     def in_flight(self) -> set[str]:
-        """URIs being read when the last pass ended."""
+        """URIs being read, or that were when the last pass ended. Any thread may ask."""
+        ...
+
+    def machines(self) -> Machines:
+        """What it works on."""
         ...
 
     def close(self) -> None:
@@ -72,7 +76,11 @@ class Engine(Protocol):
 
 
 class Listener(Protocol):
-    """Hears of a run's progress."""
+    """Hears of a run's progress. Listeners inherit from it: what they do not care for does nothing."""
+
+    def began(self, run: RunBegan) -> None:
+        """The run has its id and its recipe; nothing is planned yet."""
+        ...
 
     def planned(self, pass_number: int, works: Sequence[SourceWork]) -> None:
         """A pass begins with this work."""
@@ -84,6 +92,14 @@ class Listener(Protocol):
 
     def died(self, error: EngineError) -> None:
         """A pass died; another follows."""
+        ...
+
+    def quarantined(self, works: Sequence[SourceWork], summary: Summary) -> None:
+        """Sources were in flight in two dead passes: they are recorded as failed, as the summary tells."""
+        ...
+
+    def complete(self, result: RunResult) -> None:
+        """All is computed, and the manifest is written."""
         ...
 
 
@@ -103,6 +119,16 @@ class RunRequest:
     about: Mapping[str, Any] = field(default_factory=dict)
     again: Again | None = None
     max_failures: MaxFailures | None = None
+
+
+@dataclass(frozen=True)
+class RunBegan:
+    """A run that has begun."""
+
+    run_id: str
+    at: datetime
+    request: RunRequest
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -126,6 +152,7 @@ def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path,
     began = datetime.now(UTC)
     run_id = _run_id(request, began)
     request.corpus.runs().child(run_id, "recipe.yaml").write_text(request.recipe_text)
+    listener.began(RunBegan(run_id, began, request, engine))
     try:
         with connect() as con:
             known = known_sources(con, request.corpus)
@@ -137,7 +164,9 @@ def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path,
             f"a table cannot be read: {error}", subject=request.corpus.uri, fix="Remove the damaged part and run again"
         ) from error
     seconds = (datetime.now(UTC) - began).total_seconds()
-    return RunResult(run_id, counts, seconds, total.stage_seconds, stand_ins(request.pipeline))
+    result = RunResult(run_id, counts, seconds, total.stage_seconds, stand_ins(request.pipeline))
+    listener.complete(result)
+    return result
 
 
 def _passes(
@@ -164,9 +193,12 @@ def _passes(
         except EngineError as error:
             death = error
             deaths.update(engine.in_flight())
-            quarantined = _quarantine(request, works, deaths, run_id)
             listener.died(error)
-            fuse.heard(quarantined)
+            killers = [work for work in works if deaths[work.ref.uri] >= DEAD_PASSES_TO_QUARANTINE]
+            if killers:
+                quarantined = _quarantine(request, killers, run_id)
+                listener.quarantined(killers, quarantined)
+                fuse.heard(quarantined)
     left = _plan(con, request, Redo(frozenset(), request.again, run_id))
     if left:
         names = ", ".join(work.ref.uri for work in left[:3])
@@ -190,19 +222,18 @@ def _plan(con: duckdb.DuckDBPyConnection, request: RunRequest, redo: Redo) -> li
     return planner.plan(known_sources(con, request.corpus))
 
 
-def _quarantine(request: RunRequest, works: Sequence[SourceWork], deaths: Mapping[str, int], run_id: str) -> Summary:
+def _quarantine(request: RunRequest, killers: Sequence[SourceWork], run_id: str) -> Summary:
     """Sources in flight in two dead passes are recorded as failed and not tried again."""
     error = WorkerDiedError(
         f"was being read in {DEAD_PASSES_TO_QUARANTINE} passes whose workers died",
         fix="Look at the file alone: `curate run FILE --engine inline`",
     )
-    killers = [work for work in works if deaths.get(work.ref.uri, 0) >= DEAD_PASSES_TO_QUARANTINE]
     rows = RowBuffer(request.pipeline, host=socket.gethostname(), run_id=run_id)
     for work in killers:
         if work.clips is not None:
             for stage, clip_id in _lacking(request.pipeline, work.clips):
                 attempt = work.attempts.get((stage.name, clip_id), 0) + 1
-                rows.add_cell(stage, failed_cell(clip_id, error, 0.0, attempt))
+                rows.add_cell(stage, failed_cell(clip_id, error, 0.0, attempt), work.digest or "")
         elif work.digest is not None:
             rows.add_cell(request.pipeline.cut, failed_cell(work.digest, error, 0.0, work.attempt))
         else:

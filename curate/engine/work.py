@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,9 +56,33 @@ class Use:
         self.waited_s += other.waited_s
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a source ended: ``digest`` of its content where it was read, its size as far as it was, clips that were
+    scored; class and message of the error where it failed."""
+
+    digest: str = ""
+    seconds: float = 0.0
+    read_bytes: int = 0
+    clips: int = 0
+    error_class: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCell:
+    """A cell that failed: of a clip, or of a source (probe, cut) where ``clip`` is empty."""
+
+    stage: str
+    digest: str
+    clip: str
+    error_class: str
+    message: str
+
+
 @dataclass
 class Summary:
-    """Counts of one bundle for progress and statistics; summaries add."""
+    """Counts of one bundle for progress and statistics; summaries add, but for what names single sources and cells."""
 
     sources: int = 0
     failed_sources: int = 0
@@ -66,8 +91,14 @@ class Summary:
     video_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stage_use: dict[str, Use] = field(default_factory=dict)
-    ended: dict[str, tuple[str, str] | None] = field(default_factory=dict)
-    """By URI of each source of this one bundle: (error class, message) where it failed. Not added up."""
+    cells: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Cells by (stage, outcome)."""
+    read_bytes: int = 0
+    written_bytes: int = 0
+    ended: dict[str, Ended] = field(default_factory=dict)
+    """By URI of each source of this one bundle. Not added up."""
+    failed: list[FailedCell] = field(default_factory=list)
+    """Of this one bundle. Not added up."""
 
     def add(self, other: Summary) -> None:
         """Add another summary to this one."""
@@ -80,6 +111,19 @@ class Summary:
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + seconds
         for name, use in other.stage_use.items():
             self.stage_use.setdefault(name, Use()).add(use)
+        self.cells.update(other.cells)
+        self.read_bytes += other.read_bytes
+        self.written_bytes += other.written_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What an engine works on, and where Ray's dashboard is, if it runs."""
+
+    nodes: int = 0
+    cpus: float = 0.0
+    gpus: float = 0.0
+    dashboard_url: str = ""
 
 
 @dataclass(frozen=True)

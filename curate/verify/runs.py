@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError, StorageError
 from curate.query import RunTables, connect, identifier, run_query, sources_sql
 from curate.storage import Place
-from curate.tables import INPUTS, Corpus, parquet_table
+from curate.tables import INPUTS, STATUS, Corpus, parquet_table
 from curate.verify.problem import Problem
 
-_RUN_FILES = frozenset({"recipe.yaml", "inputs.parquet", "manifest.json"})
+_RUN_FILES = frozenset({"recipe.yaml", "inputs.parquet", "manifest.json", STATUS})
 _SELECTION_FILES = frozenset({"selection.parquet", "funnel.json"})
 
 
@@ -30,8 +30,19 @@ def verify_runs(corpus: Corpus) -> Iterator[Problem]:
     for run_id in corpus.runs().folders():
         folder = corpus.runs().child(run_id)
         yield from _foreign("run", f"runs/{run_id}", folder, _RUN_FILES)
+        yield from _status(f"runs/{run_id}/{STATUS}", folder.child(STATUS))
         if folder.child("manifest.json").exists():
             yield from _run(corpus, run_id, folder)
+
+
+def _status(name: str, place: Place) -> Iterator[Problem]:
+    """Runs need none, and nothing is read by it but how they went."""
+    try:
+        whole = not place.exists() or json.loads(place.read_text())["run"]
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        yield Problem("run", name, "is not the status of a run; it may be removed")
 
 
 def _foreign(kind: Any, name: str, folder: Place, known: frozenset[str]) -> Iterator[Problem]:

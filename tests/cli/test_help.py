@@ -15,7 +15,7 @@ OPTIONS = {
     "run": {
         "SOURCE", "--out", "--recipe", "--set", "--stages", "--where", "--limit", "--sample", "--seed", "--engine",
         "--address", "--strict", "--follow-links", "--no-export", "--no-report", "--max-failures",
-        "--decode-memory-gb", "--decode-s",
+        "--decode-memory-gb", "--decode-s", "--log-json", "--metrics-port", "--metrics-host",
     },
     "select": {"CORPUS", "--recipe", "--set", "--name", "--like", "--run"},
     "export": {"CORPUS", "--selection", "--recipe", "--set", "--engine", "--address"},
@@ -31,6 +31,7 @@ OPTIONS = {
     "report": {"CORPUS", "--run", "--selection", "--out", "--pictures"},
     "diff": {"A", "B", "--json", "--html", "--pictures"},
     "view": {"CORPUS", "--run", "--port", "--host", "--token", "--no-open"},
+    "status": {"CORPUS", "--run", "--watch", "--json"},
     "failures": {"CORPUS", "--run", "--all", "--stage", "--class", "--examples", "--traceback", "--json"},
     "retry": {
         "CORPUS", "--run", "--stage", "--class", "--engine", "--address", "--decode-memory-gb", "--decode-s",

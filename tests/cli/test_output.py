@@ -11,7 +11,7 @@ import pytest
 from cli_kit import curate
 from rich.console import Console
 
-from curate.cli.progress import Progress, packed
+from curate.cli.progress import packed, watched
 from curate.cli.tables import print_failures, print_funnel, print_stats, sparkline
 from curate.engine.work import SourceWork, Summary
 from curate.errors import EngineError
@@ -177,7 +177,7 @@ def test_parts_are_packed_into_lines_that_fit():
 
 def test_progress_tells_again_and_why_a_pass_died():
     def show(out):
-        with Progress(out) as progress:
+        with watched(out) as progress:
             progress.step("Starting Ray")
             progress.planned(1, [SourceWork(InputRef("a")), SourceWork(InputRef("b"))])
             progress.wrote(Summary(sources=1, clips=4, video_s=8.0, stage_seconds={"cut": 1.0, "text": 3.0}))

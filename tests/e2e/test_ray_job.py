@@ -10,15 +10,13 @@ from curate.job import JobOptions, run_job
 from curate.recipe import build, load_recipe
 from curate.tables import Corpus, read_parquet
 from curate.testing.footage import crossfade, moving_texture, text_card, write_video
+from curate.watch.listener import JobListener
 
 pytestmark = pytest.mark.ray
 
 
-class Quiet:
-    def planned(self, pass_number, works): ...
-    def wrote(self, summary): ...
-    def died(self, error): ...
-    def step(self, text): ...
+class Quiet(JobListener):
+    """Cares for nothing."""
 
 
 def test_ray_and_inline_do_the_same_job(tmp_path):

@@ -17,6 +17,7 @@ from curate.tables import Corpus
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
 from curate.verify import verify
+from curate.watch.listener import JobListener
 
 RECIPE = """
 name: small
@@ -26,11 +27,8 @@ export: {caption: "", motion: ""}
 """
 
 
-class Quiet:
-    def planned(self, pass_number, works): ...
-    def wrote(self, summary): ...
-    def died(self, error): ...
-    def step(self, text): ...
+class Quiet(JobListener):
+    """Cares for nothing."""
 
 
 @pytest.fixture(scope="module")

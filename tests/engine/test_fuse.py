@@ -13,20 +13,22 @@ from curate.bulk import inline_map
 from curate.engine.fuse import MIN_JUDGED, Fuse, MaxFailures
 from curate.engine.inline import InlineEngine
 from curate.engine.run import RunRequest, execute
-from curate.engine.work import SourceWork, Summary
+from curate.engine.work import Ended, SourceWork, Summary
 from curate.errors import EngineError, TooManyFailuresError
 from curate.ingest.listing import list_inputs
 from curate.records import InputRef
 from curate.tables import Corpus
 
-BAD, WORSE = ("NotMediaError", "no video"), ("StorageError", "closed")
+OK = Ended()
+BAD = Ended(error_class="NotMediaError", message="no video")
+WORSE = Ended(error_class="StorageError", message="closed")
 
 
 def works(n: int) -> list[SourceWork]:
     return [SourceWork(InputRef(f"{i}.mp4")) for i in range(n)]
 
 
-def bundle(**ended: tuple[str, str] | None) -> Summary:
+def bundle(**ended: Ended) -> Summary:
     return Summary(sources=len(ended), ended=dict(ended))
 
 
@@ -55,10 +57,10 @@ def test_a_share_is_judged_when_enough_was_read(text, failed, read, goes_on):
 def test_a_source_counts_once_and_no_more_when_it_went_well_later():
     fuse = Fuse(MaxFailures.parse("2"), "corpus")
     fuse.planned(works(4))
-    fuse.heard(bundle(a=BAD, b=WORSE, c=None))
+    fuse.heard(bundle(a=BAD, b=WORSE, c=OK))
     fuse.planned(works(2))
     fuse.heard(bundle(a=BAD))
-    fuse.heard(bundle(b=None))
+    fuse.heard(bundle(b=OK))
     fuse.heard(bundle(d=BAD))
     with pytest.raises(TooManyFailuresError):
         fuse.heard(bundle(e=BAD))
@@ -68,7 +70,7 @@ def test_sources_that_are_read_again_are_no_more_sources():
     """In later passes nearly everything fails: that is why it is read again."""
     fuse = Fuse(MaxFailures.parse("10%"), "corpus")
     fuse.planned(works(200))
-    fuse.heard(bundle(**{f"a{i}": None for i in range(180)}))
+    fuse.heard(bundle(**{f"a{i}": OK for i in range(180)}))
     fuse.heard(bundle(**{f"b{i}": BAD for i in range(20)}))
     for _ in range(2):
         fuse.planned(works(20))
@@ -79,7 +81,7 @@ def test_it_says_how_many_of_what_failed_mostly_why_and_how_to_see_them():
     fuse = Fuse(MaxFailures.parse("2"), "my corpus")
     fuse.planned(works(9))
     with pytest.raises(TooManyFailuresError) as caught:
-        fuse.heard(bundle(a=WORSE, b=BAD, c=None, d=BAD))
+        fuse.heard(bundle(a=WORSE, b=BAD, c=OK, d=BAD))
     assert str(caught.value) == (
         "3 of 4 sources failed, more than --max-failures 2 allows; 2 x NotMediaError, for example: no video. "
         "See all with `curate failures 'my corpus' --all`. What is finished is kept, and the same command goes on from "

@@ -10,7 +10,7 @@ from engine_kit import Double, Luma, LumaConfig, pipeline
 from curate.config import Config
 from curate.engine import rows
 from curate.engine.rows import FLUSH_ROWS, FLUSH_S, RowBuffer
-from curate.engine.work import Summary
+from curate.engine.work import Ended, FailedCell, Summary
 from curate.engine.writer import write_bundle
 from curate.errors import StageError
 from curate.records import Cell, Clip, Outcome, Span
@@ -18,6 +18,7 @@ from curate.stage import failed_cell
 from curate.tables import Corpus
 
 DIGEST = "d" * 64
+NO = ("StageError", "no")
 
 
 @pytest.fixture
@@ -103,9 +104,9 @@ def test_the_summary_counts_what_is_in_the_bundle(buffer, pipe):
     for index in range(3):
         buffer.add_cell(stage, luma_cell(index, seconds=0.5))
         buffer.scored(clip(index))
-    buffer.add_cell(stage, failed_cell("k", StageError("no"), 0.25))
+    buffer.add_cell(stage, failed_cell("k", StageError("no"), 0.25), DIGEST)
     buffer.add_cell(pipe.cut, failed_cell(DIGEST, StageError("no"), 1.0))
-    buffer.add_source(source_row())
+    buffer.add_source({**source_row(), "seconds": 1.5}, read_bytes=700, clips=3)
     failure = failed_cell("k", StageError("no"), 0.25).failure
     buffer.add_source({**source_row(Outcome.FAILED), "uri": "b.mp4", **failure.columns()})
     bundle = buffer.take()
@@ -116,11 +117,17 @@ def test_the_summary_counts_what_is_in_the_bundle(buffer, pipe):
     assert (first.clips, first.video_s, first.sources, first.failed_sources) == (3, 3.0, 2, 1)
     assert first.failed_cells == 1, "cells of clips; a source that failed is counted by itself"
     assert first.stage_seconds == {"luma": 1.75, "cut": 1.0}
-    assert first.ended == {"a.mp4": None, "b.mp4": ("StageError", "no")}
+    assert first.cells == {("luma", "ok"): 3, ("luma", "failed"): 1, ("cut", "failed"): 1}
+    assert first.ended["a.mp4"] == Ended(DIGEST, 1.5, 700, 3)
+    assert first.ended["b.mp4"] == Ended(DIGEST, error_class="StageError", message="no")
+    clip_cell, source_cell = FailedCell("luma", DIGEST, "k", *NO), FailedCell("cut", DIGEST, "", *NO)
+    assert first.failed == [clip_cell, source_cell]
     total = Summary()
     total.add(first)
     total.add(first)
-    assert (total.clips, total.stage_seconds["luma"]) == (6, 3.5)
+    assert (total.clips, total.stage_seconds["luma"], total.read_bytes) == (6, 3.5, 1400)
+    assert total.cells["luma", "ok"] == 6
+    assert not total.ended and not total.failed, "they would grow without end"
 
 
 def test_the_writer_writes_every_table_of_a_bundle_and_the_same_bundle_once(buffer, pipe, tmp_path):
@@ -130,5 +137,6 @@ def test_the_writer_writes_every_table_of_a_bundle_and_the_same_bundle_once(buff
     bundle = buffer.take()
     assert write_bundle(corpus, bundle) is bundle.summary
     write_bundle(corpus, bundle)
+    assert bundle.summary.written_bytes == sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     assert len(corpus.clips(pipe.cut_fingerprint).files(".parquet")) == 1
     assert len(corpus.cells("luma", pipe.steps[0].fingerprint).files(".parquet")) == 1

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import yaml
 
-from curate.engine.run import Listener
 from curate.job import JobOptions, run_job
 from curate.query import RunTables, connect, last_run
 from curate.recipe import build, load_recipe, parse_recipe
 from curate.stages.registry import stage_names
 from curate.tables import Corpus
 from curate.testing.footage import write_video
+from curate.watch.listener import JobListener
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "curate-stage-brightness"
 RECIPE = EXAMPLE / "bright.yaml"
@@ -30,9 +30,8 @@ LEVELS = [80 + 80 * i / 47 for i in range(48)] + [20] * 36
 """Mean level of each frame: two seconds that become brighter, then a dark shot of one and a half."""
 
 
-class Silent(Listener):
-    def step(self, text: str) -> None:
-        pass
+class Silent(JobListener):
+    """Cares for nothing."""
 
 
 @pytest.fixture(scope="session")
