@@ -19,7 +19,7 @@ from curate.shards.index import CARD_NAME, INDEX_NAME, ShardEntry, ShardIndex
 from curate.shards.reader import MEMBERS
 from curate.shards.tombstones import forgotten
 from curate.storage import Place
-from curate.tables import Corpus, parquet_table, read_parquet
+from curate.tables import Corpus, kept_ids, parquet_table
 from curate.verify.problem import Problem
 
 SAMPLED_PER_SHARD = 3
@@ -177,10 +177,9 @@ def _against_selection(corpus: Corpus, index: ShardIndex, present: set[str]) -> 
     if not place.exists():
         return [Problem("selection", name, "the selection that was exported is gone")]
     try:
-        rows = read_parquet(place).select(["clip_id", "verdict"]).to_pylist()
+        kept = set(kept_ids(place).to_pylist())
     except (StorageError, pa.ArrowInvalid, KeyError, OSError) as error:
         return [Problem("selection", name, f"the selection that was exported cannot be read: {error}")]
-    kept = {row["clip_id"] for row in rows if row["verdict"] == "kept"}
     found = []
     beyond = len(present - kept)
     if beyond:

@@ -1,0 +1,127 @@
+"""What the paper's data set would cost: the tables of docs/scaling.md, from what was measured and what is assumed.
+
+    python tests/bench/cost_model.py
+
+Sizes of the data set are the paper's. Rates are those of docs/benchmarks.md; `MEASURED` holds what
+`bench_scale.py` printed. Whatever else goes in stands in `ASSUMED`, with its reason.
+"""
+
+from __future__ import annotations
+
+from bench_kit import markdown
+
+HOUR_S = 3600.0
+YEAR_S = 365.25 * 24 * HOUR_S
+GIB = 2**30
+
+CLIPS, CLIPS_YEARS = 577e6, 212.09
+KEPT, KEPT_YEARS = 152e6, 50.64
+FRAMES_PER_S = {"all": 28.1, "kept": 28.6}
+"""The paper: clips and years of video before and after selection; the rates follow from its mean numbers of frames."""
+
+ASSUMED = {
+    "clips of a source": (5, "as in the generated tables; the paper does not say"),
+    "size and codec": ("720p, H.264 with B-frames", "the paper does not say; 1080p costs 2.5 times the analysis"),
+    "bit rate of sources": (2.5e6, "bit/s, common for such video"),
+    "tables of clip cells": (9, "stages of `svd` behind `cut`"),
+    "GPU": ("A100", "312 TFLOP/s in bfloat16, the paper's GPU"),
+    "share of the GPU's peak": (0.3, "not measured: no GPU was at hand"),
+    "memory of the driver": (64, "GiB"),
+}
+
+PASS_MS = 0.80 * 1.84
+"""CPU of the analysis pass a frame at 720p (docs/benchmarks.md, "The analysis pass": full decode, and its multiple)."""
+DECODE_MS = 1.84
+TEXT_S, FEATURES_S = 3 * 0.022, 0.017
+"""CPU a clip of the recipe `embedded` (docs/benchmarks.md, "Parts")."""
+ENCODE_FRAMES_PER_S = 320 * (854 * 480) / (1280 * 720)
+"""`veryfast` (docs/benchmarks.md, "Parts": 280 to 365 at 854x480), by the number of pixels."""
+BITS_PER_PIXEL = 0.13
+"""At crf 18 (`curate.export.plan`, measured on 480p film)."""
+EMBEDDING_BYTES = 4_600
+"""Three vectors of 768 numbers, a clip (docs/benchmarks.md, "Selection")."""
+
+TFLOP = {
+    "text (CRAFT)": (0.69 * 0.19 / 0.33, "measured: rate and share of peak"),
+    "clip (ViT-L/14, 3 pictures)": (3 * 2 * 304e6 * 257 / 1e12, "2 x weights x tokens"),
+    "caption.coca (ViT-L/14, 1 picture, 60 words)": ((2 * 304e6 * 257 + 2 * 330e6 * 60) / 1e12, "2 x weights x tokens"),
+    "caption.vblip (ViT-g, 8 pictures; OPT-2.7B, 266 + 160 words)": (
+        (2 * 986e6 * 257 * 8 + 2 * 2.65e9 * (266 + 160)) / 1e12,
+        "2 x weights x tokens",
+    ),
+    "caption.fused (SmolLM2-135M)": (0.31 * 0.19 / 0.92, "measured: rate and share of peak"),
+    "clip.similarity (3 sentences)": (3 * 2 * 85e6 * 77 / 1e12, "2 x weights x tokens"),
+}
+"""Work of a clip in the networks of `svd`."""
+
+MEASURED: dict[str, dict[int, tuple[float, float]]] = {}
+"""(CPU s, peak GiB) by step of `bench_scale.py` and number of clips."""
+
+TABLE_BYTES = {"clips": 0.0, "cells of one score": 0.0, "probe cells, a source": 0.0}
+"""Bytes a row on disk of the generated tables at a million clips."""
+
+GROWS_WITH = {
+    "inputs": "sources",
+    "plan-unread": "sources",
+    "plan-done": "clips",
+    "plan-new-stage": "clips",
+    "select": "clips",
+    "stats": "clips",
+    "export-plan": "clips",
+}
+CHANGES = {
+    "inputs": "plan by ranges of the listing: inputs stay in a table, not in a list",
+    "plan-unread": "the same",
+    "plan-done": "an anti-join in DuckDB instead of dictionaries of sources; only what is missing leaves it",
+    "plan-new-stage": "work made range by range of sources while the pass runs, not before it",
+    "select": "nothing up to one machine: DuckDB spills; beyond, one selection a range of ids, thresholds first",
+    "stats": "quantiles by counting into bins, twice, instead of holding all values",
+    "export-plan": "clips stay in Arrow, in the order of their hashes; tasks made one after the other",
+}
+
+
+def slope(step: str) -> tuple[float, float]:
+    """(CPU s, bytes) of one more clip, between the two largest sizes."""
+    (n1, (cpu1, gib1)), (n2, (cpu2, gib2)) = sorted(MEASURED[step].items())[-2:]
+    return (cpu2 - cpu1) / (n2 - n1), max(0.0, gib2 - gib1) * GIB / (n2 - n1)
+
+
+def at(step: str, clips: float) -> tuple[float, float]:
+    """(CPU s, GiB) at so many clips, on the line through the two largest sizes."""
+    n, (cpu, gib) = max(MEASURED[step].items())
+    cpu_s, size = slope(step)
+    return cpu + cpu_s * (clips - n), gib + size * (clips - n) / GIB
+
+
+def most_clips(step: str, gib: float) -> float:
+    """Clips at which a step fills so much memory; infinite where it does not grow."""
+    n, (_, found) = max(MEASURED[step].items())
+    size = slope(step)[1]
+    return n + (gib - found) * GIB / size if size else float("inf")
+
+
+def number(value: float) -> str:
+    """Three digits: ``577 M``, ``1.86 M``, ``76,800``."""
+    for unit, name in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def steps() -> str:
+    """What was measured."""
+    sizes = sorted({n for found in MEASURED.values() for n in found})
+    heads = ["step", *(f"{n:,} clips: CPU s" for n in sizes), *(f"{n:,}: peak GiB" for n in sizes)]
+    rows = []
+    for step, found in MEASURED.items():
+        cells = [f"{found[n][0]:g}" if n in found else "-" for n in sizes]
+        rows.append([f"`{step}`", *cells, *(f"{found[n][1]:.2f}" if n in found else "-" for n in sizes)])
+    return markdown(heads, rows)
+
+
+def assumptions() -> str:
+    """What is assumed, and why."""
+    return markdown(
+        ["assumed", "value", "why"], [[name, f"{value:,}" if not isinstance(value, str) else value, why]
+                                      for name, (value, why) in ASSUMED.items()]
+    )
