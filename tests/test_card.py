@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -34,7 +35,9 @@ from curate.verify import leftovers, verify
 CUTS = [0, 11, 20, 23, 40]
 """Clips of 11, 9, 3 and 17 frames: the third is shorter than any bucket."""
 
-HOSTILE = "</td><script>alert(1)</script> | ``x`` [a](javascript:1) \u202e\n---\nlicense: mit\n# Heading ![](//a.test/x)"
+HOSTILE = (
+    "</td><script>alert(1)</script> | ``x`` [a](javascript:1) \u202e\n---\nlicense: mit\n# Heading ![](//a.test/x)"
+)
 KEY = "note: |\n---\n'\""
 RECIPE = """
 name: kit
@@ -73,7 +76,10 @@ def made(films: Path, path: Path, **licences: str) -> Corpus:
 
 
 def rule(corpus: Corpus, least: float) -> None:
-    conditions = [{"column": "motion.v2d_px16", "min": least}, {"name": "slow", "column": "motion.v2d_px16", "drop_lowest": 0.25}]
+    conditions = [
+        {"column": "motion.v2d_px16", "min": least},
+        {"name": "slow", "column": "motion.v2d_px16", "drop_lowest": 0.25},
+    ]
     config = {"name": "best", "conditions": conditions, "dedup": {"method": "none"}}
     select_by_rule(corpus, SelectConfig.model_validate(config))
 
@@ -91,7 +97,7 @@ def card_of(corpus: Corpus) -> str:
 
 def rows(card: str, head: str) -> list[list[str]]:
     """Rows of the table whose first column is called so."""
-    lines = card.split(f"\n| {head} |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    lines = card.split(f"\n| {head} |", 1)[1].split("\n\n", maxsplit=1)[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
@@ -151,13 +157,15 @@ def test_strangers_words_stay_words(corpus):
     tokens = MarkdownIt("commonmark", {"html": True}).enable(["table"]).parse(body)
     inline = [child for token in tokens for child in token.children or ()]
     assert not {"html_block", "html_inline", "link_open", "image"} & {t.type for t in (*tokens, *inline)}
-    titles = [after.content for token, after in zip(tokens, tokens[1:], strict=False) if token.type == "heading_open"]
+    titles = [after.content for token, after in itertools.pairwise(tokens) if token.type == "heading_open"]
     sections = ["Reading it", "Sources", "Licences", "Funnel", "Models", "Known limits", "Recipe"]
     assert titles == ["best", *sections]
     assert any("<script>alert(1)</script> ¦" in child.content for child in inline if child.type == "code_inline")
 
 
-@pytest.mark.parametrize("text", ["`", "``a`", "a|b", "\\|", "x\n\ny", "\x1b[2J", "a" * 500, "", " ", "</code>", "a\u2028b"])
+@pytest.mark.parametrize(
+    "text", ["`", "``a`", "a|b", "\\|", "x\n\ny", "\x1b[2J", "a" * 500, "", " ", "</code>", "a\u2028b"]
+)
 def test_a_code_span_holds_any_text_on_one_line(text):
     line = f"| {code(text)} | 1 |"
     tokens = MarkdownIt("commonmark", {"html": True}).enable(["table"]).parse(f"| a | b |\n| --- | --- |\n{line}\n")

@@ -132,7 +132,9 @@ def _head(facts: CardFacts) -> Iterator[str]:
     lengths = sorted(clip.seconds for clip in facts.clips)
     about = f"{len(facts.clips):,} clips of {n_sources:,} videos, {format_duration(_seconds(facts.clips))} in all"
     if lengths:
-        about += f"; {lengths[0]:.2f} to {lengths[-1]:.2f} s long, half of them up to {lengths[len(lengths) // 2]:.2f} s"
+        about += (
+            f"; {lengths[0]:.2f} to {lengths[-1]:.2f} s long, half of them up to {lengths[len(lengths) // 2]:.2f} s"
+        )
     yield f"{about}. Cut, measured, selected and written by `curate`."
     rows = []
     for bucket in sorted({shard.bucket for shard in facts.index.shards}):
@@ -164,7 +166,8 @@ def _reading(facts: CardFacts) -> Iterator[str]:
     copied = ", copied unchanged where both ends are closed key frames" if config.mode == "auto" else ""
     crop = ", black bars cut off" if config.crop == "letterbox" else ""
     yield (
-        f"Videos were encoded by {code(facts.index.encoder)} (crf {config.crf}, {config.preset}), {sound}{copied}{crop}; "
+        f"Videos were encoded by {code(facts.index.encoder)} (crf {config.crf}, {config.preset}), "
+        f"{sound}{copied}{crop}; "
         "their frame rates are those of the sources."
     )
 

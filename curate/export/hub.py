@@ -17,20 +17,19 @@ from curate.shards.writer import SIDECAR
 _SIDECAR_ALONE = frozenset({"video_offset_bytes", "video_bytes"})
 """Columns of a sidecar that the JSON of a sample lacks."""
 
-_HUB_LICENCES = frozenset(
+_HUB_NAMES = (
     "afl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 "
     "cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 "
     "cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 gfdl gpl-2.0 gpl-3.0 lgpl-3.0 mit mpl-2.0 odbl "
-    "odc-by pddl unlicense wtfpl".split()
+    "odc-by pddl unlicense wtfpl"
 )
-"""Names that the hub knows, as far as footage comes under them."""
+_HUB_LICENCES = frozenset(_HUB_NAMES.split())
+"""Names of licences that the hub knows, as far as footage comes under them."""
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 
 
-def front_matter(
-    name: str, plan: ExportPlan, config: ExportConfig, index: ShardIndex, licences: Sequence[str]
-) -> str:
+def front_matter(name: str, plan: ExportPlan, config: ExportConfig, index: ShardIndex, licences: Sequence[str]) -> str:
     """The YAML between two rules. ``licences`` are all that clips of the set have, empty for none."""
     head: dict[str, Any] = {"pretty_name": name, **_licence(licences)}
     head["task_categories"] = [*(["text-to-video"] if config.caption else []), "image-to-video"]

@@ -116,7 +116,8 @@ def sources_of(
     """The contents of these digests with all their names; CorpusError where the tables do not know one of them."""
     con.register(_DIGESTS, pa.table({"digest": pa.array(sorted(digests), pa.string())}))
     cells = run_query(
-        con, lambda: f"SELECT * FROM ({run.cells_sql(run.probe.name)}) WHERE outcome = 'ok' AND key IN ({_CHOSEN_DIGESTS})"
+        con,
+        lambda: f"SELECT * FROM ({run.cells_sql(run.probe.name)}) WHERE outcome = 'ok' AND key IN ({_CHOSEN_DIGESTS})",
     )
     facts = {row["key"]: SourceFacts.from_cell(row) for row in rows_of(cells)}
     refs = _refs(con, run, addresses)
@@ -126,9 +127,7 @@ def sources_of(
     return {digest: Source(facts[digest], tuple(refs[digest])) for digest in sorted(digests)}
 
 
-def _refs(
-    con: duckdb.DuckDBPyConnection, run: RunTables, addresses: Mapping[str, str]
-) -> dict[str, list[InputRef]]:
+def _refs(con: duckdb.DuckDBPyConnection, run: RunTables, addresses: Mapping[str, str]) -> dict[str, list[InputRef]]:
     """Names of each content: those of the run first, then any other under which it was ever read."""
     found: dict[str, dict[str, InputRef]] = {}
     for relation in (run.inputs_sql, lambda: sources_sql(con, run.corpus)):

@@ -82,7 +82,10 @@ def plan(corpus, refs, new=False):
     """The work that is missing, and what it weighs on its way to Ray."""
     with connect() as con:
         works = Planner(con, corpus, pipeline(new), refs).plan(known_sources(con, corpus))
-    return {"works": len(works), "pickled_bytes_a_work": len(pickle.dumps(works[:64], protocol=5)) // 64 if works else 0}
+    return {
+        "works": len(works),
+        "pickled_bytes_a_work": len(pickle.dumps(works[:64], protocol=5)) // 64 if works else 0,
+    }
 
 
 def plan_unread(corpus):
@@ -168,7 +171,10 @@ def measure(step, uri, most_gib):
         work = STEPS[step]
         if step == "compact-small":
             folder = small_parts(corpus, scratch)
-            work = lambda _: {"before": (done := compact_folder(folder)).parts_before, "after": done.parts_after}
+
+            def work(_):
+                return {"before": (done := compact_folder(folder)).parts_before, "after": done.parts_after}
+
         began, cpu = time.perf_counter(), time.process_time()
         try:
             found = work(corpus)

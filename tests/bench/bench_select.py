@@ -149,7 +149,14 @@ def source_facts(n):
     """Columns of n probe cells: 720p H.264 of 125 s at 25 frames/s with a key frame every ten seconds."""
     at = np.arange(0, 125, 10, dtype=np.int64) * 1000
     offsets = pa.array(np.arange(n + 1, dtype=np.int32) * len(at))
-    words = {"container": "mov", "codec": "h264", "pix_fmt": "yuv420p", "sar": "1/1", "rate": "25", "time_base": "1/1000"}
+    words = {
+        "container": "mov",
+        "codec": "h264",
+        "pix_fmt": "yuv420p",
+        "sar": "1/1",
+        "rate": "25",
+        "time_base": "1/1000",
+    }
     numbers = {"stream": 0, "bit_depth": 8, "width_px": 1280, "height_px": 720, "coded_width_px": 1280}
     numbers |= {"coded_height_px": 720, "rotation_deg": 0}
     large = {"start_pts": 0, "end_pts": 125_000, "n_frames": 3125, "bit_rate_bps": 2_500_000}

@@ -122,6 +122,87 @@ def steps() -> str:
 def assumptions() -> str:
     """What is assumed, and why."""
     return markdown(
-        ["assumed", "value", "why"], [[name, f"{value:,}" if not isinstance(value, str) else value, why]
-                                      for name, (value, why) in ASSUMED.items()]
+        ["assumed", "value", "why"],
+        [[name, f"{value:,}" if not isinstance(value, str) else value, why] for name, (value, why) in ASSUMED.items()],
     )
+
+
+def work() -> str:
+    """Hours of processors."""
+    frames = CLIPS_YEARS * YEAR_S * FRAMES_PER_S["all"]
+    kept_frames = KEPT_YEARS * YEAR_S * FRAMES_PER_S["kept"]
+    gpu = sum(flops for flops, _ in TFLOP.values()) / 312 / ASSUMED["share of the GPU's peak"][0]
+    encode_s = 1 / ENCODE_FRAMES_PER_S + DECODE_MS / 1e3
+    found = [
+        (
+            "analysis pass: probe, cuts, motion, quality, all views",
+            frames * PASS_MS / 1e3,
+            "CPU",
+            f"{number(frames)} frames",
+        ),
+        (
+            "`text` by PP-OCR and `features` (recipe `embedded`)",
+            CLIPS * (TEXT_S + FEATURES_S),
+            "CPU",
+            f"{number(CLIPS)} clips",
+        ),
+        ("networks of `svd`", CLIPS * gpu, "GPU", f"{sum(f for f, _ in TFLOP.values()):.2g} TFLOP a clip"),
+        ("shards: decode and encode again", kept_frames * encode_s, "CPU", f"{number(kept_frames)} frames"),
+        *(
+            (f"`{step}`, one process", at(step, CLIPS)[0], "CPU", "the line through the last two sizes")
+            for step in MEASURED
+            if step in {"plan-new-stage", "select", "stats", "export-plan", "compact-small"}
+        ),
+    ]
+    rows = [[what, f"{number(s / HOUR_S)} {kind}-hours", origin] for what, s, kind, origin in found]
+    return markdown(["work", "cost", "of"], rows)
+
+
+def storage() -> str:
+    """Bytes, rows and files."""
+    sources = CLIPS / ASSUMED["clips of a source"][0]
+    tables = ASSUMED["tables of clip cells"][0]
+    raw = CLIPS_YEARS * YEAR_S * ASSUMED["bit rate of sources"][0] / 8
+    shards = KEPT_YEARS * YEAR_S * FRAMES_PER_S["kept"] * 1280 * 720 * BITS_PER_PIXEL / 8
+    clip_rows = TABLE_BYTES["clips"] + tables * TABLE_BYTES["cells of one score"]
+    n_shards = shards / (256 << 20)
+    parts = sources / 64 * (tables + 4)
+    found = [
+        ("sources", raw, f"{number(sources)} files"),
+        ("shards", shards, f"{number(n_shards)} tars of 256 MiB and as many sidecars"),
+        ("`index.json` of the set", n_shards * 430, "430 bytes a shard"),
+        ("clips and cells of single scores", CLIPS * clip_rows, f"{number(CLIPS * (1 + tables))} rows"),
+        ("embeddings of `clip`", CLIPS * EMBEDDING_BYTES, f"{number(CLIPS)} rows"),
+        ("one selection", CLIPS * TABLE_BYTES["one selection"], f"{number(CLIPS)} rows"),
+        ("parts before compaction", 0.0, f"{number(parts)} files, one a table and 64 sources"),
+        ("parts after it", 0.0, f"{number(CLIPS / 500_000 * (tables + 1))} files of 500,000 rows"),
+    ]
+    return markdown(
+        ["what", "bytes", "rows or files"], [[w, f"{number(b)}B" if b else "the same", o] for w, b, o in found]
+    )
+
+
+def breaking() -> str:
+    """Which step stops first, on the line of its memory."""
+    memory_gib = ASSUMED["memory of the driver"][0]
+    rows = []
+    for step in sorted(CHANGES, key=lambda step: most_clips(step, memory_gib)):
+        size = slope(step)[1]
+        most = most_clips(step, memory_gib)
+        told = number(most) if most < 1e12 else "no end in sight"
+        rows.append([f"`{step}`", f"{size:,.0f}", f"{number(at(step, CLIPS)[1])} GiB", told, CHANGES[step]])
+    heads = ["step", "bytes a clip", f"at {number(CLIPS)} clips", f"clips in {memory_gib} GiB", "the change"]
+    return markdown(heads, rows)
+
+
+TABLES = {"Measured": steps, "Assumed": assumptions, "Work": work, "Storage": storage, "What breaks first": breaking}
+
+
+def main() -> None:
+    """Print all tables."""
+    for title, table in TABLES.items():
+        print(f"{title}\n\n{table()}\n")
+
+
+if __name__ == "__main__":
+    main()
