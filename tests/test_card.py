@@ -327,3 +327,15 @@ def test_datasets_loads_the_folder(corpus, tmp_path):
         assert facts == {key: value for key, value in row.items() if key not in {"video_offset_bytes", "video_bytes"}}
     assert set(told["bucket"]) == {clip_id for clip_id, row in wanted.items() if row["bucket"] == bucket}
     assert told["kinds"]["mp4"] == "Video"
+
+
+def test_the_page_shows_a_card_as_it_is(corpus):
+    page = (Path(__file__).parents[1] / "docs" / "dataset-card.md").read_text(encoding="utf-8")
+    shown = [line.removeprefix("    ") for line in page.split("## An example")[1].splitlines()]
+    card = card_of(corpus).splitlines()
+    kinds = (lambda line: line.startswith("#"), lambda line: line.startswith("| ---"), lambda line: line.endswith(":"))
+    titles, rules, keys = ([line for line in shown if kind(line)] for kind in kinds)
+    assert [line for line in card if line.startswith("##")] == titles[1:]
+    assert len(rules) == 9
+    assert set(rules) <= set(card)
+    assert set(keys) <= set(card)
