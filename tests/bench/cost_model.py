@@ -22,7 +22,7 @@ FRAMES_PER_S = {"all": 28.1, "kept": 28.6}
 ASSUMED = {
     "clips of a source": (5, "as in the generated tables; the paper does not say"),
     "size and codec": ("720p, H.264 with B-frames", "the paper does not say; 1080p costs 2.5 times the analysis"),
-    "bit rate of sources": (2.5e6, "bit/s, common for such video"),
+    "bit rate of sources": (2_500_000, "bit/s, common for such video"),
     "tables of clip cells": (9, "stages of `svd` behind `cut`"),
     "GPU": ("A100", "312 TFLOP/s in bfloat16, the paper's GPU"),
     "share of the GPU's peak": (0.3, "not measured: no GPU was at hand"),
@@ -54,21 +54,22 @@ TFLOP = {
 }
 """Work of a clip in the networks of `svd`."""
 
-MEASURED: dict[str, dict[int, tuple[float, float]]] = {}
+MEASURED: dict[str, dict[int, tuple[float, float]]] = {
+    "inputs": {10**5: (0.0, 0.16), 10**6: (0.4, 0.22)},
+    "plan-unread": {10**5: (0.5, 0.22), 10**6: (1.6, 0.33)},
+    "plan-done": {10**5: (1.8, 0.31), 10**6: (10.4, 0.80)},
+    "plan-new-stage": {10**5: (6.3, 0.49), 10**6: (45.2, 2.34)},
+    "select": {10**5: (1.5, 0.29), 10**6: (7.6, 0.61)},
+    "stats": {10**5: (1.7, 0.24), 10**6: (7.8, 0.50)},
+    "export-plan": {10**5: (1.9, 0.33), 10**6: (25.5, 0.96)},
+    "compact": {10**5: (0.0, 0.13), 10**6: (4.9, 0.31)},
+    "compact-small": {10**5: (1.9, 0.24), 10**6: (22.8, 0.33)},
+}
 """(CPU s, peak GiB) by step of `bench_scale.py` and number of clips."""
 
-TABLE_BYTES = {"clips": 0.0, "cells of one score": 0.0, "probe cells, a source": 0.0}
-"""Bytes a row on disk of the generated tables at a million clips."""
+TABLE_BYTES = {"clips": 34.5, "cells of one score": 27.5, "one selection": 17.6}
+"""Bytes a row on disk of the generated tables at a million clips: mostly ids, which nothing makes smaller."""
 
-GROWS_WITH = {
-    "inputs": "sources",
-    "plan-unread": "sources",
-    "plan-done": "clips",
-    "plan-new-stage": "clips",
-    "select": "clips",
-    "stats": "clips",
-    "export-plan": "clips",
-}
 CHANGES = {
     "inputs": "plan by ranges of the listing: inputs stay in a table, not in a list",
     "plan-unread": "the same",
@@ -102,7 +103,7 @@ def most_clips(step: str, gib: float) -> float:
 
 def number(value: float) -> str:
     """Three digits: ``577 M``, ``1.86 M``, ``76,800``."""
-    for unit, name in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+    for unit, name in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M")):
         if value >= unit:
             return f"{value / unit:.3g}{name}"
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 10 else f"{value:.2g}"
@@ -123,7 +124,7 @@ def assumptions() -> str:
     """What is assumed, and why."""
     return markdown(
         ["assumed", "value", "why"],
-        [[name, f"{value:,}" if not isinstance(value, str) else value, why] for name, (value, why) in ASSUMED.items()],
+        [[name, value if isinstance(value, str) else f"{value:,g}", why] for name, (value, why) in ASSUMED.items()],
     )
 
 
@@ -154,8 +155,20 @@ def work() -> str:
             if step in {"plan-new-stage", "select", "stats", "export-plan", "compact-small"}
         ),
     ]
-    rows = [[what, f"{number(s / HOUR_S)} {kind}-hours", origin] for what, s, kind, origin in found]
-    return markdown(["work", "cost", "of"], rows)
+    at_once = {"CPU": 1000, "GPU": 100}
+    rows = []
+    for what, seconds, kind, origin in found:
+        many = 1 if what.endswith("one process") else at_once[kind]
+        took = f"{number(seconds / many / 24 / HOUR_S)} days on {many:,}"
+        rows.append([what, f"{number(seconds / HOUR_S)} {kind}-hours", took, origin])
+    return markdown(["work", "cost", "takes", "of"], rows)
+
+
+def networks() -> str:
+    """What a clip costs in each network."""
+    total = sum(flops for flops, _ in TFLOP.values())
+    rows = [[name, f"{flops:.2g}", f"{flops / total:.0%}", origin] for name, (flops, origin) in TFLOP.items()]
+    return markdown(["network", "TFLOP a clip", "share", "origin"], rows)
 
 
 def storage() -> str:
@@ -195,7 +208,14 @@ def breaking() -> str:
     return markdown(heads, rows)
 
 
-TABLES = {"Measured": steps, "Assumed": assumptions, "Work": work, "Storage": storage, "What breaks first": breaking}
+TABLES = {
+    "Measured": steps,
+    "Assumed": assumptions,
+    "Work": work,
+    "Networks": networks,
+    "Storage": storage,
+    "Breaks": breaking,
+}
 
 
 def main() -> None:
