@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from export_kit import ExportKit, all_bytes, config, select
@@ -18,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from curate.errors import CorpusError
 from curate.export import export
-from curate.export.hub import front_matter, size_category
+from curate.export.hub import clip_features, front_matter, size_category
 from curate.export.markdown import code, fenced
 from curate.export.plan import ExportPlan
 from curate.export.provenance import Provenance, without_places
@@ -201,6 +202,19 @@ def test_the_field_of_a_licence_is_there_where_all_clips_have_one(licences, fiel
     assert "configs" not in head
 
 
+def test_features_of_columns_that_hold_several_values():
+    inner = pa.struct([("a", pa.list_(pa.float32())), ("b", pa.string())])
+    columns = pa.schema(
+        [("x.lists", pa.list_(pa.list_(pa.uint64()))), ("x.structs", pa.list_(inner)), ("x.day", pa.date32())]
+    )
+    told = {feature.pop("name"): feature for feature in clip_features(columns)[-1]["struct"][-3:]}
+    assert told == {
+        "x.lists": {"list": {"list": "uint64"}},
+        "x.structs": {"list": {"struct": [{"name": "a", "list": "float64"}, {"name": "b", "dtype": "string"}]}},
+        "x.day": {"dtype": "string"},
+    }
+
+
 @pytest.mark.parametrize(
     ("n", "word"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M"), (577_000_000, "100M<n<1B")]
 )
@@ -333,9 +347,8 @@ def test_the_page_shows_a_card_as_it_is(corpus):
     page = (Path(__file__).parents[1] / "docs" / "dataset-card.md").read_text(encoding="utf-8")
     shown = [line.removeprefix("    ") for line in page.split("## An example")[1].splitlines()]
     card = card_of(corpus).splitlines()
-    kinds = (lambda line: line.startswith("#"), lambda line: line.startswith("| ---"), lambda line: line.endswith(":"))
-    titles, rules, keys = ([line for line in shown if kind(line)] for kind in kinds)
-    assert [line for line in card if line.startswith("##")] == titles[1:]
-    assert len(rules) == 9
-    assert set(rules) <= set(card)
-    assert set(keys) <= set(card)
+    heads = [line for line, rule in itertools.pairwise(shown) if rule.startswith("| ---")]
+    keys = [line for line in shown if re.fullmatch(r"\w+:", line)]
+    assert [line for line in card if line.startswith("##")] == [line for line in shown if line.startswith("##")]
+    assert (len(heads), len(keys)) == (8, 4)
+    assert {*heads, *keys} <= set(card)

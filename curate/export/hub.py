@@ -70,15 +70,18 @@ def clip_features(columns: pa.Schema) -> list[dict[str, Any]]:
 
 
 def _feature(name: str, dtype: pa.DataType) -> dict[str, Any]:
+    return {"name": name, **_kind(dtype)}
+
+
+def _kind(dtype: pa.DataType) -> dict[str, Any]:
+    """The type of a value that went through JSON, as the library writes it."""
     if pa.types.is_list(dtype):
-        return {"name": name, "list": _json_type(dtype.value_type)}
-    return {"name": name, "dtype": _json_type(dtype)}
-
-
-def _json_type(dtype: pa.DataType) -> str:
-    """The type of a value that went through JSON."""
+        inner = _kind(dtype.value_type)
+        return {"list": inner.get("dtype", inner)}
+    if pa.types.is_struct(dtype):
+        return {"struct": [_feature(field.name, field.type) for field in dtype]}
     if pa.types.is_boolean(dtype):
-        return "bool"
+        return {"dtype": "bool"}
     if pa.types.is_integer(dtype):
-        return str(dtype)
-    return "float64" if pa.types.is_floating(dtype) else "string"
+        return {"dtype": str(dtype)}
+    return {"dtype": "float64" if pa.types.is_floating(dtype) else "string"}
