@@ -350,5 +350,5 @@ def test_the_page_shows_a_card_as_it_is(corpus):
     heads = [line for line, rule in itertools.pairwise(shown) if rule.startswith("| ---")]
     keys = [line for line in shown if re.fullmatch(r"\w+:", line)]
     assert [line for line in card if line.startswith("##")] == [line for line in shown if line.startswith("##")]
-    assert (len(heads), len(keys)) == (8, 4)
+    assert (len(heads), len(keys)) == (8, 5)
     assert {*heads, *keys} <= set(card)
