@@ -112,6 +112,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_select.py
 	$(BIN)/python tests/bench/bench_report.py
 	$(BIN)/python tests/bench/bench_view.py
+	$(BIN)/python tests/bench/bench_scale.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
 	$(BIN)/python tests/bench/bench_page.py
 	$(BIN)/python tests/bench/bench_train.py $(NETS)

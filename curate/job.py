@@ -31,7 +31,7 @@ from curate.select import BucketOf, Funnel, load_funnel, select
 from curate.shards.buckets import bucket_of
 from curate.stage import boundary
 from curate.storage import Place
-from curate.tables import Corpus, read_parquet
+from curate.tables import Corpus, kept_ids, read_parquet
 from curate.units import format_bytes
 from curate.watch.listener import JobListener
 
@@ -180,8 +180,7 @@ def _buckets(config: ExportConfig) -> _Buckets:
 def kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:
     """Ids of the clips that a selection keeps."""
     load_funnel(corpus, selection)
-    table = read_parquet(corpus.selections().child(selection, "selection.parquet"))
-    return frozenset(row["clip_id"] for row in table.to_pylist() if row["verdict"] == "kept")
+    return frozenset(kept_ids(corpus.selections().child(selection, "selection.parquet")).to_pylist())
 
 
 def open_engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -201,15 +202,15 @@ class Clip:
         """A clip from its table row."""
         return cls(
             row["clip_id"],
-            row["source_digest"],
+            sys.intern(row["source_digest"]),  # many clips share it, and those below
             row["stream"],
             row["start_pts"],
             row["end_pts"],
             parse_fraction(row["time_base"]),
             CutKind(row["start_kind"]),
             CutKind(row["end_kind"]),
-            row["start_detector"],
-            row["end_detector"],
+            sys.intern(row["start_detector"]),
+            sys.intern(row["end_detector"]),
             row["n_frames"],
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import __version__
@@ -21,6 +22,7 @@ from curate.stage import Column, Stage
 from curate.storage import Place, is_remote
 
 FORMAT_VERSION = 1
+_ROWS_AT_ONCE = 1 << 14
 
 STATUS = "status.json"
 """In the folder of a run: how it goes (`curate.watch.status`). It makes no run complete, and nothing is read by it."""
@@ -237,6 +239,18 @@ def parquet_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table
     and when that is while the interpreter ends, they abort the process (seen in one of ten commands).
     """
     return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns) if columns else None, use_threads=False)
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table as dictionaries, some at a time: all together take many times the memory of the table."""
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def kept_ids(place: Place) -> pa.Array:
+    """Ids of the clips that a selection.parquet keeps, in order."""
+    table = parquet_table(place.read_bytes(), ["clip_id", "verdict"])
+    return table.filter(pc.field("verdict") == "kept").sort_by("clip_id")["clip_id"].combine_chunks()
 
 
 def rows_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -6,10 +6,12 @@ Time is an integer presentation time stamp (pts) with a rational time base; seco
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 HOUR_S = 3600.0
 
 
+@lru_cache(maxsize=1024)
 def parse_fraction(text: str) -> Fraction:
     """``"30000/1001"`` -> Fraction; raises ValueError on anything else than a ratio or a number."""
     return Fraction(text)

@@ -128,8 +128,12 @@ def test_sql_examples_run(workplace, monkeypatch):
         assert duckdb.sql(sql).fetchall()
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "corpus.md"], ids=lambda path: path.name)
-def test_python_examples_run(workplace, path):
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", DOCS / "corpus.md", DOCS / "dataset-card.md"], ids=lambda p: p.name
+)
+def test_python_examples_run(workplace, path, monkeypatch, tmp_path):
+    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
     examples = blocks(path.read_text(encoding="utf-8"), "python")
     assert examples
     for code in examples:

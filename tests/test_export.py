@@ -222,7 +222,7 @@ def test_new_selection_of_the_same_name_replaces_the_set(corpus):
     folder = corpus.shards("best")
     index = ShardIndex.read(folder)
     assert {s.clip_id for s in ShardSet.open(folder).samples()} == set(ids[:2])
-    named = {path for shard in index.shards for path in (shard.path, shard.sidecar)} | {"index.json"}
+    named = {path for shard in index.shards for path in (shard.path, shard.sidecar)} | {"index.json", "README.md"}
     assert set(all_bytes(folder)) == named
 
 
@@ -368,7 +368,7 @@ def test_corpus_on_an_object_store(films, memory_bucket, tmp_path):
     ids = [s.clip_id for s in ShardSet.open(corpus.shards("best")).samples()]
     select(corpus, ids, ids[:1])
     assert export(corpus, "best", config()).n_clips == 1
-    assert len([n for n in fs.find("/bucket/shards") if not n.endswith("index.json")]) == 2
+    assert len([n for n in fs.find("/bucket/shards") if n.endswith((".tar", ".parquet"))]) == 2
 
 
 def test_unwritable_corpus_stops_the_export(corpus, tmp_path):

@@ -55,6 +55,13 @@ def test_a_clip_comes_back_from_its_row(span, base, stream):
     assert again.end_s - again.start_s == again.duration_s > 0
 
 
+def test_clips_of_one_source_share_what_they_have_in_common():
+    rows = [Clip.of_span(DIGEST, 0, Fraction(1, 25), Span(at, at + 9)).to_row() for at in (0, 9)]
+    first, second = (Clip.from_row({**row, "source_digest": "".join(DIGEST), "time_base": "1/25"}) for row in rows)
+    assert first.source_digest is second.source_digest
+    assert first.time_base is second.time_base
+
+
 def test_what_cut_a_clip_is_no_part_of_its_identity():
     plain = Clip.of_span(DIGEST, 0, Fraction(1, 25), Span(0, 9))
     cut = Clip.of_span(DIGEST, 0, Fraction(1, 25), Span(0, 9, CutKind.HARD, CutKind.FADE, "a", "b"))

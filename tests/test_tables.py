@@ -23,7 +23,10 @@ from curate.tables import (
     Corpus,
     cell_schema,
     cells_table,
+    kept_ids,
+    parquet_bytes,
     read_parquet,
+    rows_of,
     rows_table,
     write_part,
 )
@@ -163,3 +166,19 @@ def test_bookkeeping_names_are_columns():
 def test_missing_keys_of_a_row_are_null():
     (row,) = rows_table(CLIPS, [{"clip_id": "c"}]).to_pylist()
     assert row["clip_id"] == "c" and row["stream"] is None
+
+
+@pytest.mark.parametrize("n", [0, 1, 40_000])
+def test_rows_of_a_table_are_its_rows_in_order(n):
+    table = pa.table({"a": pa.array(range(n), pa.int64()), "b": pa.array(map(str, range(n)), pa.string())})
+    assert list(rows_of(table)) == table.to_pylist()
+
+
+@pytest.mark.parametrize("verdicts", [[], ["dropped"], ["kept", "failed", "kept", None, "dropped", "kept"]])
+def test_kept_ids_are_those_of_the_verdict_in_order(tmp_path, verdicts):
+    ids = [f"{7 * at % 10:032x}" for at in range(len(verdicts))]
+    place = Place(str(tmp_path / "selection.parquet"))
+    columns = {"clip_id": pa.array(ids, pa.string()), "verdict": pa.array(verdicts, pa.string())}
+    place.write_bytes(parquet_bytes(pa.table(columns)))
+    kept = [clip for clip, verdict in zip(ids, verdicts, strict=True) if verdict == "kept"]
+    assert kept_ids(place).to_pylist() == sorted(kept)

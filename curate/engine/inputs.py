@@ -21,7 +21,7 @@ from curate.tables import SOURCES, Corpus, rows_table, write_part
 Key = tuple[str, int | None, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownSource:
     """What the sources table says of one (uri, size, version)."""
 

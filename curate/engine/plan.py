@@ -19,7 +19,7 @@ from curate.failures import INPUT
 from curate.query import cells_sql, clips_sql
 from curate.records import Clip, InputRef, Outcome, SourceFacts
 from curate.stage import Stage
-from curate.tables import Corpus, cell_schema
+from curate.tables import Corpus, cell_schema, rows_of
 
 Known = Mapping[tuple[str, int | None, str], KnownSource]
 
@@ -125,12 +125,14 @@ class Planner:
         """Work of sources whose clips are known but lack cells of requested stages."""
         steps = [step for step in self.pipeline.steps if step.stage.name in self.pipeline.requested]
         self.con.register("wanted", pa.table({"digest": pa.array(digests, pa.string())}))
-        missing: dict[str, set[str]] = defaultdict(set)
+        missing: dict[str, frozenset[str]] = {}
         attempts: dict[tuple[str, str], int] = {}
         for step in steps:
+            with_it: dict[frozenset[str], frozenset[str]] = {}  # many clips lack the same stages: they share one set
             for clip_id, attempt in self._missing_of(step):
                 if self.only_clips is None or clip_id in self.only_clips:
-                    missing[clip_id].add(step.stage.name)
+                    others = missing.get(clip_id, frozenset())
+                    missing[clip_id] = with_it.setdefault(others, others | {step.stage.name})
                     if attempt:
                         attempts[step.stage.name, clip_id] = attempt
         if not missing:
@@ -146,12 +148,15 @@ class Planner:
                 and (outcome is null or (outcome = 'failed' and {self.redo.sql(step.stage.name)}))"""
         ).fetchall()
 
-    def _clip_works(self, missing: Mapping[str, set[str]], attempts: Mapping[tuple[str, str], int]) -> list[ClipWork]:
+    def _clip_works(
+        self, missing: Mapping[str, frozenset[str]], attempts: Mapping[tuple[str, str], int]
+    ) -> list[ClipWork]:
         self.con.register("lacking", pa.table({"clip_id": list(missing)}))
         has, failed = self._values_of_lacking()
         rows = self.con.sql(f"select * from ({self._clips()}) where clip_id in (select clip_id from lacking)")
         works = []
-        for row in rows.to_arrow_table().to_pylist():
+        shared: dict[frozenset[str], frozenset[str]] = {}
+        for row in rows_of(rows.to_arrow_table()):
             clip = Clip.from_row(row)
             values = has.get(clip.clip_id, {})
             tried = {name for name in missing[clip.clip_id] if (name, clip.clip_id) in attempts}
@@ -159,7 +164,8 @@ class Planner:
             broken = in_vain | failed.get(clip.clip_id, set())
             todo = self._beyond_gates(missing[clip.clip_id] - in_vain, values, broken)
             if todo:
-                works.append(ClipWork(clip, todo, values, frozenset(broken)))
+                lost = frozenset(broken)
+                works.append(ClipWork(clip, shared.setdefault(todo, todo), values, shared.setdefault(lost, lost)))
         return works
 
     def _in_vain(self, tried: set[str], failed: set[str]) -> set[str]:
@@ -182,7 +188,7 @@ class Planner:
             cells = cells_sql(self.con, self.corpus, step.stage.name, step.fingerprint, cell_schema(step.stage))
             rows = self.con.sql(f"select * from ({cells}) where key in (select clip_id from lacking)")
             names = [column.name for column in step.stage.columns]
-            for row in rows.to_arrow_table().to_pylist():
+            for row in rows_of(rows.to_arrow_table()):
                 if row["outcome"] == Outcome.OK:
                     has[row["key"]][step.stage.name] = {name: row[name] for name in names}
                 elif not self.redo.takes(step.stage.name, row["error_class"], row["run_id"]):
@@ -190,7 +196,7 @@ class Planner:
         return has, failed
 
     def _beyond_gates(
-        self, missing: set[str], has: Mapping[str, Mapping[str, Any]], failed: set[str]
+        self, missing: frozenset[str], has: Mapping[str, Mapping[str, Any]], failed: set[str]
     ) -> frozenset[str]:
         """Missing stages less those below a gate that is known to fail: skipped, not missing."""
         steps = {step.stage.name: step for step in self.pipeline.steps}
@@ -228,4 +234,4 @@ class Planner:
         self.con.register("facts_of", pa.table({"digest": list(digests)}))
         cells = cells_sql(self.con, self.corpus, probe.name, self.pipeline.probe_fingerprint, cell_schema(probe))
         rows = self.con.sql(f"select * from ({cells}) where outcome = 'ok' and key in (select digest from facts_of)")
-        return {row["key"]: SourceFacts.from_cell(row) for row in rows.to_arrow_table().to_pylist()}
+        return {row["key"]: SourceFacts.from_cell(row) for row in rows_of(rows.to_arrow_table())}

@@ -13,7 +13,7 @@ from curate.records import Clip, InputRef, SourceFacts
 from curate.stage import ClipItem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClipWork:
     """A clip that lacks cells: ``missing`` stages, values it ``has`` that others read, stages whose cell ``failed``."""
 
@@ -23,7 +23,7 @@ class ClipWork:
     failed: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceWork:
     """All that is missing for one source. ``facts`` None: probe it; ``clips`` None: cut it (and score every clip).
 

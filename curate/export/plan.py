@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.export.config import ExportConfig
+from curate.export.provenance import Provenance
 from curate.export.rows import ACTIVE, KeptClips, Source
 from curate.media.encode import EncodeOptions, encoder_version
 from curate.media.geometry import Crop, geometry_of
@@ -68,7 +69,7 @@ class ShardTask:
 @dataclass(frozen=True)
 class ExportPlan:
     """The plan of a whole set. ``left_out`` counts the kept clips that go nowhere, by reason; ``digest`` stands for all
-    that decides the set's bytes.
+    that decides the shards' bytes. ``provenance`` is for their card.
     """
 
     selection: Mapping[str, Any]
@@ -76,6 +77,7 @@ class ExportPlan:
     tasks: tuple[ShardTask, ...]
     left_out: Mapping[str, int]
     digest: str
+    provenance: Provenance
 
     def staged_below(self, uri: str) -> ExportPlan:
         """The same plan, its shards written below this folder."""
@@ -107,7 +109,7 @@ def make_plan(kept: KeptClips, selection: str, config: ExportConfig, taken_down:
         reasons,
         [task.content() for task in tasks],
     ]
-    return ExportPlan(about, len(kept.clips), tasks, reasons, _digest(parts))
+    return ExportPlan(about, len(kept.clips), tasks, reasons, _digest(parts), kept.provenance)
 
 
 def _planned(kept: KeptClips, row: int, config: ExportConfig) -> PlannedClip:

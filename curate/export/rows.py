@@ -12,15 +12,16 @@ import pyarrow as pa
 
 from curate.errors import ConfigError, CorpusError
 from curate.export.config import ExportConfig
+from curate.export.provenance import Provenance, read_provenance
 from curate.query import RunTables, connect, identifier, listing_again, run_query, sources_sql
 from curate.records import Clip, InputRef, SourceFacts
-from curate.storage import Place
-from curate.tables import CLIPS, Corpus, read_parquet
+from curate.tables import CLIPS, Corpus, kept_ids, rows_of
 
 ACTIVE = ("quality.active_x_px", "quality.active_y_px", "quality.active_w_px", "quality.active_h_px")
 """Columns of the picture without black bars, in displayed pixels."""
 
 _CHOSEN, _DIGESTS = "export_chosen", "export_digests"
+_CHOSEN_DIGESTS = f"SELECT digest FROM {_DIGESTS}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class KeptClips:
     columns: pa.Table
     named: Mapping[str, list[Any]]
     sources: Mapping[str, Source]
+    provenance: Provenance
 
 
 @listing_again
@@ -57,8 +59,9 @@ def read_kept(
     folder = corpus.selections().child(selection)
     if not folder.child("selection.parquet").exists():
         raise CorpusError(f"holds no selection {selection!r}", subject=corpus.uri, fix="Run `curate select` first")
-    kept = _kept_ids(folder)
-    run_id = json.loads(folder.child("funnel.json").read_text())["run_id"]
+    kept = kept_ids(folder.child("selection.parquet"))
+    funnel = json.loads(folder.child("funnel.json").read_text())
+    run_id = funnel["run_id"]
     with connect() as con:
         run = RunTables(con, corpus, run_id)
         con.register(_CHOSEN, pa.table({"clip_id": kept}))
@@ -72,17 +75,12 @@ def read_kept(
                 subject=corpus.uri,
                 fix="Run `curate select` again",
             )
-        clips = [Clip.from_row(row) for row in wide.select(own).rename_columns(list(CLIPS.names)).to_pylist()]
+        clips = [Clip.from_row(row) for row in rows_of(wide.select(own).rename_columns(list(CLIPS.names)))]
         sources = sources_of(con, run, {clip.source_digest for clip in clips}, addresses or {})
+        provenance = read_provenance(run, funnel, _CHOSEN_DIGESTS)
     named = {name: wide[name].to_pylist() for name in needed}
     columns = wide.select([name for name in extra if config.columns or not pa.types.is_nested(wide[name].type)])
-    return KeptClips(run_id, clips, columns, named, sources)
-
-
-def _kept_ids(folder: Place) -> pa.Array:
-    table = read_parquet(folder.child("selection.parquet"))
-    rows = table.select(["clip_id", "verdict"]).to_pylist()
-    return pa.array(sorted(row["clip_id"] for row in rows if row["verdict"] == "kept"), pa.string())
+    return KeptClips(run_id, clips, columns, named, sources, provenance)
 
 
 def _needed(run: RunTables, config: ExportConfig) -> list[str]:
@@ -117,21 +115,19 @@ def sources_of(
 ) -> dict[str, Source]:
     """The contents of these digests with all their names; CorpusError where the tables do not know one of them."""
     con.register(_DIGESTS, pa.table({"digest": pa.array(sorted(digests), pa.string())}))
-    chosen = f"SELECT digest FROM {_DIGESTS}"
     cells = run_query(
-        con, lambda: f"SELECT * FROM ({run.cells_sql(run.probe.name)}) WHERE outcome = 'ok' AND key IN ({chosen})"
+        con,
+        lambda: f"SELECT * FROM ({run.cells_sql(run.probe.name)}) WHERE outcome = 'ok' AND key IN ({_CHOSEN_DIGESTS})",
     )
-    facts = {row["key"]: SourceFacts.from_cell(row) for row in cells.to_pylist()}
-    refs = _refs(con, run, chosen, addresses)
+    facts = {row["key"]: SourceFacts.from_cell(row) for row in rows_of(cells)}
+    refs = _refs(con, run, addresses)
     missing = sorted(digest for digest in digests if digest not in facts or digest not in refs)
     if missing:
         raise CorpusError(f"sources without facts or input: {', '.join(missing[:3])}", subject=run.corpus.uri)
     return {digest: Source(facts[digest], tuple(refs[digest])) for digest in sorted(digests)}
 
 
-def _refs(
-    con: duckdb.DuckDBPyConnection, run: RunTables, chosen: str, addresses: Mapping[str, str]
-) -> dict[str, list[InputRef]]:
+def _refs(con: duckdb.DuckDBPyConnection, run: RunTables, addresses: Mapping[str, str]) -> dict[str, list[InputRef]]:
     """Names of each content: those of the run first, then any other under which it was ever read."""
     found: dict[str, dict[str, InputRef]] = {}
     for relation in (run.inputs_sql, lambda: sources_sql(con, run.corpus)):
@@ -139,10 +135,10 @@ def _refs(
             con,
             lambda relation=relation: (
                 f"SELECT source_digest, uri, size_bytes, version FROM ({relation()}) "
-                f"WHERE source_digest IN ({chosen}) ORDER BY uri, version"
+                f"WHERE source_digest IN ({_CHOSEN_DIGESTS}) ORDER BY uri, version"
             ),
         )
-        for row in rows.to_pylist():
+        for row in rows_of(rows):
             uri = row["uri"]
             ref = InputRef(uri, row["size_bytes"], row["version"] or "", address=addresses.get(uri, ""))
             found.setdefault(row["source_digest"], {}).setdefault(ref.uri, ref)

@@ -3,24 +3,28 @@
 shards/.NAME.PLAN/set/<bucket>/<number>.{tar,parquet}    what is written, kept when an export stops half-way
 shards/.NAME.PLAN/records/<bucket>/<number>.json         one mark a finished shard: resuming skips it
 shards/NAME/                                             the finished set, swapped in at the end; index.json last
+shards/NAME/README.md                                    its dataset card, made when all shards are there
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from curate.bulk import RunMap, inline_map
 from curate.errors import CorpusError, StorageError
+from curate.export.card import dataset_card
 from curate.export.config import ExportConfig, ExportReport
 from curate.export.plan import ExportPlan, make_plan
 from curate.export.rows import read_kept
 from curate.export.write import ShardResult, all_there, read_record, set_place, write_record, write_shard
 from curate.isolation import Limits
 from curate.media.encode import encoder_version
-from curate.shards.index import INDEX_NAME, Hole, ShardIndex
+from curate.shards.index import CARD_NAME, INDEX_NAME, Hole, ShardIndex
 from curate.shards.tombstones import forgotten
 from curate.storage import Place, storage_error
 from curate.tables import Corpus
@@ -53,20 +57,23 @@ def export(
     ``limits`` are those of decoding a source.
 
     The same selection and sources give the same bytes, whatever ran the tasks. A finished set of the same plan is left
-    alone; one with holes is tried again, its whole shards taken over. StorageError when the corpus cannot be written.
+    alone; of one with holes, or of another card, the whole shards are taken over and the rest is done again.
+    StorageError when the corpus cannot be written.
     """
     name = config.name or selection
     plan = plan_export(corpus, selection, config, addresses)
     final, staging = corpus.shards(name), _staging(corpus, name, plan)
     old = _in_place(final, plan)
-    if old is not None and not old.holes and all_there(final, old.shards):
+    if old is not None and not old.holes and all_there(final, old.shards) and _has_card(plan, config, final, old):
         return _report(name, final, plan, old, reused=True)
     if old is not None:
         _take_over(plan, final, old)
     results = list(run_map(partial(write_shard, limits=limits), plan.tasks))
     index = _index(plan, config, results)
+    card = dataset_card(plan, config, index).encode()
+    index = replace(index, card_sha256=hashlib.sha256(card).hexdigest())
     try:
-        _put_in_place(staging, final, index)
+        _put_in_place(staging, final, index, card)
     except StorageError:
         # Another export of the same plan works in the same staging folder, and may have been faster.
         other = _in_place(final, plan)
@@ -88,6 +95,12 @@ def _in_place(folder: Place, plan: ExportPlan) -> ShardIndex | None:
     except CorpusError:
         return None
     return found if found.plan == plan.digest else None
+
+
+def _has_card(plan: ExportPlan, config: ExportConfig, final: Place, old: ShardIndex) -> bool:
+    """Whether the set in place has the card that it would get now: its selection may have come about otherwise."""
+    card, place = dataset_card(plan, config, old).encode(), final.child(CARD_NAME)
+    return old.card_sha256 == hashlib.sha256(card).hexdigest() and place.exists() and place.read_bytes() == card
 
 
 def _take_over(plan: ExportPlan, final: Place, old: ShardIndex) -> None:
@@ -116,9 +129,10 @@ def _index(plan: ExportPlan, config: ExportConfig, results: Sequence[ShardResult
     )
 
 
-def _put_in_place(staging: Place, final: Place, index: ShardIndex) -> None:
+def _put_in_place(staging: Place, final: Place, index: ShardIndex, card: bytes) -> None:
     """Make the staged set the one in place. On local disk by renaming the folder, elsewhere file by file."""
     written = staging.child("set")
+    written.child(CARD_NAME).write_bytes(card)
     if not all_there(written, index.shards):
         raise StorageError(
             "files of the export vanished while it ran", subject=staging.uri, fix="Export again; only those are redone"
@@ -148,7 +162,7 @@ def _swap_local(new: Path, final: Path) -> None:
 def _swap_remote(written: Place, final: Place, index: ShardIndex) -> None:
     """Without renames a set is taken out of use (no index), filled, and put into use again."""
     final.child(INDEX_NAME).remove()
-    keep = [path for shard in index.shards for path in (shard.path, shard.sidecar)]
+    keep = [CARD_NAME, *(path for shard in index.shards for path in (shard.path, shard.sidecar))]
     for path in keep:
         _below(final, path).copy_from(_below(written, path))
     final.child(INDEX_NAME).write_text(index.to_json())

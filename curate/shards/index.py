@@ -12,6 +12,7 @@ from curate.storage import Place
 
 FORMAT = 1
 INDEX_NAME = "index.json"
+CARD_NAME = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The whole set. ``plan`` is the digest of all that decides its bytes; ``left_out`` counts kept clips
-    that belong to no shard, by reason."""
+    """The whole set. ``plan`` is the digest of all that decides its shards; ``left_out`` counts kept clips
+    that belong to no shard, by reason. ``card_sha256`` is that of README.md, empty in sets of before there was one."""
 
     plan: str
     selection: Mapping[str, Any]
@@ -49,6 +50,7 @@ class ShardIndex:
     shards: tuple[ShardEntry, ...]
     holes: tuple[Hole, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    card_sha256: str = ""
 
     @property
     def n_clips(self) -> int:

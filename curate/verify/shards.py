@@ -15,11 +15,11 @@ import pyarrow as pa
 from curate.errors import CorpusError, DecodeError, StorageError
 from curate.isolation import Sandbox
 from curate.media.playback import decode_fully
-from curate.shards.index import INDEX_NAME, ShardEntry, ShardIndex
+from curate.shards.index import CARD_NAME, INDEX_NAME, ShardEntry, ShardIndex
 from curate.shards.reader import MEMBERS
 from curate.shards.tombstones import forgotten
 from curate.storage import Place
-from curate.tables import Corpus, parquet_table, read_parquet
+from curate.tables import Corpus, kept_ids, parquet_table
 from curate.verify.problem import Problem
 
 SAMPLED_PER_SHARD = 3
@@ -45,6 +45,7 @@ def verify(corpus: Corpus, name: str, *, deep: bool = False) -> list[Problem]:
     problems += [
         Problem("index", h.clip_id, "is listed as a hole and present") for h in index.holes if h.clip_id in seen
     ]
+    problems += _card(folder, index)
     problems += _strays(folder, index)
     problems += _against_selection(corpus, index, set(seen))
     return problems
@@ -148,9 +149,23 @@ def _decoded(row: Mapping[str, Any], video: bytes, sandbox: Sandbox) -> Iterator
         yield Problem("decode", clip, f"begins at {shown.first_s} s instead of 0")
 
 
+def _card(folder: Place, index: ShardIndex) -> list[Problem]:
+    """Whether README.md is what the export wrote."""
+    if not index.card_sha256:
+        return []
+    try:
+        data = folder.child(CARD_NAME).read_bytes()
+    except StorageError as error:
+        return [Problem("file", CARD_NAME, error.message)]
+    if hashlib.sha256(data).hexdigest() == index.card_sha256:
+        return []
+    return [Problem("file", CARD_NAME, "has other bytes than the index says (sha256); export again")]
+
+
 def _strays(folder: Place, index: ShardIndex) -> list[Problem]:
     """Files below the set that the index does not name."""
     known = {INDEX_NAME, *(path for shard in index.shards for path in (shard.path, shard.sidecar))}
+    known |= {CARD_NAME} if index.card_sha256 else set()
     wanted = {folder.child(*path.split("/")).path for path in known}
     return [Problem("file", path, "is not named by the index") for path in folder.tree() if path not in wanted]
 
@@ -162,10 +177,9 @@ def _against_selection(corpus: Corpus, index: ShardIndex, present: set[str]) -> 
     if not place.exists():
         return [Problem("selection", name, "the selection that was exported is gone")]
     try:
-        rows = read_parquet(place).select(["clip_id", "verdict"]).to_pylist()
+        kept = set(kept_ids(place).to_pylist())
     except (StorageError, pa.ArrowInvalid, KeyError, OSError) as error:
         return [Problem("selection", name, f"the selection that was exported cannot be read: {error}")]
-    kept = {row["clip_id"] for row in rows if row["verdict"] == "kept"}
     found = []
     beyond = len(present - kept)
     if beyond:

@@ -145,13 +145,41 @@ def write_clips(corpus, rng, digests, start, n, words, what):
     return ids
 
 
+def source_facts(n):
+    """Columns of n probe cells: 720p H.264 of 125 s at 25 frames/s with a key frame every ten seconds."""
+    at = np.arange(0, 125, 10, dtype=np.int64) * 1000
+    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * len(at))
+    words = {
+        "container": "mov",
+        "codec": "h264",
+        "pix_fmt": "yuv420p",
+        "sar": "1/1",
+        "rate": "25",
+        "time_base": "1/1000",
+    }
+    numbers = {"stream": 0, "bit_depth": 8, "width_px": 1280, "height_px": 720, "coded_width_px": 1280}
+    numbers |= {"coded_height_px": 720, "rotation_deg": 0}
+    large = {"start_pts": 0, "end_pts": 125_000, "n_frames": 3125, "bit_rate_bps": 2_500_000}
+    return {
+        **{name: pa.repeat(value, n) for name, value in words.items()},
+        **{name: pa.repeat(value, n).cast(pa.int32()) for name, value in numbers.items()},
+        **{name: pa.repeat(value, n).cast(pa.int64()) for name, value in large.items()},
+        **{name: pa.repeat(value, n) for name, value in {"rate_fps": 25.0, "duration_s": 125.0}.items()},
+        **{name: pa.repeat(value, n) for name, value in {"vfr": False, "has_pts": True}.items()},
+        "key_frames_pts": pa.ListArray.from_arrays(offsets, pa.array(np.tile(at, n))),
+        "key_frames_closed": pa.ListArray.from_arrays(offsets, pa.array(np.ones(n * len(at), bool))),
+        "streams_json": pa.repeat(json.dumps([{"index": 0, "type": "video", "codec": "h264", "size": [1280, 720]}]), n),
+    }
+
+
 def write_sources(corpus, digests, n_clips):
     n = len(digests)
     keys = hex_strings(digests)
     counts = np.minimum(CLIPS_PER_SOURCE, n_clips - np.arange(n) * CLIPS_PER_SOURCE).astype(np.int32)
-    facts = {"width_px": pa.repeat(1280, n), "height_px": pa.repeat(720, n), "rate_fps": pa.repeat(25.0, n)}
-    write(corpus.cells("probe", FINGERPRINT), "part-0.parquet", {"key": keys, **facts, **tail(n)})
+    write(corpus.cells("probe", FINGERPRINT), "part-0.parquet", {"key": keys, **source_facts(n), **tail(n)})
     write(corpus.cells("cut", FINGERPRINT), "part-0.parquet", {"key": keys, "n_clips": counts, **tail(n)})
+    read = {"size_bytes": pa.repeat(1, n).cast(pa.int64()), "version": pa.repeat("1", n), "source_digest": keys}
+    write(corpus.sources(), "part-0.parquet", {"uri": hex_strings(digests[:, :16]), **read, **tail(n)})
 
 
 def write_run(corpus, digests, what):
@@ -167,7 +195,7 @@ def write_run(corpus, digests, what):
         "user": pa.nulls(n, INPUTS.field("user").type),
     }
     write(run, "inputs.parquet", columns)
-    columns_of = {"probe": ["width_px", "height_px", "rate_fps"], "cut": ["n_clips"]}
+    columns_of = {"probe": list(source_facts(0)), "cut": ["n_clips"]}
     columns_of |= {stage: [column] for stage, column in STAGES.items()}
     if what.startswith("embedding"):
         columns_of["frames"] = list(FRAMES)
