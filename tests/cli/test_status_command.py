@@ -20,7 +20,6 @@ from curate.tables import Corpus
 from curate.testing.footage import moving_texture, write_video
 from curate.watch.status import FailureStatus, PassStatus, RunStatus, StageStatus, place_of, statuses
 
-NOW = datetime.now(UTC)
 NASTY = "[red]a[/red]\x1b[31m\n\u202eb https://u:hunter2@host/x?sig=hunter2"
 
 
@@ -52,7 +51,9 @@ def empty(out) -> Corpus:
 
 
 def put(corpus: Corpus, run_id: str = "20260101T000000.000000Z-abcdef", **more) -> None:
-    place_of(corpus, run_id).write_text(RunStatus(run_id, **{"beat_at": NOW.isoformat(), **more}).to_json())
+    """The status of a run that gave a sign of life just now."""
+    beat = {"beat_at": datetime.now(UTC).isoformat()}
+    place_of(corpus, run_id).write_text(RunStatus(run_id, **{**beat, **more}).to_json())
 
 
 def told(*args: object) -> list[dict]:
