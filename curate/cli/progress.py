@@ -113,6 +113,16 @@ def parts(status: RunStatus) -> list[str]:
     return told
 
 
+class PlanProgress(Progress):
+    """The same of planning, which looks at all files first."""
+
+    def counted(self, done: int, total: int) -> None:
+        """So many of so many files were read through."""
+        if time.monotonic() - self._last_log >= LOG_EVERY_S:
+            self._last_log = time.monotonic()
+            self._say(f"read through {done}/{total} files")
+
+
 def packed(parts: Sequence[str], width: int) -> list[str]:
     """As many parts in a line as fit: nothing is cut off on a narrow terminal."""
     lines: list[str] = []
