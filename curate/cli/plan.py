@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +15,8 @@ from curate.cli.console import ending, err, out, plain
 from curate.cli.forecasts import print_forecast
 
 if TYPE_CHECKING:
-    from curate.estimate import Cluster, PlanListener
+    from curate.estimate import Cluster
+    from curate.watch.listener import JobListener
 
 EPILOG = """
 **Examples**
@@ -66,6 +69,7 @@ def plan(
     --save say.
     """
     with ending():
+        from curate.cli.progress import shown
         from curate.estimate import PlanOptions, SampleSize, make_plan
         from curate.recipe import load_recipe
 
@@ -80,8 +84,8 @@ def plan(
             follow_links=follow_links,
             speeds=dict(map(_speed, speeds or ())),
         )
-        with _progress(as_json=as_json) as progress:
-            forecast = make_plan(sources, load_recipe(recipe, sets or []), options, progress)
+        with shown(err if as_json else out) as listener:
+            forecast = make_plan(sources, load_recipe(recipe, sets or []), options, listener, _counted(listener))
         if save is not None:
             save.write_text(forecast.to_json(), encoding="utf-8")
         if as_json:
@@ -92,10 +96,19 @@ def plan(
                 out.print(f"[bold]Plan[/] {plain(save)}", soft_wrap=True)
 
 
-def _progress(*, as_json: bool) -> PlanListener:
-    from curate.cli.progress import PlanProgress
+def _counted(listener: JobListener) -> Callable[[int, int], None]:
+    """Tells now and then how many of how many files were read through."""
+    from curate.cli.progress import LOG_EVERY_S
 
-    return PlanProgress(err if as_json else out)
+    last_s = time.monotonic()
+
+    def counted(done: int, total: int) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= LOG_EVERY_S:
+            last_s = time.monotonic()
+            listener.step(f"Read through {done} of {total} files")
+
+    return counted
 
 
 def _cluster(

@@ -6,8 +6,8 @@ sources -> listing and facts of all (`survey`) -> a sample (`sample`) -> the rea
 
 from curate.estimate.cluster import Cluster
 from curate.estimate.forecast import Forecast
-from curate.estimate.plan import PlanListener, PlanOptions, make_plan
+from curate.estimate.plan import PlanOptions, make_plan
 from curate.estimate.ratios import Estimate
 from curate.estimate.sample import SampleSize
 
-__all__ = ["Cluster", "Estimate", "Forecast", "PlanListener", "PlanOptions", "SampleSize", "make_plan"]
+__all__ = ["Cluster", "Estimate", "Forecast", "PlanOptions", "SampleSize", "make_plan"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -44,17 +44,22 @@ class PlanOptions:
     speeds: Mapping[str, float] = field(default_factory=dict)
 
 
-class PlanListener(JobListener):
-    """Hears of the steps of planning, and of the job on the sample."""
-
-    def counted(self, done: int, total: int) -> None:
-        """So many of so many files were read through."""
-        ...
+def _silent(_done: int, _total: int) -> None:
+    """Nobody listens."""
 
 
-def make_plan(sources: Sequence[str], recipe: Recipe, options: PlanOptions, listener: PlanListener) -> Forecast:
-    """Try a sample and foretell the whole. UsageError for what a run would refuse too, and where ``keep`` holds runs
-    already; InputError where nothing of the sample could be read."""
+def make_plan(
+    sources: Sequence[str],
+    recipe: Recipe,
+    options: PlanOptions,
+    listener: JobListener,
+    counted: Callable[[int, int], None] = _silent,
+) -> Forecast:
+    """Try a sample and foretell the whole. ``counted`` hears how many of how many files were read through.
+
+    UsageError for what a run would refuse too, and where ``keep`` holds runs already; InputError where nothing of the
+    sample could be read.
+    """
     job = JobOptions(options.keep, options.engine, options.address, options.only_stages, limits=options.limits)
     pipeline = ready_pipeline(recipe, job)
     _check_speeds(pipeline, options.speeds)
@@ -62,7 +67,7 @@ def make_plan(sources: Sequence[str], recipe: Recipe, options: PlanOptions, list
     cluster = options.cluster or here
     listener.step("Listing")
     refs = list_inputs(sources, follow_links=options.follow_links)
-    found = survey(refs, pipeline, options.limits, listener.counted)
+    found = survey(refs, pipeline, options.limits, counted)
     if not found.refs:
         causes = ", ".join(f"{n} x {name}" for name, n in {**found.failed, **found.skipped}.items())
         raise InputError(f"none of {found.n_inputs} inputs can be read ({causes})", fix="Name other sources")

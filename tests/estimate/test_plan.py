@@ -21,24 +21,19 @@ from curate.tables import Corpus
 from curate.testing.footage import moving_texture, write_video
 
 
-class Listening(Heard):
-    """Hears of a plan."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read: list[tuple[int, int]] = []
-
-    def counted(self, done: int, total: int) -> None:
-        self.read.append((done, total))
-
-
 def recipe(*overrides: str) -> Recipe:
     return parse_recipe(RECIPE, "test", overrides)
 
 
-def plan(*sources: Path, heard: Listening | None = None, chosen: Recipe | None = None, **options) -> Forecast:
+def plan(*sources: Path, heard: Heard | None = None, chosen: Recipe | None = None, **options) -> Forecast:
     options = {"sample": SampleSize(count=8), "engine": "inline", **options}
-    return make_plan([str(each) for each in sources], chosen or recipe(), PlanOptions(**options), heard or Listening())
+    heard = heard or Heard()
+    counted: list[tuple[int, int]] = []
+    forecast = make_plan(
+        [str(each) for each in sources], chosen or recipe(), PlanOptions(**options), heard, lambda *n: counted.append(n)
+    )
+    heard.steps.append(f"read through {counted[-1]}")
+    return forecast
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +67,7 @@ def whole(few) -> Forecast:
 @pytest.fixture(scope="module")
 def planned(bucket, tmp_path_factory):
     """(forecast from 8 of 10 sources, the corpus of that sample, what was heard)."""
-    keep, heard = tmp_path_factory.mktemp("kept") / "corpus", Listening()
+    keep, heard = tmp_path_factory.mktemp("kept") / "corpus", Heard()
     return plan(bucket, heard=heard, keep=str(keep), chosen=recipe("select.conditions.contrast.min=0.1")), keep, heard
 
 
@@ -90,8 +85,8 @@ def test_a_plan_knows_the_bucket_from_reading_it_through(planned):
     assert tried.failed == {"NotMediaError": 1, "EmptyFileError": 1}
     assert tried.skipped == {"not a video file name (.txt)": 1, "same content as another": 1}
     assert tried.video_s == pytest.approx(sum(25 + 3 * n for n in range(9)) / 25 + 2)
-    assert heard.read[-1] == (13, 13)
-    assert heard.steps == ["Listing", "Trying 8 of 10 sources", "Selecting", "Writing shards"]
+    steps = ["Listing", "Trying 8 of 10 sources", "Selecting", "Writing shards", "read through (13, 13)"]
+    assert heard.steps == steps
 
 
 def test_what_was_foretold_is_what_came(planned, ran):
