@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -31,7 +34,7 @@ from curate.select import BucketOf, Funnel, load_funnel, select
 from curate.shards.buckets import bucket_of
 from curate.stage import boundary
 from curate.storage import Place
-from curate.tables import Corpus, kept_ids, read_parquet
+from curate.tables import TIMES, Corpus, kept_ids, read_parquet
 from curate.units import format_bytes
 from curate.watch.listener import JobListener
 
@@ -62,24 +65,64 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class JobTimes:
+    """Seconds of the steps of a job (``scoring``, ``selecting``, ``writing``): on the clock, and CPU seconds of all its
+    workers together where the run's manifest does not say."""
+
+    wall_s: dict[str, float] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def taking(self, step: str) -> Iterator[None]:
+        """Time what is done inside."""
+        began = time.perf_counter()
+        yield
+        self.wall_s[step] = time.perf_counter() - began
+
+    def write(self, corpus: Corpus, run_id: str) -> None:
+        """Keep them with the run."""
+        corpus.runs().child(run_id, TIMES).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read_times(corpus: Corpus, run_id: str) -> JobTimes:
+    """The times of the job that made a run; empty where none were kept."""
+    place = corpus.runs().child(run_id, TIMES)
+    return JobTimes(**json.loads(place.read_text())) if place.exists() else JobTimes()
+
+
+@dataclass(frozen=True)
 class JobResult:
     """What a job did. Selection and export are None where it only computed stages: for a selection's clips, or not all
     that the recipe's selection and export read. ``addresses`` says where to read sources that are only reached with a
-    secret."""
+    secret. ``times`` are also kept with the run."""
 
     run: RunResult
     funnel: Funnel | None
     export: ExportReport | None
     addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+    times: JobTimes = field(default_factory=JobTimes)
 
 
 def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listener: JobListener) -> JobResult:
     """List, score, select, export. Everything that can be refused is refused before a video is read."""
+    pipeline = ready_pipeline(recipe, options)
+    refs = _inputs(Corpus(options.out), sources, options)
+    return run_inputs(refs, recipe, pipeline, options, listener)
+
+
+def ready_pipeline(recipe: Recipe, options: JobOptions) -> Pipeline:
+    """What a job is to compute; refused where this machine could not. ConfigError, MissingModelError."""
     pipeline = build(recipe, options.only_stages)
     check_ready(pipeline, here=options.address is None)
     check_memory(pipeline)
+    return pipeline
+
+
+def run_inputs(
+    refs: Sequence[InputRef], recipe: Recipe, pipeline: Pipeline, options: JobOptions, listener: JobListener
+) -> JobResult:
+    """The job for inputs that are listed already."""
     corpus = Corpus(options.out)
-    refs = _inputs(corpus, sources, options)
     user_keys = sorted({key for ref in refs for key in ref.user})
     check_columns(recipe, pipeline, user_keys, exports=options.export)
     corpus.create()
@@ -88,22 +131,25 @@ def run_job(sources: Sequence[str], recipe: Recipe, options: JobOptions, listene
     limits = {"about": _about(options), "max_failures": options.max_failures}
     request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, **limits)
     engine, run_map = open_engine(options.engine, options.address, listener.step, options.limits)
+    times, funnel, shards = JobTimes(), None, None
+    addresses = {ref.uri: ref.address for ref in refs if ref.address}
     try:
-        with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="curate-") as scratch, times.taking("scoring"):
             run = execute(request, engine, run_map, Path(scratch), listener)
-        if options.where or not stages_read(recipe, pipeline) <= pipeline.requested:
-            return JobResult(run, None, None)
-        listener.step("Selecting")
-        funnel = select(corpus, recipe.select, run_id=run.run_id, **_buckets(recipe.export))
-        listener.selected(funnel)
-        addresses = {ref.uri: ref.address for ref in refs if ref.address}
-        shards = None
-        if options.export:
+        if not options.where and stages_read(recipe, pipeline) <= pipeline.requested:
+            listener.step("Selecting")
+            with times.taking("selecting"):
+                funnel = select(corpus, recipe.select, run_id=run.run_id, **_buckets(recipe.export))
+            listener.selected(funnel)
+        if funnel is not None and options.export:
             listener.step("Writing shards")
             more = {"addresses": addresses, "limits": options.limits}
-            shards = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
+            with times.taking("writing"):
+                shards = export(corpus, recipe.select.name, recipe.export, run_map=run_map, **more)
+            times.cpu_s["writing"] = shards.cpu_s
             listener.exported(shards)
-        return JobResult(run, funnel, shards, addresses)
+        times.write(corpus, run.run_id)
+        return JobResult(run, funnel, shards, addresses, times)
     finally:
         engine.close()
 

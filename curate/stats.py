@@ -123,7 +123,7 @@ class CorpusStats:
 def corpus_stats(corpus: Corpus, run_id: str | None = None, selection: str | None = None) -> CorpusStats:
     """Statistics of a run (the last complete one), with the funnel of ``selection`` (the run's latest)."""
     corpus.check()
-    funnel = _funnel(corpus, run_id, selection)
+    funnel = run_funnel(corpus, run_id, selection)
     if run_id is None:
         run_id = str(funnel["run_id"]) if selection and funnel else last_run(corpus)
     with closing(connect()) as con:
@@ -165,7 +165,7 @@ def run_stats(tables: RunTables, funnel: dict[str, Any] | None = None) -> Corpus
 
 
 @listing_again
-def _funnel(corpus: Corpus, run_id: str | None, selection: str | None) -> dict[str, Any] | None:
+def run_funnel(corpus: Corpus, run_id: str | None, selection: str | None = None) -> dict[str, Any] | None:
     """The funnel of the named selection, else of the latest over this run."""
     places = {name: corpus.selections().child(name, "funnel.json") for name in corpus.selections().folders()}
     if selection is not None:

@@ -27,6 +27,9 @@ _ROWS_AT_ONCE = 1 << 14
 STATUS = "status.json"
 """In the folder of a run: how it goes (`curate.watch.status`). It makes no run complete, and nothing is read by it."""
 
+TIMES = "times.json"
+"""Of a run's folder: what the steps of its job took, by the clock; written after all of them."""
+
 SOURCES = pa.schema(
     [
         ("uri", pa.string()),

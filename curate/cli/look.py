@@ -16,6 +16,7 @@ from curate.units import format_duration
 
 if TYPE_CHECKING:
     from curate.inspection import ClipRecord
+    from curate.tables import Corpus
 
 CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="Folder or URI of the corpus.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's id; default the last complete one.")]
@@ -27,6 +28,10 @@ def stats(
     run: RunName = None,
     selection: Annotated[str | None, typer.Option(help="Funnel of this selection; default the latest.")] = None,
     as_json: AsJson = False,
+    time: Annotated[bool, typer.Option("--time", help="Only what the run took, by step and by stage.")] = False,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --time: compare with what `curate plan --save` foretold.")
+    ] = None,
 ) -> None:
     """Funnel in clips and hours with reasons, every score's percentiles and histogram, failures, time per stage.
 
@@ -36,11 +41,34 @@ def stats(
     from curate.tables import Corpus
 
     with ending():
+        if time or plan is not None:
+            _time(Corpus(corpus), run, selection, plan, as_json=as_json)
+            return
         found = corpus_stats(Corpus(corpus), run, selection)
         if as_json:
             typer.echo(json.dumps(asdict(found)))
         else:
             print_stats(out, found)
+
+
+def _time(corpus: Corpus, run: str | None, selection: str | None, plan: Path | None, *, as_json: bool) -> None:
+    """What a run took, beside a plan if there is one."""
+    from curate.cli.forecasts import print_compared, print_taken
+    from curate.estimate.compare import compare, taken
+    from curate.estimate.forecast import Forecast
+    from curate.query import last_run
+
+    corpus.check()
+    run_id = run or last_run(corpus)
+    found = taken(corpus, run_id)
+    rows = compare(corpus, run_id, Forecast.from_json(plan.read_text(), str(plan)), selection) if plan else []
+    if as_json:
+        compared = [{**asdict(row), "ratio": row.ratio, "inside": row.inside} for row in rows]
+        typer.echo(json.dumps({**asdict(found), "compared": compared}))
+        return
+    print_taken(out, found)
+    if rows:
+        print_compared(out, rows)
 
 
 def show(

@@ -17,6 +17,7 @@ from curate.cli import (
     latents,
     look,
     models,
+    plan,
     recipes,
     report,
     retry,
@@ -54,6 +55,7 @@ def root(
     """
 
 
+app.command("plan", epilog=plan.EPILOG)(plan.plan)
 app.command("run", epilog=run.EPILOG)(run.run)
 app.command("select")(corpus.select_command)
 app.command("export")(corpus.export_command)

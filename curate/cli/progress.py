@@ -14,7 +14,7 @@ from curate.cli.console import plain
 from curate.engine.work import SourceWork, Summary
 from curate.errors import EngineError
 from curate.units import format_duration
-from curate.watch.listener import JobListener
+from curate.watch.listener import Everyone, JobListener
 from curate.watch.state import READING, RunState
 from curate.watch.status import RunStatus
 from curate.watch.watching import Watching, WatchOptions
@@ -32,6 +32,14 @@ def watched(console: Console, options: WatchOptions | None = None) -> Iterator[J
         Watching(state, progress, options or WatchOptions(), progress.say) as listener,
     ):
         yield listener
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[JobListener]:
+    """The same for a job whose corpus is thrown away: only here."""
+    state = RunState()
+    with Progress(console, state) as progress:
+        yield Everyone([state, progress])
 
 
 class Progress(JobListener):

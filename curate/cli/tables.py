@@ -49,7 +49,7 @@ def print_funnel(console: Console, funnel: Funnel) -> None:
     table = grid("", ">found", *(f">{verdict}" for verdict in _VERDICTS))
     table.add_row("inputs", *_cells(funnel.inputs), str(funnel.inputs.skipped))
     table.add_row("clips", *_cells(funnel.clips))
-    table.add_row("video", *(_spent(3600 * funnel.hours.get(key, 0.0)) for key in ("found", *_VERDICTS[:3])))
+    table.add_row("video", *(short_time(3600 * funnel.hours.get(key, 0.0)) for key in ("found", *_VERDICTS[:3])))
     title = f"[bold]Funnel[/] of selection {plain(funnel.name)} over run {plain(funnel.run_id)}"
     console.print(title, soft_wrap=True)
     console.print(table)
@@ -75,7 +75,7 @@ def _print_reasons(console: Console, what: str, reasons: Sequence[Reason]) -> No
     has_time = any(reason.hours for reason in shown)
     table = grid(f"{what} not kept", "why", ">n", *([">time"] if has_time else []))
     for reason in shown[:_REASONS]:
-        spent = [_spent(reason.hours * 3600)] if has_time else []
+        spent = [short_time(reason.hours * 3600)] if has_time else []
         table.add_row(reason.verdict, plain(reason.reason), str(reason.n), *spent)
     rest = shown[_REASONS:]
     if rest:
@@ -100,7 +100,7 @@ def print_stats(console: Console, stats: CorpusStats) -> None:
     _print_numbers(console, [n for n in stats.numbers if n.stage != "probe"])
     _print_categories(console, [c for c in stats.categories if c.stage != "probe"])
     print_failures(console, stats.failures)
-    _print_seconds(console, stats.seconds)
+    print_seconds(console, stats.seconds)
 
 
 def print_stand_ins(console: Console, stand_ins: Mapping[str, str]) -> None:
@@ -194,18 +194,24 @@ _WIDE = 72
 """Columns of a terminal from which the pace of the stages has room."""
 
 
-def _print_seconds(console: Console, seconds: Sequence[StageSeconds]) -> None:
+def print_seconds(console: Console, seconds: Sequence[StageSeconds]) -> None:
+    """Time by stage."""
     paces = [">clips/s", ">waited"] if console.width >= _WIDE else []
     table = grid("time of stage", ">cells", ">total", ">share", ">mean", ">longest", *paces)
     total_s = sum(entry.sum_s for entry in seconds) or 1.0
     for entry in seconds:
-        spent = (_spent(entry.sum_s), f"{entry.sum_s / total_s:.0%}", _spent(entry.mean_s), _spent(entry.max_s))
+        spent = (
+            short_time(entry.sum_s),
+            f"{entry.sum_s / total_s:.0%}",
+            short_time(entry.mean_s),
+            short_time(entry.max_s),
+        )
         rate = "" if entry.clips_per_s is None else f"{entry.clips_per_s:.{0 if entry.clips_per_s >= 100 else 2}f}"
         waited = "" if entry.waited is None else f"{entry.waited:.0%}"
         table.add_row(plain(entry.stage), str(entry.n), *spent, *[rate, waited][: len(paces)])
     console.print(table)
 
 
-def _spent(seconds: float) -> str:
+def short_time(seconds: float) -> str:
     """A time, with milliseconds where seconds would all be nought."""
     return f"{seconds * 1000:.0f} ms" if 0 < seconds < 1 else format_duration(seconds)

@@ -57,6 +57,7 @@ class Analyser:
         self._on_source = on_source or (lambda _event, _uri: None)
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
         self._forward = Forward.beyond(pipeline, 0, bundle_bytes, shared=True)
+        self._cpu = _Cpu(self._reader)
         cv2.setNumThreads(1)  # one worker per core is cheaper than threads inside a worker (DESIGN section 6)
 
     def close(self) -> None:
@@ -68,10 +69,13 @@ class Analyser:
 
         ``last``: no call follows, so clips wait no longer for others to go with.
         """
+        self._reader.get_ready(self._pipeline.probe, self._pipeline.cut)
         for work in works:
             self._on_source("start", work.ref.uri)
-            for _ in self._source(work):
-                yield from self._due()
+            clock = _Clock()
+            for _ in self._source(work, clock):
+                with clock.paused():  # whoever takes the bundles may be slow, which is no cost of this source
+                    yield from self._due()
             self._on_source("done", work.ref.uri)
         yield from self._due(rows=True, clips=last)
 
@@ -82,12 +86,11 @@ class Analyser:
     def _due(self, *, rows: bool = False, clips: bool = False) -> Iterator[Bundle]:
         """What is to go out now; all ``rows`` and all ``clips`` where asked."""
         if rows or self._rows.is_due():
-            yield _taken(self._rows, self._scorer)
+            yield _taken(self._rows, self._scorer, self._cpu)
         if (bundle := self._forward.take() if clips else self._forward.due()) is not None:
             yield bundle
 
-    def _source(self, work: SourceWork) -> Iterator[None]:
-        began = time.perf_counter()
+    def _source(self, work: SourceWork, clock: _Clock) -> Iterator[None]:
         source = _Source(work, digest=work.digest, facts=work.facts)
         with boundary() as caught:
             if work.clips is not None and not self._specs(work):
@@ -95,7 +98,7 @@ class Analyser:
             else:
                 with spooled(work.ref, self._scratch) as file:
                     yield from self._opened(file, source)
-        row = source.row(caught.error, time.perf_counter() - began)
+        row = source.row(caught.error, clock.seconds())
         self._rows.add_source(row, read_bytes=source.read_bytes, clips=len(source.done))
         if caught.error is not None:
             self._fail_remaining(source, caught.error)
@@ -248,6 +251,7 @@ class GroupScorer:
         self._scorer = Scorer(pipeline.group(group), ViewKeys(pipeline.steps))
         self._later = frozenset(step.stage.name for step in pipeline.steps if step.group > group)
         self._rows = RowBuffer(pipeline, host=host, run_id=run_id)
+        self._cpu = _Cpu()
 
     def process(self, bundle: ClipBundle) -> Iterator[Bundle]:
         """Score one bundle; those of its clips that go on stay together."""
@@ -264,11 +268,12 @@ class GroupScorer:
                 forward.add(clip, bundle.attempts)
         if (onward := forward.take()) is not None:
             yield onward
-        yield _taken(self._rows, self._scorer)
+        yield _taken(self._rows, self._scorer, self._cpu)
 
 
-def _taken(rows: RowBuffer, scorer: Scorer) -> TableBundle:
+def _taken(rows: RowBuffer, scorer: Scorer, cpu: _Cpu) -> TableBundle:
     """What there is to write, with what the stages did for it."""
+    rows.add_cpu(cpu.since())
     for stage, use in scorer.take_use().items():
         rows.add_use(stage, use)
     return rows.take()
@@ -309,8 +314,24 @@ class _Source:
         }
 
 
+class _Cpu:
+    """CPU seconds of a worker, with its decoding process if it has one."""
+
+    def __init__(self, reader: SourceReader | None = None) -> None:
+        self._reader = reader
+        self._last_s = self._now_s()
+
+    def _now_s(self) -> float:
+        return time.process_time() + (self._reader.cpu_s() if self._reader is not None else 0.0)
+
+    def since(self) -> float:
+        """Those since it was made, or last asked."""
+        last_s, self._last_s = self._last_s, self._now_s()
+        return max(0.0, self._last_s - last_s)
+
+
 class _Clock:
-    """Seconds since it was made, less the pauses: what decoding and cutting cost without the other stages."""
+    """Seconds since it was made, less the pauses: what a source cost by itself, or cutting it without other stages."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()

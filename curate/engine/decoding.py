@@ -19,6 +19,10 @@ Found = tuple[Span, Pixels | None, Exception | None]
 """A span with the views of its clip, or with why there are none."""
 
 
+def get_ready(probe: ProbeStage[Any], cut: CutStage[Any]) -> None:
+    """Nothing: once it is done, what the stages import is there."""
+
+
 def probe_source(probe: ProbeStage[Any], file: SourceFile) -> SourceFacts:
     """Facts of a local file."""
     return probe.probe(file)

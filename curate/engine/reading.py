@@ -8,12 +8,12 @@ A file whose process died, or took too long or too much, is read once more, tole
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from curate.engine.decoding import Found, Pixels, cut_source, probe_source, see_clips
-from curate.errors import ClockError, DecodeError, DecodeLimitError, DecoderCrashError
+from curate.engine.decoding import Found, Pixels, cut_source, get_ready, probe_source, see_clips
+from curate.errors import ClockError, DecodeError, DecodeLimitError, DecoderCrashError, InputError
 from curate.isolation import Limits, Sandbox
 from curate.records import Clip, SourceFacts
 from curate.stage import CutStage, ProbeStage, Reading, SourceFile
@@ -45,6 +45,18 @@ class SourceReader:
     def __init__(self, limits: Limits | None = None) -> None:
         self._sandbox = Sandbox(limits)
         self._sandbox.start()
+        self._is_ready = False
+
+    def get_ready(self, probe: ProbeStage[Any], cut: CutStage[Any]) -> None:
+        """Wait until the decoding process has started, once: the first source is not to be charged with it."""
+        if not self._is_ready:
+            self._is_ready = True
+            with suppress(InputError):  # one that cannot start says so to the source that wants it
+                self._sandbox.call(get_ready, probe, cut, limit_s=self._sandbox.limits.least_s)
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the decoding process so far."""
+        return self._sandbox.cpu_s()
 
     def close(self) -> None:
         """End the decoding process."""

@@ -54,6 +54,10 @@ class RowBuffer:
         """What a stage's worker did since it was last told."""
         self._summary.stage_use.setdefault(stage, Use()).add(use)
 
+    def add_cpu(self, seconds: float) -> None:
+        """CPU seconds that were spent since this was last told."""
+        self._summary.cpu_s += seconds
+
     def add_clip(self, clip: Clip) -> None:
         """A clip that `cut` found."""
         self._clips.append(clip)

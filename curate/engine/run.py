@@ -296,6 +296,7 @@ def _write_run(
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         "counts": counts,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "cpu_seconds": total.cpu_s,
         "stage_seconds": total.stage_seconds,
         "stage_use": {name: asdict(use) for name, use in total.stage_use.items()},
         **request.about,

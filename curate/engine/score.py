@@ -102,10 +102,12 @@ class Scorer:
             return
         name = step.stage.name
         if name not in self._ready:
+            began = time.perf_counter()
             with boundary() as caught:
                 check_planned(step.digests)
                 step.stage.setup()
             self._ready[name] = caught.error
+            self._use.setdefault(name, Use()).add(Use(load_s=time.perf_counter() - began, loads=1))
         if (broken := self._ready[name]) is not None:
             yield from ([failed_cell(clip.clip.clip_id, broken, 0.0) for clip in batch] for batch in batches)
             return

@@ -42,18 +42,23 @@ class SourceWork:
 class Use:
     """What the workers of a stage did: clips, seconds at work, seconds without any.
 
-    A stage waits between two batches, of one bundle or of two, and for what it prepares of its own input.
+    A stage waits between two batches, of one bundle or of two, and for what it prepares of its own input. ``load_s``:
+    seconds of getting ready before the first clip, of ``loads`` workers.
     """
 
     items: int = 0
     busy_s: float = 0.0
     waited_s: float = 0.0
+    load_s: float = 0.0
+    loads: int = 0
 
     def add(self, other: Use) -> None:
         """Add another use to this one."""
         self.items += other.items
         self.busy_s += other.busy_s
         self.waited_s += other.waited_s
+        self.load_s += other.load_s
+        self.loads += other.loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class Summary:
     video_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stage_use: dict[str, Use] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    """CPU seconds of the workers and their decoding processes."""
     cells: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Cells by (stage, outcome)."""
     read_bytes: int = 0
@@ -107,6 +114,7 @@ class Summary:
         self.clips += other.clips
         self.failed_cells += other.failed_cells
         self.video_s += other.video_s
+        self.cpu_s += other.cpu_s
         for name, seconds in other.stage_seconds.items():
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + seconds
         for name, use in other.stage_use.items():

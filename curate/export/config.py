@@ -42,7 +42,10 @@ class ExportConfig(EncodeOptions):
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export did. kept = n_clips + holes + the sum of ``left_out``. ``folder`` is the URI of the set."""
+    """What an export did. kept = n_clips + holes + the sum of ``left_out``. ``folder`` is the URI of the set.
+
+    ``work_s`` and ``cpu_s``: seconds that its workers took, all together.
+    """
 
     name: str
     folder: str
@@ -54,3 +57,5 @@ class ExportReport:
     holes: tuple[Hole, ...]
     reused: bool
     """True when the finished set was there already and nothing was written."""
+    work_s: float = 0.0
+    cpu_s: float = 0.0

@@ -81,7 +81,9 @@ def export(
             raise
         staging.remove()
         return _report(name, final, plan, other, reused=True)
-    return _report(name, final, plan, index, reused=False)
+    report = _report(name, final, plan, index, reused=False)
+    took = {"work_s": sum(each.seconds for each in results), "cpu_s": sum(each.cpu_s for each in results)}
+    return replace(report, **took)
 
 
 def _staging(corpus: Corpus, name: str, plan: ExportPlan) -> Place:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -46,10 +47,13 @@ ENCODE_BYTES_PER_PX = 250
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """A finished shard (None when every clip of it is a hole) and what is missing from it."""
+    """A finished shard (None when every clip of it is a hole), what is missing from it, and the seconds that writing it
+    took, by the clock and of CPUs (0 where that was done before)."""
 
     entry: ShardEntry | None
     holes: tuple[Hole, ...]
+    seconds: float = 0.0
+    cpu_s: float = 0.0
 
 
 def record_place(task: ShardTask) -> Place:
@@ -97,7 +101,8 @@ def write_shard(task: ShardTask, limits: Limits | None = None) -> ShardResult:
     done = read_record(task)
     if done is not None and not done.holes:
         return done
-    files, reasons = _extract(task, limits or Limits())
+    began, cpu_began_s = time.perf_counter(), time.process_time()
+    files, reasons, decoding_s = _extract(task, limits or Limits())
     kept = [at for at in range(len(task.clips)) if at in files]
     holes = [Hole(task.clips[at].clip.clip_id, f"{task.stem}.tar", reasons[at]) for at in sorted(reasons)]
     entry = None
@@ -105,7 +110,8 @@ def write_shard(task: ShardTask, limits: Limits | None = None) -> ShardResult:
         samples = [_sample(task, at, files[at]) for at in kept]
         shard = build_shard(samples, task.columns.take(pa.array(kept, pa.int64())))
         entry = _store(task, shard)
-    result = ShardResult(entry, tuple(holes))
+    cpu_s = time.process_time() - cpu_began_s + decoding_s
+    result = ShardResult(entry, tuple(holes), time.perf_counter() - began, cpu_s)
     write_record(task, result)
     return result
 
@@ -120,8 +126,11 @@ def _store(task: ShardTask, shard: ShardBytes) -> ShardEntry:
     return ShardEntry(tar, shard.sha256, sizes[0], shard.count, task.bucket, sidecar, digest, sizes[1])
 
 
-def _extract(task: ShardTask, limits: Limits) -> tuple[dict[int, ClipFile], dict[int, str]]:
-    """Files and reasons for holes by position. Each source is fetched once, its clips taken in order of time."""
+def _extract(task: ShardTask, limits: Limits) -> tuple[dict[int, ClipFile], dict[int, str], float]:
+    """Files and reasons for holes by position, and the CPU seconds of the decoding process.
+
+    Each source is fetched once, its clips taken in order of time.
+    """
     with tempfile.TemporaryDirectory(prefix="curate-export-") as scratch, Sandbox(_room(task, limits)) as sandbox:
         extraction = _Extraction(task, sandbox)
         for digest, source in task.sources.items():
@@ -132,7 +141,7 @@ def _extract(task: ShardTask, limits: Limits) -> tuple[dict[int, ClipFile], dict
             _raise_ours(caught.error)
             lost = [at for at in own if at not in extraction.files and at not in extraction.reasons]
             extraction.reasons.update({at: _reason(caught.error) for at in lost})
-    return extraction.files, extraction.reasons
+        return extraction.files, extraction.reasons, sandbox.cpu_s()
 
 
 def _room(task: ShardTask, limits: Limits) -> Limits:

@@ -72,6 +72,7 @@ class Sandbox:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._child: _Child | None = None
+        self._cpu_s = 0.0
 
     def start(self) -> None:
         """Start the child if there is none; does not wait for it. One that died since its last task is replaced: the
@@ -80,6 +81,11 @@ class Sandbox:
             self._drop()
         if self._child is None:
             self._child = _spare() or _Child()
+            self._cpu_s -= self._child.cpu_s()
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the children took for this sandbox, as far as the system tells."""
+        return self._cpu_s + (self._child.cpu_s() if self._child is not None else 0.0)
 
     def call(self, function: Callable[..., T], *args: Any, limit_s: float) -> T:
         """What a module-level function returns there."""
@@ -129,12 +135,14 @@ class Sandbox:
         return bool(limit_bytes) and child.peak_bytes > RECYCLE_SHARE * limit_bytes
 
     def _drop(self) -> None:
+        self._cpu_s = self.cpu_s()
         child, self._child = self._child, None
         if child is not None:
             child.kill()
 
     def close(self) -> None:
         """Let go of the child: the next sandbox of this process may take it, and else it ends with the process."""
+        self._cpu_s = self.cpu_s()
         child, self._child = self._child, None
         if child is not None:
             _keep(child)
@@ -226,6 +234,14 @@ class _Child:
                 )
             finally:
                 os.close(end)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that it took since it was started; 0 where the system does not tell."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii", errors="replace")
+            user, system = stat.rpartition(")")[2].split()[11:13]
+            return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return 0.0
 
     def is_gone(self) -> bool:
         """Whether it has ended, or is ending."""

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError, StorageError
 from curate.query import RunTables, connect, identifier, run_query, sources_sql
 from curate.storage import Place
-from curate.tables import INPUTS, STATUS, Corpus, parquet_table
+from curate.tables import INPUTS, STATUS, TIMES, Corpus, parquet_table
 from curate.verify.problem import Problem
 
-_RUN_FILES = frozenset({"recipe.yaml", "inputs.parquet", "manifest.json", STATUS})
+_RUN_FILES = frozenset({"recipe.yaml", "inputs.parquet", "manifest.json", STATUS, TIMES})
 _SELECTION_FILES = frozenset({"selection.parquet", "funnel.json"})
 
 

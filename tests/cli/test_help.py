@@ -12,6 +12,10 @@ from curate.cli.main import app
 
 OPTIONS = {
     "": {"--version", "--install-completion", "--show-completion"},
+    "plan": {
+        "SOURCE", "--recipe", "--set", "--stages", "--sample", "--seed", "--engine", "--address", "--nodes", "--cpus",
+        "--gpus", "--memory-gb", "--device-speed", "--keep", "--save", "--json", "--follow-links",
+    },
     "run": {
         "SOURCE", "--out", "--recipe", "--set", "--stages", "--where", "--limit", "--sample", "--seed", "--engine",
         "--address", "--strict", "--follow-links", "--no-export", "--no-report", "--max-failures",
@@ -26,7 +30,7 @@ OPTIONS = {
     "compact": {"CORPUS", "--dry-run"},
     "verify": {"CORPUS", "SHARDS", "--deep", "--clean"},
     "forget": {"CORPUS", "URI", "--reason"},
-    "stats": {"CORPUS", "--run", "--selection", "--json"},
+    "stats": {"CORPUS", "--run", "--selection", "--json", "--time", "--plan"},
     "show": {"CORPUS", "CLIP_ID", "--run", "--png"},
     "report": {"CORPUS", "--run", "--selection", "--out", "--pictures"},
     "diff": {"A", "B", "--json", "--html", "--pictures"},
