@@ -58,7 +58,8 @@ class JsonLog(JobListener):
     def planned(self, pass_number: int, works: Sequence[SourceWork]) -> None:
         """How much there is to do."""
         known = sum(len(work.clips or ()) for work in works)
-        self._say("pass.planned", **{"pass": pass_number}, sources=len(works), known_clips=known)
+        about: dict[str, Any] = {"pass": pass_number, "sources": len(works), "known_clips": known}
+        self._say("pass.planned", **about)
 
     def wrote(self, summary: Summary) -> None:
         """What ended in the bundle, then the bundle."""
@@ -101,13 +102,7 @@ class JsonLog(JobListener):
 
     def selected(self, funnel: Funnel) -> None:
         """Clips by verdict."""
-        clips = funnel.clips
-        counts: dict[str, Any] = {
-            "found": clips.found,
-            "kept": clips.kept,
-            "dropped": clips.dropped,
-            "failed": clips.failed,
-        }
+        counts: dict[str, Any] = {name: getattr(funnel.clips, name) for name in ("found", "kept", "dropped", "failed")}
         self._say("selection.made", selection=funnel.name, **counts)
 
     def exported(self, report: ExportReport) -> None:
@@ -119,11 +114,7 @@ class JsonLog(JobListener):
         """The last line of a run, or of a job that was refused before it was one."""
         level: Level = "info" if status.state == "complete" else "warning" if status.state == "stopped" else "error"
         error = {"error_class": status.error_class, "message": status.error} if status.error_class else {}
-        counts: dict[str, Any] = {
-            "sources_ok": status.sources_ok,
-            "sources_failed": status.sources_failed,
-            "clips": status.clips,
-        }
+        counts: dict[str, Any] = {name: getattr(status, name) for name in ("sources_ok", "sources_failed", "clips")}
         self._say("run.ended", level, state=status.state, seconds=round(status.seconds, 3), **counts, **error)
 
     def _say(self, event: str, level: Level = "info", **more: Any) -> None:
