@@ -115,6 +115,7 @@ bench: env
 	$(BIN)/python tests/bench/bench_scale.py
 	$(BIN)/python tests/bench/bench_models.py $(NETS)
 	$(BIN)/python tests/bench/bench_page.py
+	$(BIN)/python tests/bench/bench_watch.py
 	$(BIN)/python tests/bench/bench_train.py $(NETS)
 
 clean:

@@ -75,32 +75,26 @@ class Engine(Protocol):
         ...
 
 
-class Listener(Protocol):
-    """Hears of a run's progress. Listeners inherit from it: what they do not care for does nothing."""
+class Listener:
+    """Hears of a run's progress. Listeners inherit from it: what they do not care for, they leave out."""
 
     def began(self, run: RunBegan) -> None:
         """The run has its id and its recipe; nothing is planned yet."""
-        ...
 
     def planned(self, pass_number: int, works: Sequence[SourceWork]) -> None:
         """A pass begins with this work."""
-        ...
 
     def wrote(self, summary: Summary) -> None:
         """A bundle is on disk."""
-        ...
 
     def died(self, error: EngineError) -> None:
         """A pass died; another follows."""
-        ...
 
     def quarantined(self, works: Sequence[SourceWork], summary: Summary) -> None:
         """Sources were in flight in two dead passes: they are recorded as failed, as the summary tells."""
-        ...
 
     def complete(self, result: RunResult) -> None:
         """All is computed, and the manifest is written."""
-        ...
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from curate.engine.run import Listener, RunBegan, RunResult
 from curate.engine.work import SourceWork, Summary
@@ -12,20 +11,17 @@ from curate.export import ExportReport
 from curate.select import Funnel
 
 
-class JobListener(Listener, Protocol):
+class JobListener(Listener):
     """Hears of the steps of a job besides the progress of its run."""
 
     def step(self, text: str) -> None:
         """A step begins."""
-        ...
 
     def selected(self, funnel: Funnel) -> None:
         """The selection is made."""
-        ...
 
     def exported(self, report: ExportReport) -> None:
         """The shards are written."""
-        ...
 
 
 class Everyone(JobListener):

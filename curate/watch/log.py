@@ -52,13 +52,14 @@ class JsonLog(JobListener):
         """What runs, and where."""
         self._run = run.run_id
         request = run.request
-        about = {"recipe": request.recipe_name, "engine": run.engine.name, "inputs": len(request.refs)}
+        about: dict[str, Any] = {"recipe": request.recipe_name, "engine": run.engine.name, "inputs": len(request.refs)}
         self._say("run.began", corpus=request.corpus.uri, **about)
 
     def planned(self, pass_number: int, works: Sequence[SourceWork]) -> None:
         """How much there is to do."""
         known = sum(len(work.clips or ()) for work in works)
-        self._say("pass.planned", **{"pass": pass_number}, sources=len(works), known_clips=known)
+        about: dict[str, Any] = {"pass": pass_number, "sources": len(works), "known_clips": known}
+        self._say("pass.planned", **about)
 
     def wrote(self, summary: Summary) -> None:
         """What ended in the bundle, then the bundle."""
@@ -92,7 +93,7 @@ class JsonLog(JobListener):
 
     def complete(self, result: RunResult) -> None:
         """All is measured."""
-        told = {f"inputs_{outcome}": n for outcome, n in result.counts["inputs"].items()}
+        told: dict[str, Any] = {f"inputs_{outcome}": n for outcome, n in result.counts["inputs"].items()}
         self._say("run.measured", seconds=round(result.seconds, 3), cells_failed=result.counts["cells_failed"], **told)
 
     def step(self, text: str) -> None:
@@ -101,20 +102,19 @@ class JsonLog(JobListener):
 
     def selected(self, funnel: Funnel) -> None:
         """Clips by verdict."""
-        clips = funnel.clips
-        counts = {"found": clips.found, "kept": clips.kept, "dropped": clips.dropped, "failed": clips.failed}
+        counts: dict[str, Any] = {name: getattr(funnel.clips, name) for name in ("found", "kept", "dropped", "failed")}
         self._say("selection.made", selection=funnel.name, **counts)
 
     def exported(self, report: ExportReport) -> None:
         """Shards."""
-        counts = {"clips": report.n_clips, "shards": report.n_shards, "holes": len(report.holes)}
+        counts: dict[str, Any] = {"clips": report.n_clips, "shards": report.n_shards, "holes": len(report.holes)}
         self._say("export.written", selection=report.name, **counts, written_bytes=report.size_bytes)
 
     def ended(self, status: RunStatus) -> None:
         """The last line of a run, or of a job that was refused before it was one."""
         level: Level = "info" if status.state == "complete" else "warning" if status.state == "stopped" else "error"
         error = {"error_class": status.error_class, "message": status.error} if status.error_class else {}
-        counts = {"sources_ok": status.sources_ok, "sources_failed": status.sources_failed, "clips": status.clips}
+        counts: dict[str, Any] = {name: getattr(status, name) for name in ("sources_ok", "sources_failed", "clips")}
         self._say("run.ended", level, state=status.state, seconds=round(status.seconds, 3), **counts, **error)
 
     def _say(self, event: str, level: Level = "info", **more: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 (_PACKAGE,) = of_extra("metrics", "prometheus_client")
 
-Samples = dict[tuple[str, ...], float]
+Samples = Mapping[Any, float]
+"""Values by those of the labels besides `run`."""
 
 
 @contextmanager
