@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av.codec.context import Flags2
+from av.sidedata.sidedata import SideDataContainer
 
 from curate.view import NO_VECTOR, VECTOR_CELL_PX, VECTORS_PER_PX
 
@@ -37,10 +38,9 @@ def vector_cells(frame: VideoFrame, size_px: tuple[int, int]) -> np.ndarray:
     """
     columns, rows = cells_px(*size_px)
     cells = np.full((rows, columns, 2), NO_VECTOR, np.int16)
-    found = frame.side_data.get("MOTION_VECTORS")
-    if found is None or not len(found):
+    listed = _listed(frame)
+    if listed is None:
         return cells
-    listed = _listed(found)
     way = np.stack([listed["motion_x"], listed["motion_y"]], axis=1) * VECTORS_PER_PX
     way = np.clip(np.rint(way / np.maximum(listed["motion_scale"], 1)[:, None]), -_MOST, _MOST).astype(np.int16)
     width, height = listed["w"].astype(np.int64), listed["h"].astype(np.int64)
@@ -55,6 +55,15 @@ def vector_cells(frame: VideoFrame, size_px: tuple[int, int]) -> np.ndarray:
     return cells
 
 
-def _listed(found: Any) -> np.ndarray:
-    """The structured array of a frame's vectors; PyAV's stubs do not know the kinds of side data."""
-    return found.to_ndarray()
+def _listed(frame: VideoFrame) -> np.ndarray | None:
+    """The structured array of a frame's vectors, if it has any that can be told from what else lies beside it.
+
+    Not by ``frame.side_data``: a frame that has given that refers to itself, and its pixels stay in memory until Python
+    looks for such rings. A kind of side data that PyAV does not know is a ValueError, whatever lies beside it.
+    """
+    container: Any = SideDataContainer
+    try:
+        found = container(frame).get("MOTION_VECTORS")
+    except ValueError:
+        return None
+    return found.to_ndarray() if found is not None and len(found) else None

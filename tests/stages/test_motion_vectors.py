@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -90,19 +91,15 @@ def test_vectors_are_those_of_frames_that_are_always_decoded(tmp_path):
     assert set(views["v"].pts.tolist()) <= set(references)
 
 
-def test_blocks_become_squares_and_the_last_named_stays():
+def test_blocks_become_squares_and_the_last_named_stays(monkeypatch):
     kinds = [(n, "i4" if n in {"motion_x", "motion_y"} else "i2") for n in ("dst_x", "dst_y", "motion_x", "motion_y")]
     dtype = np.dtype([*kinds, ("w", "u1"), ("h", "u1"), ("motion_scale", "u2")])
     blocks = np.array(
         [(8, 8, -8, 4, 16, 16, 4), (20, 12, 3, 0, 8, 8, 2), (8, 8, 40, 0, 16, 16, 4), (40, 8, 1, 1, 16, 8, 4)], dtype
     )
 
-    class Given(list):
-        def to_ndarray(self):
-            return blocks
-
-    frame = SimpleNamespace(side_data={"MOTION_VECTORS": Given([0])})
-    cells = vector_cells(frame, (36, 20))
+    monkeypatch.setattr("curate.media.vectors._listed", lambda frame: blocks)
+    cells = vector_cells(av.VideoFrame(36, 20, "yuv420p"), (36, 20))
     assert (cells.shape, cells.dtype) == ((3, 5, 2), np.int16)
     assert cells[0:2, 0:2].tolist() == [[[40, 0]] * 2] * 2, "a second prediction of a block replaces the first"
     assert cells[1, 2].tolist() == [6, 0], "half pixels in quarters"
@@ -203,6 +200,29 @@ def test_vectors_of_large_pictures_take_little_memory(clip_item):
     tracemalloc.stop()
     assert peak_bytes < 12 << 20
     assert estimated_bytes(facts, {"v": SPEC}, 10.0) < 45 << 20
+
+
+def test_frames_that_gave_their_vectors_are_freed_at_once(tmp_path):
+    """Regression: each refers to itself once PyAV's own property was asked, and only the collector of rings frees it."""
+    path, facts = small(tmp_path / "a.mp4", n=48, **FILES["closed.mp4"])
+    gc.collect()
+    gc.disable()
+    try:
+        found = [vector_cells(frame.av_frame, (96, 54)).max() for frame in iter_frames(path, facts, vectors=True)]
+        assert max(found) > 0 and gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_side_data_of_an_unknown_kind_is_no_end_of_the_source(monkeypatch):
+    """PyAV raises for kinds that it has no name for, such as those of stereo films."""
+
+    def unknown(frame):
+        raise ValueError("1234 is not a valid Type")
+
+    monkeypatch.setattr("curate.media.vectors.SideDataContainer", unknown)
+    cells = vector_cells(av.VideoFrame(32, 32, "yuv420p"), (32, 32))
+    assert (cells == NO_VECTOR).all()
 
 
 def test_what_is_held_stays_under_the_estimate(tmp_path):
