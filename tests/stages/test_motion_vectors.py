@@ -203,7 +203,7 @@ def test_vectors_of_large_pictures_take_little_memory(clip_item):
 
 
 def test_frames_that_gave_their_vectors_are_freed_at_once(tmp_path):
-    """Regression: each refers to itself once PyAV's own property was asked, and only the collector of rings frees it."""
+    """Regression: each refers to itself once PyAV's own property was asked; only the collector of rings frees it."""
     path, facts = small(tmp_path / "a.mp4", n=48, **FILES["closed.mp4"])
     gc.collect()
     gc.disable()
