@@ -64,6 +64,20 @@ def test_asking_for_vectors_changes_no_pixel(tmp_path, name):
     assert any(found) == (facts.codec in WITH_VECTORS)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.avi", "h263"), ("a.rm", "rv10"), ("a.rm", "rv20"), ("a.avi", "msmpeg4v2"), ("a.asf", "wmv1")],
+)
+def test_old_codecs_of_few_sizes_have_vectors_too(tmp_path, name, codec):
+    path = str(tmp_path / name)
+    write_video(path, moving_texture(12, 176, 144, (3, 1)), Fraction(25), codec)
+    facts = read_facts(path)
+    assert facts.codec == codec and codec in WITH_VECTORS
+    asked = list(iter_frames(path, facts, vectors=True))
+    assert any((vector_cells(frame.av_frame, (176, 144)) != NO_VECTOR).any() for frame in asked)
+    assert [digest(frame) for frame in asked] == [digest(frame) for frame in iter_frames(path, facts)]
+
+
 def test_views_of_others_do_not_change_with_vectors_beside_them(tmp_path):
     path, facts = small(tmp_path / "a.mp4", n=60, **FILES["open.mp4"])
     clip = whole(path, facts)

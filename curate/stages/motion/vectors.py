@@ -20,9 +20,9 @@ from curate.records import SourceFacts
 from curate.stage import ClipItem, ClipStage, Column
 from curate.view import GRID_PER_S, NO_VECTOR, VECTOR_CELL_PX, VECTORS_PER_PX, ViewSpec
 
-_MPEG = ("h263", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "flv1")
-WITH_VECTORS = frozenset((*_MPEG, "h264", "rv10", "rv20", "vc1", "wmv1", "wmv2", "wmv3"))
-"""Codecs whose vectors FFmpeg's decoders give; seen not to: HEVC, VP8, VP9, AV1 and all that know key frames alone."""
+_KIN = ("flv1", "h263", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "rv10", "rv20", "wmv1", "wmv2")
+WITH_VECTORS = frozenset((*_KIN, "h264"))
+"""Codecs whose vectors FFmpeg's decoders were seen to give; HEVC, VP8, VP9, AV1 and those of key frames alone not."""
 
 
 class VectorsConfig(Config):
