@@ -19,7 +19,7 @@ from curate.view import MASTER_SHORT_SIDE_PX, ViewSpec
 class FarnebackConfig(Config):
     """``short_side_px``: frames are reduced to it; smaller ones stay as they are."""
 
-    short_side_px: Annotated[int, Field(ge=MIN_SIDE_PX, le=MASTER_SHORT_SIDE_PX)] = MASTER_SHORT_SIDE_PX
+    short_side_px: Annotated[int, Field(ge=MIN_SIDE_PX, le=MASTER_SHORT_SIDE_PX)] = 480
 
 
 class Farneback(ClipStage[FarnebackConfig]):
