@@ -19,6 +19,7 @@ CurateError
 │       └── TruncatedReadError  fewer bytes came than there are
 ├── StageError              a stage broke its contract or could not measure an item
 │   ├── DependencyError     a cell that the stage reads is missing or failed
+│   ├── NoMotionVectorsError    the codec stored none, or its decoder gives none
 │   ├── NoRoomError         the memory of a device did not do for one clip; worth another attempt
 │   └── EndpointError       a model's endpoint refused a request
 │       └── EndpointUnavailableError    it did not answer, or not usably; worth another attempt
@@ -152,6 +153,10 @@ class DependencyError(StageError):
     """A cell that the stage reads is missing or failed; done again once that cell is there."""
 
     transient = True
+
+
+class NoMotionVectorsError(StageError):
+    """A clip has no motion vectors: its codec stored none, or the decoder gives none of that codec."""
 
 
 class NoRoomError(StageError):

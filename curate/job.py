@@ -128,7 +128,7 @@ def run_inputs(
     corpus.create()
     _check_writable(corpus)
     only = kept_clips(corpus, options.where) if options.where else None
-    limits = {"about": _about(options), "max_failures": options.max_failures}
+    limits = {"about": _about(options), "max_failures": options.max_failures, "lacks": recipe.lacks or {}}
     request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, **limits)
     engine, run_map = open_engine(options.engine, options.address, listener.step, options.limits)
     times, funnel, shards = JobTimes(), None, None

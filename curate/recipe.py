@@ -47,6 +47,8 @@ class Recipe(Config):
 
     name: str
     description: str = ""
+    lacks: dict[str, str] | None = None
+    """What of the published recipe that it follows is not done, and why: said in the terminal, manifest and report."""
     stages: tuple[dict[str, dict[str, Any]], ...]
     select: SelectConfig
     export: ExportConfig = ExportConfig()

@@ -73,7 +73,8 @@ def retry_job(
         "retry": {"of": run_id, "stage": again.stage, "class": again.error_class},
     }
     refs = [_as_it_is_now(ref) if outcome is Outcome.FAILED else ref for ref, outcome in inputs_of_run(corpus, run_id)]
-    request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, about, again)
+    lacks = recipe.lacks or {}
+    request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, about, again, lacks=lacks)
     opened, run_map = open_engine(engine, address, listener.step, limits)
     try:
         with tempfile.TemporaryDirectory(prefix="curate-") as scratch:

@@ -227,6 +227,8 @@ class CutStage(Stage[ConfigT]):
 
     thumb_width_px: int = THUMB_WIDTH_PX
     every_frame: bool = False
+    blind: bool = False
+    """Its detector goes by time stamps alone: only frames that views may need are decoded."""
     s_per_frame: float = 0.0
 
     @abstractmethod

@@ -117,6 +117,8 @@ class CorpusStats:
     funnel: dict[str, Any] | None = field(default=None)
     stand_ins: dict[str, str] = field(default_factory=dict)
     """What some stages cannot do without bigger models, by stage."""
+    lacks: dict[str, str] = field(default_factory=dict)
+    """What was not done of the published recipe that the run's own follows."""
 
 
 @listing_again
@@ -159,6 +161,7 @@ def run_stats(tables: RunTables, funnel: dict[str, Any] | None = None) -> Corpus
         sources=_outcomes(tables),
         funnel=funnel,
         stand_ins=tables.manifest.get("stand_ins", {}),
+        lacks=tables.manifest.get("lacks", {}),
     )
     con.sql("DROP TABLE run_clips")
     return stats

@@ -39,10 +39,10 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def sets_of(command: str) -> list[str]:
-    """Values of the --set options of a command line."""
+def values_of(command: str, option: str) -> list[str]:
+    """Values of an option of a command line."""
     words = shlex.split(command)
-    return [after for before, after in pairwise(words) if before == "--set"]
+    return [after for before, after in pairwise(words) if before == option]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -68,7 +68,8 @@ def test_every_set_option_in_the_docs_is_right():
     assert commands
     for command in commands:
         prefix = "select.conditions." if command.startswith("curate select") else ""
-        load_recipe("embedded", [prefix + key for key in sets_of(command)])
+        (name,) = values_of(command, "--recipe") or ["embedded"]
+        build(load_recipe(name, [prefix + key for key in values_of(command, "--set")]))
 
 
 def test_every_key_of_selection_and_export_is_named():

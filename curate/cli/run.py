@@ -168,7 +168,7 @@ def _print_result(result: JobResult, options: JobOptions, *, report: bool) -> in
         print_funnel(out, result.funnel)
     if result.export is not None:
         print_export(result.export)
-    print_stand_ins(out, run_result.stand_ins)
+    print_stand_ins(out, run_result.stand_ins, run_result.lacks)
     if failed:
         print_failures(out, failures(Corpus(options.out), run_result.run_id))
     if result.funnel is not None and report:

@@ -96,17 +96,19 @@ def print_stats(console: Console, stats: CorpusStats) -> None:
         print_funnel(console, Funnel.from_json(json.dumps(stats.funnel)))
     else:
         _print_outcomes(console, stats.sources)
-    print_stand_ins(console, stats.stand_ins)
+    print_stand_ins(console, stats.stand_ins, stats.lacks)
     _print_numbers(console, [n for n in stats.numbers if n.stage != "probe"])
     _print_categories(console, [c for c in stats.categories if c.stage != "probe"])
     print_failures(console, stats.failures)
     print_seconds(console, stats.seconds)
 
 
-def print_stand_ins(console: Console, stand_ins: Mapping[str, str]) -> None:
-    """What some stages cannot do without bigger models: nobody should take their output for more than it is."""
-    for stage, text in stand_ins.items():
-        console.print(f"[yellow]Stand-in[/] {plain(stage)}: {plain(text)}", soft_wrap=True)
+def print_stand_ins(console: Console, stand_ins: Mapping[str, str], lacks: Mapping[str, str]) -> None:
+    """What some stages cannot do without bigger models, and what a recipe lacks of the one that it follows: nobody
+    should take what comes of them for more than it is."""
+    for word, told in (("Stand-in", stand_ins), ("Not done", lacks)):
+        for name, text in told.items():
+            console.print(f"[yellow]{word}[/] {plain(name)}: {plain(text)}", soft_wrap=True)
 
 
 def _print_outcomes(console: Console, outcomes: Sequence[SourceOutcome]) -> None:

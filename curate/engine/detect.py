@@ -47,8 +47,9 @@ class Detection:
 
     def spans(self) -> Iterator[list[Span]]:
         """Decode once; spans come as they are certain, while the sampler holds what they need. DecodeError."""
-        depth = Depth.EVERY if self._cut.every_frame else Depth.LIKELY
-        with iter_frames(self._path, self._facts, depth=depth, salvage=self._salvage) as frames:
+        depth = Depth.REFERENCE if self._cut.blind else Depth.EVERY if self._cut.every_frame else Depth.LIKELY
+        how = {"salvage": self._salvage, "vectors": self._sampler.wants_vectors}
+        with iter_frames(self._path, self._facts, depth=depth, **how) as frames:
             for frame in frames:
                 if frame.gap_pts is not None:
                     yield self._ended(frame.gap_pts, (), damaged=True)

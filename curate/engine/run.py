@@ -101,7 +101,8 @@ class Listener:
 class RunRequest:
     """What to run. ``only_clips`` limits it to clips of a selection; ``about`` goes into the manifest as it is.
 
-    ``again`` takes failures that count as missing although their reason is lasting (`curate retry`).
+    ``again`` takes failures that count as missing although their reason is lasting (`curate retry`). ``lacks`` is what
+    the recipe says it does not do of the one that it follows.
     """
 
     corpus: Corpus
@@ -113,6 +114,7 @@ class RunRequest:
     about: Mapping[str, Any] = field(default_factory=dict)
     again: Again | None = None
     max_failures: MaxFailures | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,14 @@ class RunBegan:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A complete run."""
+    """A complete run. ``lacks``: what of the recipe that its own follows was not done, and why."""
 
     run_id: str
     counts: dict[str, Any]
     seconds: float
     stage_seconds: Mapping[str, float]
     stand_ins: Mapping[str, str]
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path, listener: Listener) -> RunResult:
@@ -158,7 +161,7 @@ def execute(request: RunRequest, engine: Engine, run_map: RunMap, scratch: Path,
             f"a table cannot be read: {error}", subject=request.corpus.uri, fix="Remove the damaged part and run again"
         ) from error
     seconds = (datetime.now(UTC) - began).total_seconds()
-    result = RunResult(run_id, counts, seconds, total.stage_seconds, stand_ins(request.pipeline))
+    result = RunResult(run_id, counts, seconds, total.stage_seconds, stand_ins(request.pipeline), request.lacks)
     listener.complete(result)
     return result
 
@@ -284,6 +287,7 @@ def _write_run(
         "stages": request.pipeline.manifest_stages(),
         "requested": sorted(request.pipeline.requested),
         "stand_ins": stand_ins(request.pipeline),
+        "lacks": dict(request.lacks),
         "gates": request.pipeline.manifest_gates(),
         "models": {s.name: dict(s.model_digests()) for _, s, _ in request.pipeline.stages() if s.model_digests()},
         "libraries": _libraries(),

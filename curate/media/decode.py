@@ -19,6 +19,7 @@ from curate.errors import ClockError, DecodeError
 from curate.media.container import open_media
 from curate.media.packets import Depth, PacketFilter, demuxed
 from curate.media.pixels import Master, Scaler, is_full_range
+from curate.media.vectors import ask_for_vectors
 from curate.records import SourceFacts
 from curate.units import parse_fraction
 
@@ -106,6 +107,7 @@ class FrameReader(Iterator[Frame]):
         depth: Depth,
         *,
         salvage: bool = False,
+        vectors: bool = False,
     ) -> None:
         start_pts, end_pts = span_pts
         self.corrupt = 0
@@ -113,6 +115,7 @@ class FrameReader(Iterator[Frame]):
         self.damaged_ticks = 0
         self.reached_pts = facts.start_pts
         self._salvage = salvage and facts.has_pts
+        self._vectors = vectors
         self._n_gaps = 0
         self._lost_tail = False
         self.trailing: tuple[int, ...] = ()
@@ -250,6 +253,8 @@ class FrameReader(Iterator[Frame]):
             if not isinstance(stream, VideoStream):
                 raise self._error(f"stream {self._facts.stream} is no video stream", None)
             stream.codec_context.thread_count = 1
+            if self._vectors:
+                ask_for_vectors(stream)
             for other in container.streams:
                 if other.index != stream.index:
                     other.discard = Discard.all
@@ -355,6 +360,7 @@ def iter_frames(
     end_pts: int | None = None,
     depth: Depth = Depth.EVERY,
     salvage: bool = False,
+    vectors: bool = False,
 ) -> FrameReader:
     """Frames of ``facts.stream`` with start_pts <= pts < end_pts, in display order with strictly ascending pts.
 
@@ -363,5 +369,6 @@ def iter_frames(
     same pts the first is taken. Raises DecodeError, with the position in seconds, when the stream breaks or ends early.
     ``salvage`` goes on at the next closed key frame instead, as long as little is lost (MOST_DAMAGED_SHARE) of a whole
     stream, and nothing of a span: damage behind it, which decoding may reach, is no error then.
+    ``vectors``: frames come with the codec's motion vectors (`media.vectors`), where it has any.
     """
-    return FrameReader(path, facts, (start_pts, end_pts), depth, salvage=salvage)
+    return FrameReader(path, facts, (start_pts, end_pts), depth, salvage=salvage, vectors=vectors)

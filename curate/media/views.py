@@ -20,9 +20,11 @@ from itertools import pairwise
 import numpy as np
 
 from curate.errors import CurateError, DecodeError, StageError
+from curate.media.canvas import Candidate, Canvas, scaled_size_px
 from curate.media.decode import Frame, FrameReader
 from curate.media.packets import Depth
-from curate.media.pixels import Master, Pyramid, Scaler, expand_range, rotate
+from curate.media.pixels import Scaler, expand_range, rotate
+from curate.media.vectors import cells_px, vector_cells
 from curate.records import Clip, SourceFacts
 from curate.units import exact, parse_fraction, s_to_pts_ceil
 from curate.view import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, ViewSpec
@@ -30,19 +32,12 @@ from curate.view import GRID_PER_S, MASTER_SHORT_SIDE_PX, THUMB_WIDTH_PX, View, 
 SEEK_GAP_KEY_FRAMES = 2
 """Gaps between spans longer than so many mean key-frame distances are sought over instead of decoded."""
 
+VECTORS_BYTES_PER_PX = 1.25
+"""What FFmpeg's own list of motion vectors takes at most, two of 40 bytes for 8 x 8 px: a small frame that is held as
+it is keeps it."""
 
 ASSUMED_RATE_FPS = 60.0
 """Frame rate of the memory estimate where the source is not known yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A held grid frame; it is the first frame at or after the grid points ``first_k`` to ``last_k``."""
-
-    pts: int
-    first_k: int
-    last_k: int
-    master: Master
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,24 @@ class _Thumb:
     pts: int
     luma: np.ndarray
     full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Wants:
+    """What a set of views needs of each frame on the grid, and whether of all others a thumb."""
+
+    pictures: bool
+    vectors: bool
+    thumbs: bool
+
+    @classmethod
+    def of(cls, specs: Mapping[str, ViewSpec]) -> _Wants:
+        on_grid = [spec.pixels == "vectors" for spec in specs.values() if spec.sampling != "windows"]
+        return cls(not all(on_grid), any(on_grid), len(on_grid) < len(specs))
+
+    @property
+    def grid(self) -> bool:
+        return self.pictures or self.vectors
 
 
 class ViewSampler:
@@ -63,26 +76,33 @@ class ViewSampler:
         self._specs = dict(specs)
         self._time_base = facts.time_base_fraction
         self._ticks = (GRID_PER_S * self._time_base.numerator, self._time_base.denominator)
-        self._wants_grid = any(spec.sampling != "windows" for spec in specs.values())
-        self._wants_thumbs = any(spec.sampling == "windows" for spec in specs.values())
-        self._candidates: deque[_Candidate] = deque()
+        self._wants = _Wants.of(specs)
+        self._candidates: deque[Candidate] = deque()
         self._thumbs: deque[_Thumb] = deque()
         self._previous_k: int | None = None
-        self._scaler = Scaler((facts.coded_width_px, facts.coded_height_px))
+        self._size_px = (facts.coded_width_px, facts.coded_height_px)
+        self._scaler = Scaler(self._size_px)
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether frames must come with their motion vectors."""
+        return self._wants.vectors
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pixels held now."""
-        return sum(c.master.held_bytes for c in self._candidates) + sum(t.luma.nbytes for t in self._thumbs)
+        """Bytes of what is held now."""
+        return sum(c.held_bytes for c in self._candidates) + sum(t.luma.nbytes for t in self._thumbs)
 
     def push(self, frame: Frame, thumb: np.ndarray | None = None) -> None:
         """Take the next reference frame in display order, with its YUV thumb of THUMB_WIDTH_PX where there is one."""
         k = self._grid_index(frame.pts)
-        if self._wants_grid and (self._previous_k is None or k > self._previous_k):
+        if self._wants.grid and (self._previous_k is None or k > self._previous_k):
             first_k = k if self._previous_k is None else self._previous_k + 1
-            self._candidates.append(_Candidate(frame.pts, first_k, k, frame.master()))
+            master = frame.master() if self._wants.pictures else None
+            vectors = vector_cells(frame.av_frame, self._size_px) if self._wants.vectors else None
+            self._candidates.append(Candidate(frame.pts, first_k, k, master, vectors))
         self._previous_k = k
-        if self._wants_thumbs:
+        if self._wants.thumbs:
             self._thumbs.append(_Thumb(frame.pts, self._luma_thumb(frame, thumb), frame.full_range))
 
     def _luma_thumb(self, frame: Frame, thumb: np.ndarray | None) -> np.ndarray:
@@ -102,8 +122,8 @@ class ViewSampler:
         views = {
             name: self._window_view(clip, spec) for name, spec in self._specs.items() if spec.sampling == "windows"
         }
-        if self._wants_grid:
-            members, canvas = self._members(clip), _Canvas(self._facts)
+        if self._wants.grid:
+            members, canvas = self._members(clip), Canvas(self._facts)
             for name, spec in self._specs.items():
                 if spec.sampling != "windows":
                     views[name] = canvas.view(spec, self._chosen(clip, spec, members))
@@ -113,7 +133,7 @@ class ViewSampler:
     def _grid_index(self, pts: int) -> int:
         return pts * self._ticks[0] // self._ticks[1]
 
-    def _members(self, clip: Clip) -> list[_Candidate]:
+    def _members(self, clip: Clip) -> list[Candidate]:
         least_k = self._least_k(clip)
         found = [c for c in self._candidates if clip.start_pts <= c.pts < clip.end_pts and c.last_k >= least_k]
         if not found:
@@ -124,13 +144,13 @@ class ViewSampler:
         """The first grid point that is not before the clip's start."""
         return -(-clip.start_pts * self._ticks[0] // self._ticks[1])
 
-    def _chosen(self, clip: Clip, spec: ViewSpec, members: list[_Candidate]) -> list[_Candidate]:
+    def _chosen(self, clip: Clip, spec: ViewSpec, members: list[Candidate]) -> list[Candidate]:
         if spec.sampling == "every":
             return self._one_per_step(clip, spec, members)
         pts = [c.pts for c in members]
         return [members[_nearest(pts, clip, exact(point))] for point in spec.points]
 
-    def _one_per_step(self, clip: Clip, spec: ViewSpec, members: list[_Candidate]) -> list[_Candidate]:
+    def _one_per_step(self, clip: Clip, spec: ViewSpec, members: list[Candidate]) -> list[Candidate]:
         """Candidates that serve a multiple of ``every_s`` inside the clip; the first one where no multiple falls in."""
         step = int(exact(spec.every_s) * GRID_PER_S)
         least_k = self._least_k(clip)
@@ -165,62 +185,6 @@ class ViewSampler:
         if limited.any():
             frames[limited] = expand_range(frames[limited])
         return frames
-
-
-class _Canvas:
-    """The views of one clip's grid frames, painted frame by frame: halves and equal pictures are made once."""
-
-    def __init__(self, facts: SourceFacts) -> None:
-        self._facts = facts
-        self._turn_deg = facts.rotation_deg
-        self._wanted: dict[int, tuple[_Candidate, list[tuple[str, np.ndarray]]]] = {}
-
-    def view(self, spec: ViewSpec, chosen: Sequence[_Candidate]) -> View:
-        """A view whose frames `paint` fills."""
-        width_px, height_px = view_size_px(self._facts, spec)
-        channels = (3,) if spec.pixels == "rgb" else ()
-        frames = np.empty((len(chosen), height_px, width_px, *channels), np.uint8)
-        for i, candidate in enumerate(chosen):
-            self._wanted.setdefault(candidate.pts, (candidate, []))[1].append((spec.pixels, frames[i]))
-        pts = np.array([c.pts for c in chosen], dtype=np.int64)
-        scale = (self._facts.width_px / width_px, self._facts.height_px / height_px)
-        return View(frames, pts, self._facts.time_base_fraction, np.zeros(len(chosen), dtype=np.int64), scale)
-
-    def paint(self) -> None:
-        """Make all pixels."""
-        for candidate, places in self._wanted.values():
-            pyramid = Pyramid(candidate.master)
-            made: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
-            for pixels, place in places:
-                key = (pixels, place.shape)
-                if key in made:
-                    place[:] = made[key]
-                else:
-                    self._picture(pyramid, pixels, place)
-                    made[key] = place
-
-    def _picture(self, pyramid: Pyramid, pixels: str, place: np.ndarray) -> None:
-        make = pyramid.rgb if pixels == "rgb" else pyramid.luma
-        height_px, width_px = place.shape[:2]
-        if self._turn_deg == 0:
-            make((width_px, height_px), place)
-        else:
-            stored = (width_px, height_px) if self._turn_deg == 180 else (height_px, width_px)
-            place[:] = rotate(make(stored), self._turn_deg)
-
-
-def view_size_px(facts: SourceFacts, spec: ViewSpec) -> tuple[int, int]:
-    """(width, height) of a points or every view of this source, as displayed."""
-    return _scaled_size_px((facts.width_px, facts.height_px), spec)
-
-
-def _scaled_size_px(shown_px: tuple[int, int], spec: ViewSpec) -> tuple[int, int]:
-    if spec.size_px is not None:
-        return spec.size_px
-    if min(shown_px) <= spec.short_side_px:
-        return shown_px
-    scale = Fraction(spec.short_side_px, min(shown_px))
-    return max(1, round(shown_px[0] * scale)), max(1, round(shown_px[1] * scale))
 
 
 def windows_of(clip: Clip, n: int, window_s: Fraction) -> list[tuple[Fraction, Fraction]]:
@@ -295,7 +259,8 @@ class _Reader:
         sampler = ViewSampler(self._facts, self._specs)
         waiting = sorted(clips, key=lambda c: c.end_pts)
         span = (clips[0].start_pts, waiting[-1].end_pts)
-        with FrameReader(self._path, self._facts, span, Depth.REFERENCE, salvage=salvage) as frames:
+        how = {"salvage": salvage, "vectors": sampler.wants_vectors}
+        with FrameReader(self._path, self._facts, span, Depth.REFERENCE, **how) as frames:
             for frame in frames:
                 while waiting[0].end_pts <= frame.pts:
                     yield from self._taken(sampler, waiting.pop(0))
@@ -347,12 +312,18 @@ def estimated_bytes(facts: SourceFacts | None, specs: Mapping[str, ViewSpec], lo
     scale = 1.0 if short_px <= MASTER_SHORT_SIDE_PX else MASTER_SHORT_SIDE_PX / short_px
     padded_px = (width_px * scale + 64) * (height_px * scale + 32)
     thumb_px = THUMB_WIDTH_PX * max(2, round(THUMB_WIDTH_PX * height_px / width_px))
-    wants_grid = any(spec.sampling != "windows" for spec in specs.values())
-    wants_thumbs = any(spec.sampling == "windows" for spec in specs.values())
-    masters = n_grid * padded_px * 1.5 if wants_grid else 0
-    thumbs = (clip_s * rate + 1) * thumb_px if wants_thumbs else 0
-    views = sum(_view_bytes(shown, spec, clip_s, thumbs) for spec in specs.values())
-    return math.ceil(masters + thumbs + views)
+    wants = _Wants.of(specs)
+    masters = n_grid * padded_px * (1.5 + (VECTORS_BYTES_PER_PX if wants.vectors else 0)) if wants.pictures else 0
+    vectors_bytes = _vectors_bytes(width_px, height_px)
+    vectors = n_grid * vectors_bytes if wants.vectors else 0
+    thumbs = (clip_s * rate + 1) * thumb_px if wants.thumbs else 0
+    views = sum(_view_bytes(shown, spec, clip_s, thumbs, vectors_bytes) for spec in specs.values())
+    return math.ceil(masters + vectors + thumbs + views)
+
+
+def _vectors_bytes(width_px: int, height_px: int) -> int:
+    columns, rows = cells_px(width_px, height_px)
+    return columns * rows * 2 * np.dtype(np.int16).itemsize
 
 
 def _assumed_size(facts: SourceFacts | None) -> tuple[int, int, float]:
@@ -361,11 +332,15 @@ def _assumed_size(facts: SourceFacts | None) -> tuple[int, int, float]:
     return facts.coded_width_px, facts.coded_height_px, float(parse_fraction(facts.rate))
 
 
-def _view_bytes(shown_px: tuple[int, int], spec: ViewSpec, clip_s: float, thumbs_bytes: float) -> float:
+def _view_bytes(
+    shown_px: tuple[int, int], spec: ViewSpec, clip_s: float, thumbs_bytes: float, vectors_bytes: int
+) -> float:
     if spec.sampling == "windows":
         return thumbs_bytes * min(1.0, spec.windows * spec.window_s / clip_s) if clip_s else 0.0
-    width_px, height_px = _scaled_size_px(shown_px, spec)
     n_frames = len(spec.points) if spec.sampling == "points" else clip_s / spec.every_s + 1
+    if spec.pixels == "vectors":
+        return n_frames * vectors_bytes
+    width_px, height_px = scaled_size_px(shown_px, spec)
     return n_frames * width_px * height_px * (3 if spec.pixels == "rgb" else 1)
 
 

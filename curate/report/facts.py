@@ -147,6 +147,7 @@ def _head(judged: Judged, stats: CorpusStats) -> dict[str, Any]:
         "selected_at": funnel.created_at,
         "recipe_name": manifest.get("recipe", ""),
         "stand_ins": stats.stand_ins,
+        "lacks": stats.lacks,
     }
 
 

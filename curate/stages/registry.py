@@ -18,6 +18,8 @@ BUILT_IN = {
     "probe": "curate.stages.probe:Probe",
     "cut": "curate.stages.cut:Cut",
     "motion": "curate.stages.motion:Motion",
+    "motion.farneback": "curate.stages.motion.farneback:Farneback",
+    "motion.vectors": "curate.stages.motion.vectors:MotionVectors",
     "quality": "curate.stages.quality:Quality",
     "text": "curate.stages.text:Text",
     "features": "curate.stages.features:Features",

@@ -11,7 +11,7 @@ from endpoint_kit import Script, served
 from svd_kit import EMBEDDING, small_models
 
 from curate.stage import ClipStage, Column, CutStage, ProbeStage, Stage
-from curate.stages.cut.stage import CutConfig
+from curate.stages.cut import CutConfig
 from curate.stages.registry import BUILT_IN, stage_class, stage_names
 from curate.testing.contract import check_stage
 
@@ -21,6 +21,7 @@ CELLS = {"clip": {"first": UNIT[0], "middle": UNIT[1], "last": UNIT[2]}}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "clip.similarity": {"captions": ("caption.template",)},
+    "motion.vectors": {"patch_px": 64},
     "caption.vlm": {},
     "caption.fused": {"captions": ["caption.vlm"]},
     "caption.chosen": {"captions": ["caption.vlm"], "similarity": None},
@@ -79,7 +80,7 @@ def test_the_other_text_detector_keeps_the_contract():
     check_stage(made("text", detector="craft", craft={"canvas_px": 96}))
 
 
-METHODS = ["fixed", "transnetv2", "cascade+transnetv2", "pyscenedetect-content", "pyscenedetect-adaptive"]
+METHODS = ["fixed", "stride", "transnetv2", "cascade+transnetv2", "pyscenedetect-content", "pyscenedetect-adaptive"]
 
 
 @pytest.mark.parametrize("method", [*METHODS, "pyscenedetect-threshold"])

@@ -15,7 +15,7 @@ from curate.stage import ClipStage, Column
 from curate.stages.caption.base import CaptionStage
 from curate.stages.caption.chosen import ChosenCaption, ChosenConfig
 from curate.stages.caption.fused import FusedCaption, FusedConfig
-from curate.stages.cut.stage import Cut, CutConfig
+from curate.stages.cut import Cut, CutConfig
 from curate.stages.probe import Probe
 from curate.testing.contract import check_stage
 

@@ -5,41 +5,21 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from cut_kit import PEER_FACTS, TO_YUV, H, W, footage
 from scenedetect.common import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
 
-from curate.records import CutKind, SourceFacts
+from curate.records import CutKind
 from curate.stage import Thumb
 from curate.stages.cut import Cut, CutConfig
 from curate.stages.cut.scenedetect import yuv_to_bgr
 from curate.testing import scenes
 
-W, H = 128, 72
-TO_YUV = np.array([[0.257, 0.504, 0.098, 16], [-0.148, -0.291, 0.439, 128], [0.439, -0.368, -0.071, 128]])
 DETECTORS = {
     "pyscenedetect-content": ContentDetector,
     "pyscenedetect-adaptive": AdaptiveDetector,
     "pyscenedetect-threshold": ThresholdDetector,
 }
-FACTS = SourceFacts(
-    0, "mp4", "h264", "yuv420p", 8, W, H, W, H, 0, "1/1", "30", 30.0, False, True, "1/90000", 0, 0, 0.0, 0, [], [], 0,
-    "[]",
-)  # fmt: skip
-
-
-def footage() -> list[Thumb]:
-    """Cuts (some close together), a flash, fades, a dissolve; 3000 ticks a frame, beginning at 500."""
-    frames = [
-        *scenes.moving_texture(40, W, H, (1, 0), 0),
-        *scenes.moving_texture(6, W, H, (1, 0), 1),
-        *scenes.moving_texture(6, W, H, (1, 0), 2),
-        *scenes.with_flashes(scenes.moving_texture(50, W, H, (1, 0), 3), [20]),
-        *scenes.fade(scenes.moving_texture(60, W, H, (1, 0), 4), n_in=15, n_out=15),
-        *[np.zeros((H, W, 3), np.uint8)] * 25,
-        *scenes.fade(scenes.moving_texture(60, W, H, (1, 0), 5), n_in=15),
-        *scenes.crossfade(scenes.static_texture(40, W, H, 6), scenes.static_texture(40, W, H, 7), 16),
-    ]
-    return [Thumb(500 + 3000 * i, cv2.transform(frame, TO_YUV)) for i, frame in enumerate(frames)]
 
 
 def alone(method: str, shown: list[Thumb]) -> list[int]:
@@ -56,7 +36,7 @@ def alone(method: str, shown: list[Thumb]) -> list[int]:
 def test_same_cuts_as_the_detector_by_itself(method: str):
     shown = footage()
     stage = Cut(CutConfig.model_validate({"method": method, "min_len_s": 0, "max_len_s": 0}))
-    detector = stage.detector(FACTS)
+    detector = stage.detector(PEER_FACTS)
     spans = [span for thumb in shown for span in detector.push(thumb)] + detector.finish(shown[-1].pts + 3000)
     expected = alone(method, shown)
     assert expected
@@ -68,7 +48,7 @@ def test_same_cuts_as_the_detector_by_itself(method: str):
 
 def test_a_long_dark_stretch_does_not_hold_the_spans_for_ever():
     stage = Cut(CutConfig(method="pyscenedetect-threshold", min_len_s=0, max_len_s=5.0))
-    detector = stage.detector(FACTS)
+    detector = stage.detector(PEER_FACTS)
     dark = np.zeros((H, W, 3), np.uint8)
     frames = [*scenes.static_texture(60, W, H, 1), *[dark] * 900, *scenes.static_texture(60, W, H, 2)]
     late = []

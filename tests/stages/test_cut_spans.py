@@ -7,46 +7,20 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from cut_kit import bounds, facts, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.config import parse_config
 from curate.errors import ConfigError, StageError
-from curate.records import CutKind, SourceFacts, Span
+from curate.records import CutKind
 from curate.stage import Thumb
 from curate.stages.cut import Cut, CutConfig
 from curate.stages.cut.model import Edge, hard_cut
 from curate.stages.cut.spans import SpanMaker, SpanRule
 
 FLAT = np.full((36, 64, 3), 128, np.uint8)
-
-
-def facts(keys: list[int] | None = None, closed: list[bool] | None = None) -> SourceFacts:
-    return SourceFacts(
-        0, "mp4", "h264", "yuv420p", 8, 64, 36, 64, 36, 0, "1/1", "30", 30.0, False, True, "1/30", 0, 0, 0.0, 0,
-        keys or [], closed or [True] * len(keys or []), 0, "[]",
-    )  # fmt: skip
-
-
-def make(pts: list[int], end_pts: int, edges: list[Edge], rule: SpanRule, lag: int = 0) -> tuple[list[Span], SpanMaker]:
-    """Spans when every edge becomes known ``lag`` frames after its own frame."""
-    maker = SpanMaker(rule, Fraction(1, 30))
-    left, spans = list(edges), []
-    for i, now in enumerate(pts):
-        maker.frame(now)
-        settled = pts[max(i - lag, 0)]
-        known = [edge for edge in left if edge.pts <= settled]
-        left = left[len(known) :]
-        spans += maker.settle(known, settled - 1 if lag == 0 else settled)
-    spans += maker.finish(left, end_pts)
-    for span in spans:
-        assert span.n_frames == sum(span.start_pts <= each < span.end_pts for each in pts)
-    return spans, maker
-
-
-def bounds(spans: list[Span]) -> list[tuple[int, int]]:
-    return [(span.start_pts, span.end_pts) for span in spans]
 
 
 def test_long_shots_become_pieces_and_the_remainder_is_kept_from_min_len_on():

@@ -79,14 +79,14 @@ def pictures(shown, turned=None):
     return torch.from_numpy(np.stack([yuv_to_bgr(each)[..., ::-1] for each in small]))
 
 
-def shots(upstream, shown, turned=None):
+def shots(upstream, shown, turned=None, threshold=0.5):
     with torch.inference_mode():
         marked, _ = upstream.predict_frames(pictures(shown, turned), quiet=True)
-    return [(int(a), int(b) + 1) for a, b in upstream.predictions_to_scenes(marked.numpy())]
+    return [(int(a), int(b) + 1) for a, b in upstream.predictions_to_scenes(marked.numpy(), threshold)]
 
 
-def found(shown, facts=FACTS, method="transnetv2"):
-    stage = Cut(CutConfig.model_validate({"method": method, "min_len_s": 0, "max_len_s": 0}))
+def found(shown, facts=FACTS, method="transnetv2", **more):
+    stage = Cut(CutConfig.model_validate({"method": method, "min_len_s": 0, "max_len_s": 0, **more}))
     detector = stage.detector(facts)
     spans = [span for thumb in shown for span in detector.push(thumb)] + detector.finish(shown[-1].pts + 1)
     return spans, detector.summary()
@@ -110,6 +110,17 @@ def test_the_shots_are_the_published_ones(upstream):
     assert summary["n_cuts"] == len(spans) - 1 and summary["n_frames"] == len(shown)
     assert set(summary["cut_kinds"]) <= {"hard", "gradual"}
     assert set(summary["cut_detectors"]) == {"transnetv2"}
+
+
+def test_another_threshold_gives_the_published_shots_of_it(upstream):
+    """0.4 is NeMo Curator's; one far below tells that it is taken."""
+    shown = thumbs(edited())
+    by_threshold = {}
+    for threshold in (0.4, 0.005):
+        spans, _ = found(shown, threshold=threshold)
+        by_threshold[threshold] = [(span.start_pts, span.end_pts) for span in spans]
+        assert by_threshold[threshold] == shots(upstream, shown, threshold=threshold)
+    assert by_threshold[0.4] != by_threshold[0.005]
 
 
 def test_a_short_upright_source_is_cut_as_it_is_shown(upstream):

@@ -6,6 +6,7 @@ decided at the frame; dissolves, fades and wipes by their shape, on the looks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from curate.stage import LOOKS_PER_S, Thumb
@@ -71,7 +72,7 @@ class Cascade:
         self.settled_pts = min([settled, *(each.first for each in self._found[:1])])
         return edges
 
-    def finish(self) -> list[Edge]:
+    def finish(self, skipped: Sequence[int] = ()) -> list[Edge]:
         """The stream ended; give the remaining edges."""
         if self._window.n:
             self._advance(final=True)

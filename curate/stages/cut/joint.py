@@ -7,7 +7,7 @@ every frame -> those that the cascade would see by itself -> cascade ----\\
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from curate.media.looks import filled, look_slot
@@ -59,7 +59,7 @@ class JointFinder:
         self._asked += [each for each in self._second.began(self._second.finder.push(thumb)) if each.clean is not None]
         return self._resolve(self._cascade.finder.settled_pts, self._second.finder.settled_pts)
 
-    def finish(self) -> list[Edge]:
+    def finish(self, skipped: Sequence[int] = ()) -> list[Edge]:
         """The stream ended; give the remaining edges."""
         self._insert(self._cascade.began(self._shown.finish()))
         self._asked += self._second.began(self._second.finder.finish())

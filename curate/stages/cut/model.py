@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,8 +81,8 @@ class ShotFinder(Protocol):
         """Take the next frame; give the edges that are now certain."""
         ...
 
-    def finish(self) -> list[Edge]:
-        """The stream ended; give the remaining edges."""
+    def finish(self, skipped: Sequence[int] = ()) -> list[Edge]:
+        """The stream ended, after frames that were not shown; give the remaining edges."""
         ...
 
 
@@ -102,6 +103,6 @@ class NoCuts:
         self.settled_pts = thumb.pts
         return []
 
-    def finish(self) -> list[Edge]:
+    def finish(self, skipped: Sequence[int] = ()) -> list[Edge]:
         """Nothing is ever found."""
         return []

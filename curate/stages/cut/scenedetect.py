@@ -1,10 +1,12 @@
-"""PySceneDetect's detectors behind the same interface, at their own defaults."""
+"""PySceneDetect's detectors behind the same interface, at their own defaults unless a recipe says otherwise."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -32,16 +34,32 @@ def yuv_to_bgr(yuv: np.ndarray) -> np.ndarray:
     return cv2.transform(yuv, _TO_BGR)
 
 
-def make_detector(method: str) -> SceneDetector:
-    """The detector that a method name means, at PySceneDetect's defaults."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What differs from PySceneDetect's defaults, in its own units: ``min_content`` is the adaptive detector's."""
+
+    threshold: float | None = None
+    min_scene_frames: int | None = None
+    min_content: float | None = None
+
+
+def make_detector(method: str, settings: Settings) -> SceneDetector:
+    """The detector that a method name means, at PySceneDetect's defaults where nothing else is set."""
     from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
 
+    adaptive = method == "pyscenedetect-adaptive"
+    given = {
+        "adaptive_threshold" if adaptive else "threshold": settings.threshold,
+        "min_scene_len": settings.min_scene_frames,
+        "min_content_val": settings.min_content,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     kinds = {
         "pyscenedetect-content": ContentDetector,
         "pyscenedetect-adaptive": AdaptiveDetector,
         "pyscenedetect-threshold": ThresholdDetector,
     }
-    return kinds[method]()
+    return kinds[method](**chosen)
 
 
 class SceneDetectFinder:
@@ -50,10 +68,10 @@ class SceneDetectFinder:
 
     n_flashes = 0
 
-    def __init__(self, method: str, rate_fps: float) -> None:
+    def __init__(self, method: str, rate_fps: float, settings: Settings) -> None:
         self.settled_pts = 0
         self._method = method
-        self._detector = make_detector(method)
+        self._detector = make_detector(method, settings)
         self._longest_fade = round(LONGEST_FADE_S * (rate_fps or 30.0))
         self._pts: deque[int] = deque()
         self._first = 0
@@ -71,7 +89,7 @@ class SceneDetectFinder:
         self._settle(number)
         return edges
 
-    def finish(self) -> list[Edge]:
+    def finish(self, skipped: Sequence[int] = ()) -> list[Edge]:
         """The stream ended; give the remaining edges."""
         if not self._pts:
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,17 @@ class SpanRule:
 
     ``max_ticks`` 0 means no limit. ``piece_kind`` is what a boundary put by the limit is called. ``points`` are the
     only pts at which a span may begin or end (None: at any frame); the end of the source is always allowed.
+    ``piece_ticks``: length of the pieces of longer shots, where it is not ``max_ticks``; of such a shot only the first
+    stays where ``truncates``. ``trim_ticks`` are taken off both ends of whatever would be a span.
     """
 
     min_ticks: int
     max_ticks: int
     piece_kind: CutKind = CutKind.MAX_LEN
     points: frozenset[int] | None = None
+    piece_ticks: int = 0
+    truncates: bool = False
+    trim_ticks: int = 0
 
     @classmethod
     def of(cls, facts: SourceFacts, min_s: float, max_s: float, *, piece_kind: CutKind, snap: bool) -> SpanRule:
@@ -51,7 +56,7 @@ class SpanMaker:
     A shot longer than ``max_ticks`` is split in pieces that end at the last allowed point within the limit; what
     remains at its end is kept when it reaches ``min_ticks``, else dropped and counted. Where no allowed point lies
     within the limit (one frame held on for longer, or with snapping one group of pictures), that stretch is dropped
-    and counted as well.
+    and counted as well, and so is all but the first piece where the rule truncates. What is trimmed is not counted.
     """
 
     def __init__(self, rule: SpanRule, time_base: Fraction) -> None:
@@ -64,6 +69,7 @@ class SpanMaker:
         self._edges: deque[Edge] = deque()
         self._opened = Edge(0, True, CutKind.SOURCE_START, "")
         self._in_shot = True
+        self._rest_pts: int | None = None
         self._last_pts = 0
 
     @property
@@ -107,7 +113,7 @@ class SpanMaker:
         out: list[Span] = []
         while self._edges:
             self._take(self._edges.popleft(), out)
-        if self._in_shot:
+        if self._in_shot or self._rest_pts is not None:
             self._points.append(_Point(end_pts, self.n_frames))
             self._close(Edge(end_pts, False, CutKind.SOURCE_END, ""), out)
         return out
@@ -121,6 +127,10 @@ class SpanMaker:
 
     def _close(self, edge: Edge, out: list[Span]) -> None:
         self._pieces(edge.pts, out)
+        if self._rest_pts is not None:
+            self._drop(self._rest_pts, edge.pts)
+            self._rest_pts = None
+            return
         start, end = self._start(), self._last_point(edge.pts)
         if start is not None and end is not None and end > start:
             self._emit(start, end, Edge(end.pts, False, edge.kind, edge.detector), out)
@@ -130,10 +140,12 @@ class SpanMaker:
     def _pieces(self, limit_pts: int, out: list[Span]) -> None:
         """Pieces of the open shot that end at the length limit before ``limit_pts``."""
         longest = self._rule.max_ticks
-        while longest and (start := self._start()) is not None and start.pts + longest < limit_pts:
-            end = self._last_point(start.pts + longest)
+        while longest and self._in_shot and (start := self._start()) is not None and start.pts + longest < limit_pts:
+            end = self._last_point(start.pts + (self._rule.piece_ticks or longest))
             if end is not None and end > start:
                 self._emit(start, end, Edge(end.pts, False, self._rule.piece_kind, ""), out)
+                if self._rule.truncates:
+                    self._rest_pts, self._in_shot = end.pts, False
             elif len(self._points) > 1 and self._points[1].pts <= limit_pts:
                 self._drop(start.pts, self._points[1].pts)
                 self._opened = Edge(self._points[1].pts, True, self._rule.piece_kind, "")
@@ -141,12 +153,20 @@ class SpanMaker:
                 return
 
     def _emit(self, start: _Point, end: _Point, edge: Edge, out: list[Span]) -> None:
-        if end.pts - start.pts >= self._rule.min_ticks:
+        if self._rule.trim_ticks:
+            start, end = self._trimmed(start, end)
+        if end.pts - start.pts >= max(self._rule.min_ticks, 1):
             left, n_frames = self._opened, end.number - start.number
             out.append(Span(start.pts, end.pts, left.kind, edge.kind, left.detector, edge.detector, n_frames))
         else:
-            self._drop(start.pts, end.pts)
+            self._drop(start.pts, max(start.pts, end.pts))
         self._opened = edge
+
+    def _trimmed(self, start: _Point, end: _Point) -> tuple[_Point, _Point]:
+        """The first and last allowed point of what is left of a span."""
+        at = bisect_left(self._points, start.pts + self._rule.trim_ticks, key=lambda point: point.pts)
+        first = self._points[min(at, len(self._points) - 1)]
+        return first, self._last_point(end.pts - self._rule.trim_ticks) or start
 
     def _drop(self, start: int, end: int) -> None:
         self.dropped += 1
@@ -167,6 +187,6 @@ class SpanMaker:
         if not self._in_shot:
             while self._points and self._points[0].pts < settled_pts:
                 self._points.popleft()
-        elif not self._rule.max_ticks and self._start() is not None:
+        elif not (self._rule.max_ticks or self._rule.trim_ticks) and self._start() is not None:
             while len(self._points) > 2 and self._points[2].pts <= settled_pts:
                 del self._points[1]

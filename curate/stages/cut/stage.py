@@ -4,66 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, model_validator
 
-from curate.config import Config
 from curate.records import CutKind, SourceFacts, Span
 from curate.stage import Column, CutDetector, CutStage, Thumb
 from curate.stages.cut.cascade import Cascade
+from curate.stages.cut.config import CutConfig
 from curate.stages.cut.joint import JointFinder
 from curate.stages.cut.model import Edge, NoCuts, ShotFinder
-from curate.stages.cut.scenedetect import SceneDetectFinder
+from curate.stages.cut.scenedetect import SceneDetectFinder, Settings
 from curate.stages.cut.spans import SpanMaker, SpanRule
-from curate.stages.cut.transnet import CARD, TransNetFinder
-from curate.units import pts_to_s
+from curate.stages.cut.stride import StrideFinder
+from curate.stages.cut.transnet import CARD, THRESHOLD, TransNetFinder
+from curate.units import exact, pts_to_s, s_to_pts_ceil, s_to_pts_floor
 from curate.weights.cards import load_card
 
-LOOK_AHEAD_S = {"fixed": 0.0, "transnetv2": 16.0, "cascade+transnetv2": 16.2}
+LOOK_AHEAD_S = {"fixed": 0.0, "stride": 0.0, "transnetv2": 16.0, "cascade+transnetv2": 16.2}
 """How far a detector reads past a frame before it decides, at 8 frames/s and more; the others' 12 s."""
 
 NETWORK_S_PER_FRAME = 0.2
 """What TransNet V2 may take for a frame: ten times what it takes on a core of its own."""
-
-
-class CutConfig(Config):
-    """How shots are found and which spans become clips.
-
-    ``method``: a detector, or the cascade with what TransNet V2 finds beyond it.
-    ``min_len_s``: shorter clips are dropped and counted. ``max_len_s``: longer shots are split (0: no limit); the
-    remainder is kept when it reaches ``min_len_s``. ``fixed_s``: clip length of the method ``fixed``, which knows no
-    cuts and ignores ``max_len_s``. ``snap_to_key_frames``: both ends move inward to closed key frames (SVD_SPEC 1.3),
-    so that a clip can be copied without encoding; the end of a source needs no key frame.
-    """
-
-    method: Literal[
-        "cascade",
-        "transnetv2",
-        "cascade+transnetv2",
-        "pyscenedetect-content",
-        "pyscenedetect-adaptive",
-        "pyscenedetect-threshold",
-        "fixed",
-    ] = "cascade"
-    min_len_s: float = Field(1.0, ge=0)
-    max_len_s: float = Field(20.0, ge=0)
-    fixed_s: float = Field(10.0, gt=0)
-    snap_to_key_frames: bool = False
-
-    @model_validator(mode="after")
-    def _lengths_agree(self) -> CutConfig:
-        longest = self.longest_s
-        if longest and self.min_len_s > longest:
-            raise ValueError(f"min_len_s {self.min_len_s:g} is above the longest clip, {longest:g} s")
-        return self
-
-    @property
-    def longest_s(self) -> float:
-        """The length at which pieces end, 0 for no limit."""
-        return self.fixed_s if self.method == "fixed" else self.max_len_s
 
 
 class Cut(CutStage[CutConfig]):
@@ -105,6 +69,7 @@ class Cut(CutStage[CutConfig]):
         network = config.method.endswith(CARD)
         self.thumb_width_px = 256 if peer else 64
         self.every_frame = peer or network
+        self.blind = not config.knows_cuts
         self.s_per_frame = NETWORK_S_PER_FRAME if network else 0.0
 
     def model_digests(self) -> Mapping[str, str]:
@@ -113,10 +78,9 @@ class Cut(CutStage[CutConfig]):
 
     def detector(self, facts: SourceFacts) -> CutDetector:
         """A fresh detector for one source."""
-        config = self.config
-        kind = CutKind.STRIDE if config.method == "fixed" else CutKind.MAX_LEN
-        rule = SpanRule.of(facts, config.min_len_s, config.longest_s, piece_kind=kind, snap=config.snap_to_key_frames)
-        return SourceCutter(_finder(config, facts), SpanMaker(rule, facts.time_base_fraction), facts.time_base_fraction)
+        rule = span_rule(self.config, facts)
+        finder = _finder(self.config, facts)
+        return SourceCutter(finder, SpanMaker(rule, facts.time_base_fraction), facts.time_base_fraction)
 
     def longest_clip_s(self) -> float:
         """The longest clip and the detector's look-ahead: how far back a span may begin when it is given."""
@@ -124,17 +88,35 @@ class Cut(CutStage[CutConfig]):
         return longest + LOOK_AHEAD_S.get(self.config.method, 12.0) if longest else math.inf
 
 
+def span_rule(config: CutConfig, facts: SourceFacts) -> SpanRule:
+    """The limits of a configuration on the clock of a source."""
+    base = facts.time_base_fraction
+    kind = CutKind.MAX_LEN if config.knows_cuts else CutKind.STRIDE
+    # The clips of a stride end where the clock says, not where a length is reached.
+    longest_s = 0.0 if config.method == "stride" else config.longest_s
+    rule = SpanRule.of(facts, config.min_len_s, longest_s, piece_kind=kind, snap=config.snap_to_key_frames)
+    return replace(
+        rule,
+        piece_ticks=s_to_pts_floor(exact(config.piece_s or 0.0), base),
+        truncates=config.long_shots == "truncate",
+        trim_ticks=s_to_pts_ceil(exact(config.trim_s or 0.0), base),
+    )
+
+
 def _finder(config: CutConfig, facts: SourceFacts) -> ShotFinder:
     if config.method == "fixed":
         return NoCuts()
+    if config.method == "stride":
+        return StrideFinder(facts, config.fixed_s, config.stride_s or config.fixed_s)
+    if config.method.startswith("pyscenedetect"):
+        settings = Settings(config.threshold, config.min_scene_frames, config.min_content)
+        return SceneDetectFinder(config.method, facts.rate_fps, settings)
+    if config.method == "cascade":
+        return Cascade(facts.time_base_fraction, facts.rate_fps)
+    network = TransNetFinder(facts.rotation_deg, config.threshold or THRESHOLD)
     if config.method == "transnetv2":
-        return TransNetFinder(facts.rotation_deg)
-    if config.method.startswith("cascade"):
-        cascade = Cascade(facts.time_base_fraction, facts.rate_fps)
-        if config.method == "cascade":
-            return cascade
-        return JointFinder(cascade, TransNetFinder(facts.rotation_deg), facts.time_base_fraction)
-    return SceneDetectFinder(config.method, facts.rate_fps)
+        return network
+    return JointFinder(Cascade(facts.time_base_fraction, facts.rate_fps), network, facts.time_base_fraction)
 
 
 class SourceCutter:
@@ -169,7 +151,7 @@ class SourceCutter:
         """The stream ended at ``end_pts``, after frames that were not shown; give the remaining spans."""
         for pts in skipped:
             self._maker.frame(pts)
-        edges = self._finder.finish()
+        edges = self._finder.finish(skipped)
         self._count(edges)
         if self._end is not None:
             self._enter(self._end, self._end)
@@ -195,6 +177,8 @@ class SourceCutter:
 
     def _count(self, edges: Sequence[Edge]) -> None:
         for edge in edges:
+            if edge.kind is CutKind.STRIDE:  # the clock put it there, no change of picture
+                continue
             if not edge.opens:
                 self._end = edge
             elif self._end is not None:

@@ -1,4 +1,4 @@
-"""TransNet V2 as a shot finder, at its own threshold.
+"""TransNet V2 as a shot finder, at its own threshold unless a recipe has another.
 
 Its authors let FFmpeg decode to 48 x 27 R G B with a bicubic filter; here the pictures come from the thumbs of the one
 decode, averaged, with the colour matrix of BT.601. The network, its windows and its rule for shots are theirs.
@@ -7,6 +7,7 @@ decode, averaged, with the colour matrix of BT.601. The network, its windows and
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,11 @@ class TransNetFinder:
 
     n_flashes = 0
 
-    def __init__(self, rotation_deg: int = 0) -> None:
+    def __init__(self, rotation_deg: int = 0, threshold: float = THRESHOLD) -> None:
         self.settled_pts = BEFORE_ALL
         self._network = _network()
         self._rotation_deg = rotation_deg
+        self._threshold = threshold
         self._pictures: list[np.ndarray] = []
         self._pts: deque[int] = deque()
         self._runs = Runs()
@@ -65,7 +67,7 @@ class TransNetFinder:
         self.settled_pts = self._pts[0] if self._runs.waits_at is None else self._runs.waits_at
         return edges
 
-    def finish(self) -> list[Edge]:
+    def finish(self, skipped: Sequence[int] = ()) -> list[Edge]:
         """The stream ended; give the remaining edges."""
         edges: list[Edge] = []
         while self._pts:
@@ -79,7 +81,7 @@ class TransNetFinder:
 
     def _decide(self) -> list[Edge]:
         """Ask the network about a full window."""
-        marked = marks(self._network, np.stack(self._pictures))
+        marked = marks(self._network, np.stack(self._pictures), self._threshold)
         del self._pictures[:KEPT]
         return [edge for each in marked[: len(self._pts)] for edge in self._runs.push(self._pts.popleft(), bool(each))]
 
@@ -124,13 +126,13 @@ class Runs:
         return [Edge(self._first, False, CutKind.GRADUAL, DETECTOR)]
 
 
-def marks(network: TransNetV2, pictures: np.ndarray) -> np.ndarray:
+def marks(network: TransNetV2, pictures: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """bool (KEPT,): the marked ones of the frames in the middle of a window, uint8 (WINDOW, 27, 48, 3) R G B."""
     import torch
 
     with torch.inference_mode():
         logits_1t = network(torch.from_numpy(pictures[None]))
-        return (torch.sigmoid(logits_1t[0, _CONTEXT:-_CONTEXT]) > THRESHOLD).numpy()
+        return (torch.sigmoid(logits_1t[0, _CONTEXT:-_CONTEXT]) > threshold).numpy()
 
 
 def _network() -> TransNetV2:
