@@ -55,15 +55,15 @@ TFLOP = {
 """Work of a clip in the networks of `svd`."""
 
 MEASURED: dict[str, dict[int, tuple[float, float]]] = {
-    "inputs": {10**5: (0.0, 0.16), 10**6: (0.4, 0.22)},
-    "plan-unread": {10**5: (0.5, 0.22), 10**6: (1.6, 0.33)},
-    "plan-done": {10**5: (1.8, 0.31), 10**6: (10.4, 0.80)},
-    "plan-new-stage": {10**5: (6.3, 0.49), 10**6: (45.2, 2.34)},
-    "select": {10**5: (1.5, 0.29), 10**6: (7.6, 0.61)},
-    "stats": {10**5: (1.7, 0.24), 10**6: (7.8, 0.50)},
-    "export-plan": {10**5: (1.9, 0.33), 10**6: (25.5, 0.96)},
-    "compact": {10**5: (0.0, 0.13), 10**6: (4.9, 0.31)},
-    "compact-small": {10**5: (1.9, 0.24), 10**6: (22.8, 0.33)},
+    "inputs": {10**5: (0.0, 0.16), 10**6: (0.4, 0.22), 10**7: (4.9, 0.79)},
+    "plan-unread": {10**5: (0.5, 0.22), 10**6: (1.6, 0.33), 10**7: (14.5, 1.28)},
+    "plan-done": {10**5: (1.8, 0.31), 10**6: (10.4, 0.80), 10**7: (153.1, 4.45)},
+    "plan-new-stage": {10**5: (6.3, 0.49), 10**6: (51.6, 2.23)},
+    "select": {10**5: (1.5, 0.29), 10**6: (8.3, 0.56), 10**7: (121.6, 1.34)},
+    "stats": {10**5: (1.1, 0.25), 10**6: (9.7, 0.48), 10**7: (121.9, 1.23)},
+    "export-plan": {10**5: (2.7, 0.35), 10**6: (25.5, 0.96)},
+    "compact": {10**5: (0.0, 0.14), 10**6: (6.2, 0.26)},
+    "compact-small": {10**5: (2.4, 0.24), 10**6: (22.8, 0.33)},
 }
 """(CPU s, peak GiB) by step of `bench_scale.py` and number of clips."""
 
@@ -124,7 +124,7 @@ def assumptions() -> str:
     """What is assumed, and why."""
     return markdown(
         ["assumed", "value", "why"],
-        [[name, value if isinstance(value, str) else f"{value:,g}", why] for name, (value, why) in ASSUMED.items()],
+        [[name, value if isinstance(value, str) else f"{value:,}", why] for name, (value, why) in ASSUMED.items()],
     )
 
 
