@@ -72,7 +72,7 @@ TABLE_BYTES = {"clips": 34.5, "cells of one score": 27.5, "one selection": 17.6}
 
 CHANGES = {
     "inputs": "plan by ranges of the listing: inputs stay in a table, not in a list",
-    "plan-unread": "the same",
+    "plan-unread": "as for `inputs`",
     "plan-done": "an anti-join in DuckDB instead of dictionaries of sources; only what is missing leaves it",
     "plan-new-stage": "work made range by range of sources while the pass runs, not before it",
     "select": "nothing up to one machine: DuckDB spills; beyond, one selection a range of ids, thresholds first",
