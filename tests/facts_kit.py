@@ -202,8 +202,7 @@ def _rest(made: Made, axes: tuple[Axis, ...], rng: np.random.Generator, shown: i
         "inputs": {"found": 412, "kept": 366, "dropped": 21, "failed": 14, "skipped": 11},
         "clips": {"found": n, "kept": kept_n - duplicates, "dropped": n - kept_n + duplicates - 9, "failed": 9},
         "hours": {"found": total_h, "kept": kept_h * 0.99, "dropped": total_h - kept_h, "failed": total_h * 0.003},
-        "stand_ins": {"caption.template": "no model has seen the clip: its sentences are made of measured facts"},
-        "lacks": {HOSTILE[1]: "there by another model"},
+        "stand_ins": {"caption.template": "no model has seen the clip"}, "lacks": {HOSTILE[1]: "by another model"},
         "funnel": funnel,
         "retention": {
             "judged": n - 40, "joint": kept_n / n, "product": kept_n / n / 1.34, "ratio": 1.34,

@@ -235,13 +235,6 @@ def test_a_histogram_that_cannot_be_read_is_told_and_the_rest_stands(browser, ma
         expect(page.locator("#axis-0-numbers dd").first).to_contain_text(" · ")
 
 
-def test_what_a_recipe_lacks_of_the_one_it_follows_is_told(browser, made, tmp_path):
-    facts = made.facts | {"lacks": {"stitching": "by another model"}}
-    with opened(browser, write(tmp_path / "lacks.html", facts), offline=True) as page:
-        note = page.locator(".note", has_text="Not done of the recipe that this one follows")
-        expect(note.get_by_role("listitem")).to_have_text("stitching: by another model")
-
-
 EMPTY = {
     "clips": dict.fromkeys(("found", "kept", "dropped", "failed"), 0),
     "hours": dict.fromkeys(("found", "kept", "dropped", "failed"), 0),

@@ -215,6 +215,8 @@ def test_hostile_names_of_scores_and_the_other_side(browser, tmp_path):
     path = tmp_path / "hostile.html"
     path.write_text(render(json.loads(json.dumps(made.facts, default=float))), encoding="utf-8")
     with opened(browser, path.as_uri(), offline=True) as page:
+        note = page.locator(".note", has_text="Not done of the recipe that this one follows")
+        expect(note.get_by_role("listitem")).to_contain_text("by another model")
         i = next(i for i, score in enumerate(made.facts["other_scores"]) if score["label"] == HOSTILE[0])
         page.locator(f"#score-{i}-card summary").click()
         slider = page.get_by_role("slider", name=HOSTILE[0])
