@@ -28,6 +28,21 @@ EPILOG = """
 - A captioner measured elsewhere: `curate plan videos/ --recipe svd --gpus 1 --device-speed caption.vblip=1.5`
 """
 
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one key of the recipe.")
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Option("--stages", metavar="PATTERN", help="Plan only stages whose name matches, and what they read."),
+]
+Sample = Annotated[
+    str, typer.Option(metavar="SHARE|N", help="Try so much of it: `1%`, `0.01`, or `20` sources. At least 8.")
+]
+Speeds = Annotated[
+    list[str] | None,
+    typer.Option("--device-speed", metavar="STAGE=CLIPS_PER_S", help="How fast one worker of a stage is there."),
+]
+
 
 def plan(
     sources: Annotated[
@@ -35,16 +50,9 @@ def plan(
         typer.Argument(metavar="SOURCE...", help="Files, folders, globs, lists (.txt .csv .parquet), tars, or URIs."),
     ],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "embedded",
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one key of the recipe.")
-    ] = None,
-    stages: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Plan only stages whose name matches, and what they read."),
-    ] = None,
-    sample: Annotated[
-        str, typer.Option(metavar="SHARE|N", help="Try so much of it: `1%`, `0.01`, or `20` sources. At least 8.")
-    ] = "1%",
+    sets: Sets = None,
+    stages: Patterns = None,
+    sample: Sample = "1%",
     seed: Annotated[int, typer.Option(help="Seed of `--sample`.")] = 0,
     engine: Annotated[Literal["ray", "inline"], typer.Option(help="Ray, or this process alone.")] = "ray",
     address: Annotated[
@@ -54,10 +62,7 @@ def plan(
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each of them.")] = None,
     gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of each of them.")] = None,
     memory_gb: Annotated[float | None, typer.Option(min=1, help="Memory of each of them.")] = None,
-    speeds: Annotated[
-        list[str] | None,
-        typer.Option("--device-speed", metavar="STAGE=CLIPS_PER_S", help="How fast one worker of a stage is there."),
-    ] = None,
+    speeds: Speeds = None,
     keep: Annotated[str, typer.Option(metavar="FOLDER", help="Keep the sample's corpus; a run may go on in it.")] = "",
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the plan as JSON, to compare with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
