@@ -51,6 +51,9 @@ FailureLimit = Annotated[
         "read so far (`5%`; judged from 50 sources on).",
     ),
 ]
+WaitFor = Annotated[
+    str, typer.Option(metavar="CPU=N,GPU=N", help="Wait until the cluster has these; one that grows is asked.")
+]
 DecodeMemory = Annotated[float, typer.Option(min=0, help="Memory that decoding one source may take; 0 for no limit.")]
 DecodeSeconds = Annotated[
     float, typer.Option(min=1, help="Seconds that decoding a short source may take; longer ones get more.")
@@ -78,9 +81,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of `--sample`.")] = 0,
     engine: Annotated[Literal["ray", "inline"], typer.Option(help="Ray, or this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster (`auto`, `ray://...`).")] = None,
-    wait_for: Annotated[
-        str, typer.Option(metavar="CPU=N,GPU=N", help="Wait until the cluster has these; one that grows is asked.")
-    ] = "",
+    wait_for: WaitFor = "",
     strict: Annotated[bool, typer.Option("--strict", help="End with status 3 when anything failed.")] = False,
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Take links that leave a folder.")] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no shards.")] = False,
