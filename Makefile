@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env browser demo demo-train test lint types floors tests test-real soak bench clean
+.PHONY: help env browser demo demo-train test lint types floors tests test-real soak bench docker-check clean
 
 help:
 	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-real FOOTAGE=folder WEIGHTS=folder   tests on films and aesthetic heads that you have (docs/reliability.md)"
 	@echo "make soak    the long forms: kills, a failing object store, damaged files (hours; docs/reliability.md)"
 	@echo "make bench   repeat the measurements of docs/benchmarks.md"
+	@echo "make docker-check  carry the Dockerfiles out without Docker (docs/deploy.md)"
 	@echo "make clean   remove the environment and the demo"
 
 env: $(STAMP)
@@ -117,6 +118,10 @@ bench: env
 	$(BIN)/python tests/bench/bench_page.py
 	$(BIN)/python tests/bench/bench_watch.py
 	$(BIN)/python tests/bench/bench_train.py $(NETS)
+
+# SYSTEM=--system does the last stage's commands too, which change this machine.
+docker-check: env
+	$(BIN)/python tests/deploy/build_check.py $(SYSTEM)
 
 clean:
 	rm -rf $(VENV) demo

@@ -19,6 +19,7 @@ from curate.engine.inline import InlineEngine
 from curate.engine.on_demand import RayOnDemand
 from curate.engine.pipeline import Pipeline
 from curate.engine.ready import check_ready
+from curate.engine.room import Room
 from curate.engine.run import Engine, RunRequest, RunResult, execute
 from curate.errors import ConfigError, UsageError
 from curate.export import ExportConfig, ExportReport, export
@@ -46,13 +47,14 @@ MAX_VIEW_BYTES = 256 << 20
 class JobOptions:
     """What the command line says beside recipe and sources.
 
-    ``sample`` is a share of the inputs, drawn with ``seed``. ``where`` names a selection whose kept clips alone are
-    computed. ``export`` False stops after the selection.
+    ``room`` is what the cluster at ``address`` must have. ``sample`` is a share of the inputs, drawn with ``seed``.
+    ``where`` names a selection whose kept clips alone are computed. ``export`` False stops after the selection.
     """
 
     out: str
     engine: str = "ray"
     address: str | None = None
+    room: Room | None = None
     only_stages: tuple[str, ...] = ()
     where: str = ""
     limit: int | None = None
@@ -130,7 +132,7 @@ def run_inputs(
     only = kept_clips(corpus, options.where) if options.where else None
     limits = {"about": _about(options), "max_failures": options.max_failures, "lacks": recipe.lacks or {}}
     request = RunRequest(corpus, pipeline, refs, recipe.name, recipe.to_text(), only, **limits)
-    engine, run_map = open_engine(options.engine, options.address, listener.step, options.limits)
+    engine, run_map = open_engine(options.engine, options.address, listener.step, options.limits, options.room)
     times, funnel, shards = JobTimes(), None, None
     addresses = {ref.uri: ref.address for ref in refs if ref.address}
     try:
@@ -230,7 +232,11 @@ def kept_clips(corpus: Corpus, selection: str) -> frozenset[str]:
 
 
 def open_engine(
-    name: str, address: str | None, say: Callable[[str], None], limits: Limits | None = None
+    name: str,
+    address: str | None,
+    say: Callable[[str], None],
+    limits: Limits | None = None,
+    room: Room | None = None,
 ) -> tuple[Engine, RunMap]:
     """An engine and the way to run bulk work beside it. Ray starts, and ``say`` hears of it, when there is work.
 
@@ -242,7 +248,7 @@ def open_engine(
     if name != "ray":
         raise UsageError(f"no engine is called {name!r}", fix="Use `ray` or `inline`")
     text = "Starting Ray" if address is None else f"Joining Ray at {address}"
-    engine = RayOnDemand(address, lambda: say(text), limits)
+    engine = RayOnDemand(address, lambda: say(f"{text}, waiting for {room}" if room else text), limits, room)
     return engine, engine.map
 
 

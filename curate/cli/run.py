@@ -16,6 +16,7 @@ from curate.units import format_duration
 
 if TYPE_CHECKING:
     from curate.engine.fuse import MaxFailures
+    from curate.engine.room import Room
     from curate.isolation import Limits
     from curate.job import JobOptions, JobResult
 
@@ -50,6 +51,9 @@ FailureLimit = Annotated[
         "read so far (`5%`; judged from 50 sources on).",
     ),
 ]
+WaitFor = Annotated[
+    str, typer.Option(metavar="CPU=N,GPU=N", help="Wait until the cluster has these; one that grows is asked.")
+]
 DecodeMemory = Annotated[float, typer.Option(min=0, help="Memory that decoding one source may take; 0 for no limit.")]
 DecodeSeconds = Annotated[
     float, typer.Option(min=1, help="Seconds that decoding a short source may take; longer ones get more.")
@@ -77,6 +81,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of `--sample`.")] = 0,
     engine: Annotated[Literal["ray", "inline"], typer.Option(help="Ray, or this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster (`auto`, `ray://...`).")] = None,
+    wait_for: WaitFor = "",
     strict: Annotated[bool, typer.Option("--strict", help="End with status 3 when anything failed.")] = False,
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Take links that leave a folder.")] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no shards.")] = False,
@@ -105,6 +110,7 @@ def run(
             out=corpus,
             engine=engine,
             address=address,
+            room=_room(wait_for, address),
             only_stages=tuple(stages or ()),
             where=where,
             limit=limit,
@@ -126,6 +132,14 @@ def _failure_limit(text: str) -> MaxFailures | None:
     from curate.engine.fuse import MaxFailures
 
     return MaxFailures.parse(text) if text else None
+
+
+def _room(text: str, address: str | None) -> Room | None:
+    from curate.engine.room import Room
+
+    if text and address is None:
+        raise typer.BadParameter("is for a cluster, which --address names", param_hint="--wait-for")
+    return Room.parse(text) if text else None
 
 
 def _decode_limits(memory_gb: float, least_s: float) -> Limits:

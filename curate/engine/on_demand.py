@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.engine.pipeline import Pipeline
+from curate.engine.room import Room
 from curate.engine.run_map import ray_map
 from curate.engine.work import Machines, SourceWork, Summary
 from curate.isolation import Limits
@@ -20,8 +21,15 @@ class RayOnDemand:
 
     name = "ray"
 
-    def __init__(self, address: str | None, starting: Callable[[], None], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        starting: Callable[[], None],
+        limits: Limits | None = None,
+        room: Room | None = None,
+    ) -> None:
         self._address = address
+        self._room = room
         self._limits = limits
         self._starting = starting
         self._engine: RayEngine | None = None
@@ -33,7 +41,7 @@ class RayOnDemand:
             from curate.engine.ray_engine import RayEngine
             from curate.engine.ray_start import RayOptions
 
-            self._engine = RayEngine(RayOptions(self._address), self._limits)
+            self._engine = RayEngine(RayOptions(self._address, room=self._room), self._limits)
 
     def run_pass(
         self, corpus: Corpus, pipeline: Pipeline, works: Sequence[SourceWork], *, run_id: str, single: bool

@@ -67,7 +67,10 @@ def pack(pipeline: Pipeline, nodes: Nodes, n_sources: int, *, single: bool) -> P
 
     ``single`` puts one source in a block: used after a pass died, to find the source that kills workers.
     """
-    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    nodes = [
+        node for node in nodes if node.get("CPU")
+    ]  # the head of many clusters takes no work: its memory is no room
+    cpus = sum(node["CPU"] for node in nodes)
     writers = Pool(max(1, math.ceil(cpus / DECODERS_PER_WRITER)), WRITER_CPUS)
     bundle_bytes = _bundle_bytes(pipeline, nodes)
     pools = _pools(pipeline, nodes, writers, bundle_bytes)

@@ -31,7 +31,8 @@ from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
 from curate.engine.ray_registry import Registry, ping
-from curate.engine.ray_start import RayOptions, first_line, start_ray
+from curate.engine.ray_start import RayOptions, ask_for, first_line, start_ray, wait_for
+from curate.engine.room import Room
 from curate.engine.work import Bundle, Machines, SourceWork, Summary, TableBundle
 from curate.engine.writer import write_bundle
 from curate.errors import (
@@ -43,6 +44,7 @@ from curate.errors import (
     causes,
 )
 from curate.isolation import Limits
+from curate.stage import boundary
 from curate.tables import Corpus
 
 RETRIES = 3
@@ -148,9 +150,11 @@ class RayEngine:
     name = "ray"
 
     def __init__(self, options: RayOptions, limits: Limits | None = None) -> None:
-        self._limits = limits
+        self._limits, self._asked = limits, options.room is not None
         self._started = not ray.is_initialized()
         self._dashboard_url = start_ray(options) if self._started else ""
+        if options.room is not None:
+            wait_for(options.room)
         self._registry: Any = None
         self._machines = _machines(_nodes(check=False), self._dashboard_url)
         self._asking = threading.Lock()
@@ -213,9 +217,12 @@ class RayEngine:
         return self._machines
 
     def close(self) -> None:
-        """Stop the Ray that this engine started."""
+        """Stop the Ray that this engine started; a cluster that grew for it may shrink again."""
         with self._asking:
             self._registry = None  # who asks from now on would start a new Ray
+            if self._asked:
+                with boundary():  # a cluster that is gone by now has nothing to give back
+                    ask_for(Room())
             if self._started:
                 ray.shutdown()
 

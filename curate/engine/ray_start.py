@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +16,24 @@ from typing import Any
 
 import ray
 
-from curate.errors import EngineError
+from curate.engine.room import Room
+from curate.errors import ClusterError, EngineError
 from curate.stage import boundary
 
 CONNECT_TIMEOUT_S = 10.0
+ROOM_TIMEOUT_S = 1800.0
+"""How long nodes may take to come: a cloud's machine with a GPU, an image of gigabytes and its start take a while."""
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """How to reach Ray. ``address`` None starts one here; ``num_cpus`` limits that one."""
+    """How to reach Ray. ``address`` None starts one here; ``num_cpus`` limits that one. ``room`` is what a cluster must
+    have before anything is placed on it."""
 
     address: str | None = None
     num_cpus: int | None = None
     object_store_bytes: int | None = None
+    room: Room | None = None
 
 
 def start_ray(options: RayOptions) -> str:
@@ -59,6 +65,38 @@ def start_ray(options: RayOptions) -> str:
 
 def _url(host_and_port: str | None) -> str:
     return f"http://{host_and_port}" if host_and_port else ""
+
+
+def wait_for(room: Room, timeout_s: float = ROOM_TIMEOUT_S) -> None:
+    """Ask the cluster's autoscaler, if it has one, for this much, and wait; ClusterError when it does not come.
+
+    Ray Data's pools have the size that the nodes had when they were packed, so nothing else makes a cluster grow.
+    """
+    deadline, there = time.monotonic() + timeout_s, Room()
+    ask_for(room)
+    try:
+        while True:
+            has = ray.cluster_resources()
+            there = Room(int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+            if there.cpus >= room.cpus and there.gpus >= room.gpus:
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(1.0)
+    finally:
+        if there.cpus < room.cpus or there.gpus < room.gpus:
+            ask_for(Room())
+    raise ClusterError(
+        f"the cluster has {there} after {timeout_s / 60:.0f} min, asked for were {room}",
+        fix="See why nodes do not come, raise what the cluster may grow to, or ask for less with `--wait-for`",
+    )
+
+
+def ask_for(room: Room) -> None:
+    """Tell the autoscaler what must be there, in the place of what was said before; ``Room()`` gives it all back."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(num_cpus=room.cpus, bundles=[{"GPU": 1}] * room.gpus)
 
 
 def _check_answers(address: str) -> None:

@@ -18,7 +18,7 @@ OPTIONS = {
     },
     "run": {
         "SOURCE", "--out", "--recipe", "--set", "--stages", "--where", "--limit", "--sample", "--seed", "--engine",
-        "--address", "--strict", "--follow-links", "--no-export", "--no-report", "--max-failures",
+        "--address", "--wait-for", "--strict", "--follow-links", "--no-export", "--no-report", "--max-failures",
         "--decode-memory-gb", "--decode-s", "--log-json", "--metrics-port", "--metrics-host",
     },
     "select": {"CORPUS", "--recipe", "--set", "--name", "--like", "--run"},

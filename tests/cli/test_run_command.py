@@ -125,6 +125,8 @@ USAGE = {
     "no such selection": (["BUCKET", "--where", "best"], "no selection is called 'best'"),
     "no such option": (["BUCKET", "--strickt"], "--strict"),
     "no such engine": (["BUCKET", "--engine", "spark"], "'ray', 'inline'"),
+    "room without a cluster": (["BUCKET", "--wait-for", "CPU=4"], "--wait-for"),
+    "room of nothing": (["BUCKET", "--address", "auto", "--wait-for", "4"], "Say `CPU=64,GPU=2`"),
     "limit of nought": (["BUCKET", "--limit", "0"], "--limit"),
     "share above one": (["BUCKET", "--sample", "2"], "--sample"),
     "set without a value": (["BUCKET", "--set", "cut.max_len_s"], "not of the form key=value"),

@@ -180,6 +180,13 @@ def test_workers_grow_in_step_with_their_shares_until_the_gpus_are_taken(n_gpus)
     assert n_gpus == 1 or slowest.workers > max(pool.workers for pool in others)
 
 
+def test_a_head_that_takes_no_work_changes_nothing():
+    node, head = {"CPU": 8.0, "GPU": 1.0, "memory": 64e9, "object_store_memory": 2e10}, {"object_store_memory": 1e8}
+    pipe = build(load_recipe("svd"))
+    assert pack(pipe, [head, node], 1000, single=False) == pack(pipe, [node], 1000, single=False)
+    assert "more than the 0 CPUs" in refusal([head])
+
+
 def refusal(nodes: list[dict[str, Any]], *pools: Resources) -> str:
     with pytest.raises(EngineError) as caught:
         pack(pooled(*pools), nodes, 10, single=False)
