@@ -48,7 +48,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Plain values of a YAML text: no objects are made, and aliases cannot blow it up. ConfigError names ``where``."""
     try:
         _check_size(text, where)
-        return yaml.load(text, _LOADER)
+        return _LOADER(text).get_single_data()
     except (yaml.YAMLError, ValueError) as error:  # numbers and dates that are none are ValueErrors
         raise ConfigError(f"is not YAML: {error}", subject=where) from error
 
