@@ -116,7 +116,7 @@ def test_what_the_sample_computed_is_not_computed_again(planned, bucket, tmp_pat
 def test_a_sample_of_everything_is_a_measurement(whole):
     assert whole.tried.is_whole
     assert whole.clips["kept"] == Estimate(3.0, 3.0, 3.0)
-    assert whole.cautions == ("All 3 sources were tried: these are measurements, not estimates",)
+    assert whole.cautions[0] == "All 3 sources were tried: these are measurements, not estimates"
     work = whole.hours.cpu_work
     assert work.low == work.value == work.high > 0
 
