@@ -61,7 +61,7 @@ def few(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def whole(few) -> Forecast:
     """Of all of few films, for four machines."""
-    return plan(few, sample=SampleSize(share=1.0), cluster=Cluster(4, 8, memory_bytes=64 << 30))
+    return plan(few, sample=SampleSize(share=1.0), cluster=Cluster(4, 8, gpus=1, memory_bytes=64 << 30))
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,7 @@ def test_a_plan_for_other_machines_takes_their_workers(whole):
     (lane,) = whole.lanes
     assert (lane.name, lane.workers) == ("decoders", 3)
     assert whole.hours.cpu_held.value == pytest.approx(32 * whole.hours.wall.value)
+    assert (whole.hours.gpu_work.value, whole.hours.gpu_held.value) == (0, pytest.approx(4 * whole.hours.wall.value))
     alone = sum(stage.busy_s.value for stage in whole.stages)
     assert alone / 3 <= lane.wall_s <= alone
 
