@@ -69,7 +69,8 @@ class Analyser:
 
         ``last``: no call follows, so clips wait no longer for others to go with.
         """
-        self._reader.get_ready(self._pipeline.probe, self._pipeline.cut)
+        if self._reader.get_ready(self._pipeline.probe, self._pipeline.cut):
+            self._cpu.since()  # what starting took is no cost of the sources
         for work in works:
             self._on_source("start", work.ref.uri)
             clock = _Clock()

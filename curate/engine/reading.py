@@ -47,12 +47,15 @@ class SourceReader:
         self._sandbox.start()
         self._is_ready = False
 
-    def get_ready(self, probe: ProbeStage[Any], cut: CutStage[Any]) -> None:
-        """Wait until the decoding process has started, once: the first source is not to be charged with it."""
-        if not self._is_ready:
-            self._is_ready = True
-            with suppress(InputError):  # one that cannot start says so to the source that wants it
-                self._sandbox.call(get_ready, probe, cut, limit_s=self._sandbox.limits.least_s)
+    def get_ready(self, probe: ProbeStage[Any], cut: CutStage[Any]) -> bool:
+        """Wait until the decoding process has started, once: the first source is not to be charged with it. Whether
+        this was the time."""
+        if self._is_ready:
+            return False
+        self._is_ready = True
+        with suppress(InputError):  # one that cannot start says so to the source that wants it
+            self._sandbox.call(get_ready, probe, cut, limit_s=self._sandbox.limits.least_s)
+        return True
 
     def cpu_s(self) -> float:
         """CPU seconds of the decoding process so far."""

@@ -97,7 +97,7 @@ class Summary:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stage_use: dict[str, Use] = field(default_factory=dict)
     cpu_s: float = 0.0
-    """CPU seconds of the workers and their decoding processes."""
+    """CPU seconds of the workers and their decoding processes, from their first source or bundle on."""
     cells: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Cells by (stage, outcome)."""
     read_bytes: int = 0

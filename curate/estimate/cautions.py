@@ -9,11 +9,14 @@ from curate.estimate.sample import LEAST_INPUTS
 from curate.select.duplicates import NEAR_DUPLICATE
 
 _SURE = 0.95
+_BUSY = 0.7
+"""CPU seconds of a second of a worker below which that is worth saying."""
 
 
 def cautions(expected: Expectation) -> Iterator[str]:
     """One sentence for each."""
     yield from _of_the_sample(expected)
+    yield from _of_the_load(expected)
     yield from _of_the_cluster(expected)
     if expected.bucket.is_whole:
         return
@@ -38,6 +41,20 @@ def _of_the_sample(expected: Expectation) -> Iterator[str]:
     yield f"What up to {unseen:.0%} of the sources have, a sample of {n} may lack: rare failures, rare reasons"
     if expected.survey.video_s is None:
         yield "Files were not read through (remote, or very many): only their sizes are known of those not tried"
+
+
+def _of_the_load(expected: Expectation) -> Iterator[str]:
+    """The clock is that of a machine as busy as this one was."""
+    costs, totals = expected.costs, expected.totals
+    if costs.cpu_share >= _BUSY:
+        return
+    scored_s = sum(expected.measured_seconds().values())
+    all_s = scored_s + totals.values.get("work/writing", 0.0)
+    share = (scored_s * costs.cpu_share + totals.values.get("cpu/writing", 0.0)) / all_s if all_s else 1.0
+    yield (
+        f"A worker had {share:.0%} of a CPU: other programs run here, or its storage is slow. Times on the clock are "
+        "for such a machine, CPU-hours are not"
+    )
 
 
 def _of_the_cluster(expected: Expectation) -> Iterator[str]:

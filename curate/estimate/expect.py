@@ -152,7 +152,7 @@ def hours(expected: Expectation) -> Hours:
         end_s=costs.end_s,
         cpu_work=totals.derived(cpu_work),
         cpu_held=totals.derived(lambda get: cluster.all_cpus * wall(get)),
-        gpu_work=totals.derived(gpu_work) if on_gpus and known else None,
+        gpu_work=totals.derived(gpu_work) if cluster.all_gpus and known else None,
         gpu_held=totals.derived(lambda get: cluster.all_gpus * wall(get)) if cluster.all_gpus and known else None,
     )
 

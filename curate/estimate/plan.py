@@ -60,7 +60,13 @@ def make_plan(
     UsageError for what a run would refuse too, and where ``keep`` holds runs already; InputError where nothing of the
     sample could be read.
     """
-    job = JobOptions(options.keep, options.engine, options.address, options.only_stages, limits=options.limits)
+    job = JobOptions(
+        options.keep,
+        engine=options.engine,
+        address=options.address,
+        only_stages=options.only_stages,
+        limits=options.limits,
+    )
     pipeline = ready_pipeline(recipe, job)
     _check_speeds(pipeline, options.speeds)
     here = Cluster.here(_gpus_here(pipeline))

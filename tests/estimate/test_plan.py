@@ -61,7 +61,7 @@ def few(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def whole(few) -> Forecast:
     """Of all of few films, for four machines."""
-    return plan(few, sample=SampleSize(share=1.0), cluster=Cluster(4, 8, memory_bytes=64 << 30))
+    return plan(few, sample=SampleSize(share=1.0), cluster=Cluster(4, 8, gpus=1, memory_bytes=64 << 30))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_what_the_sample_computed_is_not_computed_again(planned, bucket, tmp_pat
 def test_a_sample_of_everything_is_a_measurement(whole):
     assert whole.tried.is_whole
     assert whole.clips["kept"] == Estimate(3.0, 3.0, 3.0)
-    assert whole.cautions == ("All 3 sources were tried: these are measurements, not estimates",)
+    assert whole.cautions[0] == "All 3 sources were tried: these are measurements, not estimates"
     work = whole.hours.cpu_work
     assert work.low == work.value == work.high > 0
 
@@ -125,6 +125,7 @@ def test_a_plan_for_other_machines_takes_their_workers(whole):
     (lane,) = whole.lanes
     assert (lane.name, lane.workers) == ("decoders", 3)
     assert whole.hours.cpu_held.value == pytest.approx(32 * whole.hours.wall.value)
+    assert (whole.hours.gpu_work.value, whole.hours.gpu_held.value) == (0, pytest.approx(4 * whole.hours.wall.value))
     alone = sum(stage.busy_s.value for stage in whole.stages)
     assert alone / 3 <= lane.wall_s <= alone
 
