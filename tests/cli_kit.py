@@ -43,10 +43,10 @@ class Ended:
     err: str
 
 
-def curate(*args: object) -> Ended:
+def curate(*args: object, width: int = WIDTH) -> Ended:
     """Run `curate` with these arguments in this process, as on a wide terminal."""
-    console.out.width = console.err.width = WIDTH
-    env = {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH)}
+    console.out.width = console.err.width = width
+    env = {"COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
     result = CliRunner().invoke(app, [str(arg) for arg in args], env=env, catch_exceptions=False)
     return Ended(result.exit_code, result.stdout, result.stderr)
 

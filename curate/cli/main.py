@@ -25,6 +25,7 @@ from curate.cli import (
     sample,
     status,
     train,
+    unpack,
     verify,
     view,
 )
@@ -59,6 +60,7 @@ app.command("plan", epilog=plan.EPILOG)(plan.plan)
 app.command("run", epilog=run.EPILOG)(run.run)
 app.command("select")(corpus.select_command)
 app.command("export")(corpus.export_command)
+app.command("unpack")(unpack.unpack_command)
 app.command("verify")(verify.verify_command)
 app.command("compact")(compact.compact_command)
 app.command("forget")(corpus.forget_command)

@@ -27,6 +27,7 @@ OPTIONS = {
         "RECIPE", "--data", "--out", "--init", "--encoders", "--latents", "--set", "--device", "--plan", "--world",
         "--device-kind",
     },
+    "unpack": {"SHARDS", "--out", "--bucket"},
     "compact": {"CORPUS", "--dry-run"},
     "verify": {"CORPUS", "SHARDS", "--deep", "--clean"},
     "forget": {"CORPUS", "URI", "--reason"},

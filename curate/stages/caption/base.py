@@ -13,7 +13,12 @@ from curate.stage import ClipStage, Column, ConfigT, Stage
 from curate.view import View
 
 CAPTION = Column("caption", pa.string(), "", "one English sentence or two")
-FRAMES = Column("frames", pa.string(), "", "digest of the frames that the captioner saw, 32 hex digits")
+FRAMES = Column(
+    "frames",
+    pa.string(),
+    "",
+    "digest of the frames that the captioner, or those whose captions it took, saw, 32 hex digits",
+)
 
 _CAPTIONERS = "Name stages that caption clips, such as `caption.coca`"
 

@@ -25,7 +25,12 @@ _QUOTES = ('""', "''", "“”", "‘’", "``")
 ANSWER_COLUMNS = (
     Column("model", pa.string(), "", "the model that answered, as its endpoint or its card names it"),
     Column("prompt_tokens", pa.int64(), "token", "length of what was asked; empty where the endpoint does not count"),
-    Column("completion_tokens", pa.int64(), "token", "length of the answer; empty where nobody counts"),
+    Column(
+        "completion_tokens",
+        pa.int64(),
+        "token",
+        "length of the answer, the end mark included; empty where the endpoint does not count",
+    ),
     Column("truncated", pa.bool_(), "", "the answer was cut off at `max_tokens`"),
 )
 

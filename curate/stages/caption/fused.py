@@ -107,7 +107,12 @@ class FusedCaption(CaptionStage[FusedConfig]):
     reads_pixels = False
     columns: ClassVar[tuple[Column, ...]] = (
         *CaptionStage.columns,
-        Column("invented", pa.list_(pa.string()), "", "content words of the sentence that are in no caption it read"),
+        Column(
+            "invented",
+            pa.list_(pa.string()),
+            "",
+            "content words of the sentence that are in no caption it read; endings are folded",
+        ),
         Column("marked", pa.bool_(), "", "some word is invented"),
         *ANSWER_COLUMNS,
     )

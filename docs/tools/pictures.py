@@ -1,0 +1,81 @@
+"""Makes the pictures of the documentation from what the tutorial leaves in a folder.
+
+    python docs/tools/pictures.py FOLDER
+
+docs/report.webp is the report's page in a browser, with its first slider moved; docs/tutorial-clip.webp the contact
+sheet of a clip; docs/tutorial-samples.webp the two drawn clips side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+DOCS = Path(__file__).parents[1]
+SLIDER_STEPS = 6
+"""Presses of the left arrow: as far as the slider goes."""
+ENLARGED = 12
+GAP_PX = 24
+
+
+def main(folder: Path) -> None:
+    """Make those whose files are there; says which."""
+    makers = {"report.webp": report, "tutorial-clip.webp": sheet, "tutorial-samples.webp": samples}
+    for name, make in makers.items():
+        target = DOCS / name
+        make(folder, target)
+        print(f"{name}: {target.stat().st_size / 1024:.0f} KiB")
+
+
+def report(folder: Path, target: Path) -> None:
+    """The threshold on text, moved, with clips on either side of it."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    sandbox = [] if os.geteuid() else ["--no-sandbox"]
+    shot = target.with_suffix(".png")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=[*sandbox, "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 735}, color_scheme="light")
+        page.goto((folder / "corpus" / "reports" / "embedded.html").absolute().as_uri())
+        slider = page.locator("input[type=range]").first
+        slider.focus()
+        for _ in range(SLIDER_STEPS):
+            page.keyboard.press("ArrowLeft")
+        head = page.locator("h3", has_text="text.area_max").first
+        head.evaluate("e => scrollTo(0, e.getBoundingClientRect().top + scrollY - 125)")
+        page.evaluate("document.activeElement.blur()")
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(shot))
+        browser.close()
+    Image.open(shot).save(target, quality=82, method=6)
+    shot.unlink()
+
+
+def sheet(folder: Path, target: Path) -> None:
+    """What `curate show` drew."""
+    picture = Image.open(folder / "clip.png").convert("RGB")
+    picture.resize((1000, round(1000 * picture.height / picture.width))).save(target, quality=82, method=6)
+
+
+def samples(folder: Path, target: Path) -> None:
+    """Slow on the left, fast on the right, each pixel enlarged, as a moving picture."""
+    slow, fast = (_frames(folder / name) for name in ("slow.mp4", "fast.mp4"))
+    gap = np.full((len(slow[0]), GAP_PX, 3), 255, np.uint8)
+    frames = [Image.fromarray(np.hstack([left, gap, right])) for left, right in zip(slow, fast, strict=True)]
+    frames[0].save(target, save_all=True, append_images=frames[1:], duration=1000 // 6, loop=0, quality=90)
+
+
+def _frames(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as film:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    return [np.kron(picture, np.ones((ENLARGED, ENLARGED, 1), np.uint8)) for picture in pictures]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
