@@ -19,38 +19,35 @@ from model_kit import fetch_packaged
 from curate.testing.footage import moving_texture, write_video
 
 
-@pytest.fixture(scope="session")
-def monkeypatch_session() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="session")
-def reader(monkeypatch_session) -> Callable[[Path], Reader]:
+@pytest.fixture
+def reader(monkeypatch) -> Callable[[Path], Reader]:
     """Who follows a page in a folder."""
-    return lambda folder: Reader(folder, monkeypatch_session, placeholders)
+    return lambda folder: Reader(folder, monkeypatch, placeholders)
 
 
 @pytest.fixture(scope="session")
-def sandboxes(tmp_path_factory, sample_bucket, endpoint) -> Callable[[str], Path]:
-    """A folder by its name: made when it is first asked for, never changed afterwards."""
-    made: dict[str, Path] = {}
+def sandbox(tmp_path_factory, sample_bucket, endpoint) -> Callable[[str], Path]:
+    """A folder by its name, as it was when it was made; the one before is gone. All have one path, since the tables
+    know where their sources lie."""
+    base = tmp_path_factory.mktemp("docs")
+    folder = base / "srv"
     makers = {
-        "bucket": lambda folder: _bucket(folder, sample_bucket),
-        "small": lambda folder: _small(folder, sample_bucket),
-        "failures": _failures,
-        "endpoint": lambda folder: _endpoint(folder, sample_bucket, endpoint),
+        "bucket": lambda: _bucket(folder, sample_bucket),
+        "small": lambda: _small(folder, sample_bucket),
+        "failures": lambda: _failures(folder),
+        "endpoint": lambda: _endpoint(folder, sample_bucket, endpoint),
     }
 
     def get(name: str) -> Path:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(f"docs-{name}") / "sandbox"
+        kept = base / name
+        shutil.rmtree(folder, ignore_errors=True)
+        if not kept.exists():
             folder.mkdir()
             for part in ("constraints.txt", "docs", "tests"):
                 (folder / part).symlink_to(ROOT / part)
-            makers[name](folder)
-            made[name] = folder
-        return made[name]
+            makers[name]()
+            folder.rename(kept)
+        return shutil.copytree(kept, folder, symlinks=True)
 
     return get
 
@@ -69,9 +66,10 @@ def _bucket(folder: Path, sample_bucket: Path) -> None:
 
 
 def _small(folder: Path, sample_bucket: Path) -> None:
-    """Four films, and a corpus of them by the default recipe."""
+    """Six films, and a corpus of them by the default recipe."""
     fetch_packaged()
-    _take(folder, sample_bucket, "hard_cuts.mp4", "letterbox.mp4", "zoom.mp4", "vp9.webm")
+    names = ("hard_cuts.mp4", "heavy_text.mp4", "letterbox.mp4", "static_shot.mp4", "vp9.webm", "zoom.mp4")
+    _take(folder, sample_bucket, *names)
     assert curate("run", folder / "videos", *run_args("embedded", folder / "corpus")).status == 0
 
 
