@@ -28,7 +28,8 @@ WIDTH = 110
 """Columns of the terminal that outputs are shown for."""
 
 INLINE = {"run", "export", "retry"}
-"""Commands that would start a Ray, or could; here they compute in this process, which prints the same."""
+"""Commands that would start a Ray, or could; here they compute in this process, which prints the same. Where a page
+does not show what a run prints, it writes no report either: some seconds each."""
 
 SHOWN_AS = "/srv"
 """What stands in the pages for the folder that they are run in."""
@@ -74,7 +75,7 @@ class Reader:
             check_options(command)
             return ""
         if given[0] == "curate":
-            ended = self._curate(given[1:])
+            ended = self._curate(given[1:], shown=block.output is not None)
         elif given[:2] == ["python", "-m"]:
             ended = self._module(given[2:])
         else:
@@ -96,10 +97,11 @@ class Reader:
             word = re.sub(rf"\b{name}\b", value, word)
         return word
 
-    def _curate(self, given: Sequence[str]) -> Ended:
+    def _curate(self, given: Sequence[str], *, shown: bool) -> Ended:
         inline = ["--engine", "inline"] if given[0] in INLINE and "--engine" not in given else []
+        bare = ["--no-report"] if given[0] == "run" and not shown else []
         with contextlib.chdir(self.folder):
-            return curate(*given, *inline, width=WIDTH)
+            return curate(*given, *inline, *bare, width=WIDTH)
 
     def _bash(self, command: str) -> Ended:
         """This Python's folder comes first on its path."""

@@ -1,29 +1,19 @@
-"""The documentation holds what the code does: columns, keys, links, and examples that run."""
+"""The documentation holds what the code does: columns, keys, links. What it tells to run is run in tests/docs."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-import duckdb
 import pytest
-import yaml
 
 from curate.export import ExportConfig
-from curate.job import JobOptions, export_again, run_job, select_again
 from curate.recipe import build, load_recipe, parse_recipe
 from curate.select import Condition, DedupConfig
 from curate.stages.registry import BUILT_IN, stage_class
-from curate.tables import Corpus
-from curate.testing.footage import write_video
-from curate.testing.scenes import moving_texture
-from curate.watch.listener import JobListener
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -96,48 +86,3 @@ def test_links_lead_somewhere(path):
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     broken = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
     assert broken == []
-
-
-class Silent(JobListener):
-    """Cares for nothing."""
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A folder with a corpus of one small video and the shard sets that the examples read."""
-    folder = tmp_path_factory.mktemp("docs")
-    write_video(folder / "pan.mp4", moving_texture(60, 320, 180, (2.0, 0.0), seed=1), Fraction(24))
-    recipe = {
-        "name": "small",
-        "stages": ["probe", "cut", "motion", "quality"],
-        "select": {"name": "embedded", "dedup": {"method": "none"}},
-        "export": {"caption": ""},
-    }
-    corpus = Corpus(str(folder / "corpus"))
-    parsed = parse_recipe(yaml.safe_dump(recipe), "small")
-    run_job([str(folder / "pan.mp4")], parsed, JobOptions(corpus.uri, engine="inline"), Silent())
-    select_again(corpus, "", [], name="strict")
-    export_again(corpus, "strict", "", [], engine="inline", address=None)
-    return folder
-
-
-def test_sql_examples_run(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    examples = blocks(page("corpus.md"), "sql")
-    assert examples
-    for sql in examples:
-        assert duckdb.sql(sql).fetchall()
-
-
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", DOCS / "corpus.md", DOCS / "dataset-card.md"], ids=lambda p: p.name
-)
-def test_python_examples_run(workplace, path, monkeypatch, tmp_path):
-    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    examples = blocks(path.read_text(encoding="utf-8"), "python")
-    assert examples
-    for code in examples:
-        done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()

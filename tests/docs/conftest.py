@@ -66,11 +66,13 @@ def _bucket(folder: Path, sample_bucket: Path) -> None:
 
 
 def _small(folder: Path, sample_bucket: Path) -> None:
-    """Six films, and a corpus of them by the default recipe."""
+    """Six films, and a corpus of them by the default recipe, with a second selection."""
     fetch_packaged()
     names = ("hard_cuts.mp4", "heavy_text.mp4", "letterbox.mp4", "static_shot.mp4", "vp9.webm", "zoom.mp4")
     _take(folder, sample_bucket, *names)
     assert curate("run", folder / "videos", *run_args("embedded", folder / "corpus")).status == 0
+    strict = ["--name", "strict", "--set", "text.area_max.max=0.02"]
+    assert curate("select", folder / "corpus", *strict).status == 0
 
 
 def _take(folder: Path, sample_bucket: Path, *names: str) -> None:
