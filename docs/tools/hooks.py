@@ -1,16 +1,19 @@
-"""What the site needs beyond Markdown: links to files of the repository outside of docs/ become their names.
+"""What the site makes of the pages' Markdown.
 
-On the repository these links lead somewhere; the site has no such pages and names no host where they could be.
+Links to files of the repository outside of docs/ become their names: on the repository they lead somewhere, the site
+has no such pages and names no host where they could be. Commands are coloured as a shell's, outputs look like outputs.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+_FENCES = {"```console": "```bash", "```": "``` { .text .no-copy .output }"}
 _LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#]*)\)")
 
 
@@ -25,4 +28,16 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         name = f"`{target.relative_to(ROOT)}`"
         return name if link[1].strip("`/") in name else f"{link[1]} ({name})"
 
-    return _LINK.sub(named, markdown)
+    return "\n".join(_fenced(_LINK.sub(named, markdown).splitlines()))
+
+
+def _fenced(lines: list[str]) -> Iterator[str]:
+    inside = False
+    for line in lines:
+        is_fence = line.lstrip().startswith("```")
+        yield line.replace(line.strip(), _FENCES[line.strip()]) if _opens(line, inside) else line
+        inside ^= is_fence
+
+
+def _opens(line: str, inside: bool) -> bool:
+    return not inside and line.strip() in _FENCES

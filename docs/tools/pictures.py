@@ -8,17 +8,19 @@ sheet of a clip; docs/tutorial-samples.webp the two drawn clips side by side.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 DOCS = Path(__file__).parents[1]
+sys.path.insert(0, str(DOCS.parent / "tests"))
+
+from browser_kit import chromium, opened  # noqa: E402
+
+VIEWPORT = {"width": 1280, "height": 735}
 SLIDER_STEPS = 6
 """Presses of the left arrow: as far as the slider goes."""
 ENLARGED = 12
@@ -36,15 +38,10 @@ def main(folder: Path) -> None:
 
 def report(folder: Path, target: Path) -> None:
     """The threshold on text, moved, with clips on either side of it."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    sandbox = [] if os.geteuid() else ["--no-sandbox"]
     shot = target.with_suffix(".png")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=[*sandbox, "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 735}, color_scheme="light")
-        page.goto((folder / "corpus" / "reports" / "embedded.html").absolute().as_uri())
-        slider = page.locator("input[type=range]").first
-        slider.focus()
+    page_file = (folder / "corpus" / "reports" / "embedded.html").absolute().as_uri()
+    with chromium() as browser, opened(browser, page_file, viewport=VIEWPORT, color_scheme="light") as page:
+        page.locator("input[type=range]").first.focus()
         for _ in range(SLIDER_STEPS):
             page.keyboard.press("ArrowLeft")
         head = page.locator("h3", has_text="text.area_max").first
@@ -52,7 +49,6 @@ def report(folder: Path, target: Path) -> None:
         page.evaluate("document.activeElement.blur()")
         page.wait_for_timeout(500)
         page.screenshot(path=str(shot))
-        browser.close()
     Image.open(shot).save(target, quality=82, method=6)
     shot.unlink()
 
