@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from curate.config import nearest
@@ -94,7 +94,7 @@ def _lines(texts: Iterable[str]) -> bytes:
 
 def _table(rows: Sequence[_Row]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _Row.__slots__, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, rows))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(_Row))
+    writer.writerows(astuple(row) for row in rows)
     return text.getvalue().encode()

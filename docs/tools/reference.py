@@ -268,7 +268,7 @@ def stages_page() -> str:
         "([models.md](../models.md)).",
         "",
     ]
-    heads = ("stage", "version", "of each", "cells", "views", "models", "needs", "columns", "code")
+    heads = ("stage", "version", "of each", "cells", "views", "models", "needs", "columns", "how", "code")
     return "\n".join([*lines, *_grid(heads, [_stage_row(name) for name in BUILT_IN])])
 
 
@@ -289,6 +289,7 @@ def _stage_row(name: str) -> tuple[str, ...]:
         ", ".join(sorted({file.partition("/")[0] for file in stage.model_digests()})),
         ", ".join(sorted({package.requirement for package in stage.packages})),
         str(len(cls.columns)),
+        " ".join(inspect.getdoc(cls).partition("\n\n")[0].replace("``", "`").split()),
         f"`{inspect.getsourcefile(cls).removeprefix(f'{ROOT}/')}`",
     )
 
