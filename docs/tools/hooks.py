@@ -2,6 +2,7 @@
 
 Links to files of the repository outside of docs/ become their names: on the repository they lead somewhere, the site
 has no such pages and names no host where they could be. Commands are coloured as a shell's, outputs look like outputs.
+A bar within code of a table needs no backslash here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _FENCES = {"```console": "```bash", "```": "``` { .text .no-copy .output }"}
+_CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#]*)\)")
 
 
@@ -35,7 +37,10 @@ def _fenced(lines: list[str]) -> Iterator[str]:
     inside = False
     for line in lines:
         is_fence = line.lstrip().startswith("```")
-        yield line.replace(line.strip(), _FENCES[line.strip()]) if _opens(line, inside) else line
+        if not inside and line.startswith("|"):
+            yield _CODE.sub(lambda code: code[0].replace("\\|", "|"), line)
+        else:
+            yield line.replace(line.strip(), _FENCES[line.strip()]) if _opens(line, inside) else line
         inside ^= is_fence
 
 

@@ -13,7 +13,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, UnionType
@@ -34,6 +35,7 @@ from curate.shards import writer
 from curate.stage import ClipStage
 from curate.stages.registry import BUILT_IN, stage_class
 from curate.train.recipe import TrainRecipe
+from curate.view import ViewSpec
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -262,36 +264,45 @@ def _training() -> list[str]:
 def stages_page() -> str:
     """What each stage takes and where its code is; the columns are in stages.md."""
     lines = ["# Stages: what they read", "", "Columns and units of each stage: [stages.md](../stages.md)."]
-    lines += [
-        "*Cells* are those of other stages, *views* the frames it looks at "
-        "([how](../decisions/0002-view-positions.md)), *models* the cards of its default configuration "
-        "([models.md](../models.md)).",
-        "",
-    ]
-    heads = ("stage", "version", "of each", "cells", "views", "models", "needs", "columns", "how", "code")
-    return "\n".join([*lines, *_grid(heads, [_stage_row(name) for name in BUILT_IN])])
+    lines += ["Frames that a stage looks at lie on a grid ([how](../decisions/0002-view-positions.md))."]
+    for name in BUILT_IN:
+        lines += ["", f"## {name}", "", *_stage_lines(name)]
+    return "\n".join(lines)
 
 
 _NEEDED = {"caption.vlm": {"endpoint": {"url": "http://127.0.0.1:8000/v1", "model": "any"}}}
 """What a stage cannot be made without."""
 
 
-def _stage_row(name: str) -> tuple[str, ...]:
+def _stage_lines(name: str) -> Iterator[str]:
     cls = stage_class(name)
     stage = cls(cls.config_type.model_validate(_NEEDED.get(name, {})))
-    is_clip = isinstance(stage, ClipStage)
-    return (
-        f"[{name}](../stages.md#{re.sub(r'[^a-z0-9]', '', name)})",
-        str(cls.version),
-        "clip" if is_clip else "source",
-        ", ".join(stage.reads) if is_clip else "",
-        ", ".join(sorted(stage.views())) if is_clip else "",
-        ", ".join(sorted({file.partition("/")[0] for file in stage.model_digests()})),
-        ", ".join(sorted({package.requirement for package in stage.packages})),
-        str(len(cls.columns)),
-        " ".join(inspect.getdoc(cls).partition("\n\n")[0].replace("``", "`").split()),
-        f"`{inspect.getsourcefile(cls).removeprefix(f'{ROOT}/')}`",
-    )
+    yield " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].replace("``", "`").split())
+    yield ""
+    anchor = re.sub(r"[^a-z0-9]", "", name)
+    yield f"- version {cls.version}, [{len(cls.columns)} columns](../stages.md#{anchor}) of each {_of_each(stage)}"
+    if isinstance(stage, ClipStage):
+        yield from _told_of("reads the cells of", stage.reads)
+        for view, spec in sorted(stage.views().items()):
+            yield f"- looks at `{view}`: {_view(spec)}"
+    yield from _told_of("models, by default", {file.partition("/")[0] for file in stage.model_digests()})
+    yield from _told_of("needs", {package.requirement for package in stage.packages})
+    yield f"- code: `{str(inspect.getsourcefile(cls)).removeprefix(f'{ROOT}/')}`"
+
+
+def _of_each(stage: Any) -> str:
+    return "clip" if isinstance(stage, ClipStage) else "source"
+
+
+def _told_of(what: str, names: Iterable[str]) -> Iterator[str]:
+    if names:
+        yield f"- {what} " + ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def _view(spec: ViewSpec) -> str:
+    """A view by its keys that are not left out; which frames it samples follows from them."""
+    said = {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "sampling"}
+    return ", ".join(f"`{name}={value}`" for name, value in said.items() if value not in (None, (), 0))
 
 
 def with_columns(text: str) -> str:
