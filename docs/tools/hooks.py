@@ -2,7 +2,7 @@
 
 Links to files of the repository outside of docs/ become their names: on the repository they lead somewhere, the site
 has no such pages and names no host where they could be. Commands are coloured as a shell's, outputs look like outputs.
-A bar within code of a table needs no backslash here.
+A bar within code of a table needs no backslash here, and what the tests do not run says so.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _FENCES = {"```console": "```bash", "```": "``` { .text .no-copy .output }"}
+_NOT_RUN = re.compile(r"^<!-- not run: (.*) -->$", re.MULTILINE)
 _CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#]*)\)")
 
@@ -30,7 +31,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         name = f"`{target.relative_to(ROOT)}`"
         return name if link[1].strip("`/") in name else f"{link[1]} ({name})"
 
-    return "\n".join(_fenced(_LINK.sub(named, markdown).splitlines()))
+    told = _NOT_RUN.sub(r"<small>Not run by the tests: \1.</small>\n", markdown)
+    return "\n".join(_fenced(_LINK.sub(named, told).splitlines()))
 
 
 def _fenced(lines: list[str]) -> Iterator[str]:
