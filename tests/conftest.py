@@ -29,7 +29,9 @@ settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
 
 
-LONG = tuple(f"tests/{name}/" for name in ("cli", "contract", "e2e", "engine", "fuzz", "soak", "store", "train"))
+LONG = tuple(
+    f"tests/{name}/" for name in ("cli", "contract", "docs", "e2e", "engine", "fuzz", "soak", "store", "train")
+)
 """Folders with files that take half a minute and more."""
 
 

@@ -4,7 +4,8 @@ A block of ```console, ```python or ```sql is run; one without a language that f
 output a line of three dots stands for any lines, `…` for any text in a line. Times, sizes, dates and ids may be others,
 numbers with a decimal point differ by a twentieth; everything else has to be what the command prints.
 
-Comments before a block, which readers do not see:
+`pip`, `curate view` (which goes on until it is stopped) and commands on an object store are not run: their options are
+checked. Comments before a block, which readers do not see:
 
     <!-- sandbox: NAME -->      once in a page: the folder of tests/docs that it is run in; else `small`
     <!-- first: COMMAND -->     run before the block, by bash
