@@ -122,10 +122,19 @@ class Reader:
         return Ended(0, text.getvalue(), "")
 
     def _python(self, code: str) -> str:
+        if "load_dataset" in code:  # which keeps what it read below the home directory
+            return self._alone(code)
         text = io.StringIO()
         with contextlib.chdir(self.folder), contextlib.redirect_stdout(text):
             exec(compile(code, "docs", "exec"), {"__name__": "docs"})
         return text.getvalue()
+
+    def _alone(self, code: str) -> str:
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "cache")}
+        line = [sys.executable, "-c", code]
+        done = subprocess.run(line, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _sql(self, sql: str) -> str:
         with contextlib.chdir(self.folder):
