@@ -27,7 +27,7 @@ from curate.cli.main import app
 WIDTH = 110
 """Columns of the terminal that outputs are shown for."""
 
-INLINE = {"run", "export", "retry"}
+INLINE = {"run", "export", "plan", "retry"}
 """Commands that would start a Ray, or could; here they compute in this process, which prints the same. Where a page
 does not show what a run prints, it writes no report either: some seconds each."""
 
