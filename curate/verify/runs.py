@@ -21,7 +21,9 @@ from curate.storage import Place
 from curate.tables import INPUTS, STATUS, TIMES, Corpus, parquet_table
 from curate.verify.problem import Problem
 
-_RUN_FILES = frozenset({"recipe.yaml", "inputs.parquet", "manifest.json", STATUS, TIMES})
+_NOTES = {STATUS: "run", TIMES: "wall_s"}
+"""Files without a digest, and a key that each has."""
+_RUN_FILES = frozenset({"recipe.yaml", "inputs.parquet", "manifest.json", *_NOTES})
 _SELECTION_FILES = frozenset({"selection.parquet", "funnel.json"})
 
 
@@ -30,19 +32,20 @@ def verify_runs(corpus: Corpus) -> Iterator[Problem]:
     for run_id in corpus.runs().folders():
         folder = corpus.runs().child(run_id)
         yield from _foreign("run", f"runs/{run_id}", folder, _RUN_FILES)
-        yield from _status(f"runs/{run_id}/{STATUS}", folder.child(STATUS))
+        for file, key in _NOTES.items():
+            yield from _note(f"runs/{run_id}/{file}", folder.child(file), key)
         if folder.child("manifest.json").exists():
             yield from _run(corpus, run_id, folder)
 
 
-def _status(name: str, place: Place) -> Iterator[Problem]:
-    """Runs need none, and nothing is read by it but how they went."""
+def _note(name: str, place: Place, key: str) -> Iterator[Problem]:
+    """Runs need none of these, and nothing is read from them but how a run went."""
     try:
-        whole = not place.exists() or json.loads(place.read_text())["run"]
+        whole = not place.exists() or json.loads(place.read_text())[key]
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        yield Problem("run", name, "is not the status of a run; it may be removed")
+        yield Problem("run", name, "is not what a run writes of how it went; it may be removed")
 
 
 def _foreign(kind: Any, name: str, folder: Place, known: frozenset[str]) -> Iterator[Problem]:

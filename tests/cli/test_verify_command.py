@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli_kit import curate, run_args, tables
 
-from curate.tables import STATUS, Corpus, parquet_table, read_parquet, write_part
+from curate.tables import STATUS, TIMES, Corpus, parquet_table, read_parquet, write_part
 from curate.verify import leftovers, verify, verify_runs, verify_selections, verify_tables
 
 
@@ -47,7 +47,7 @@ DAMAGES = {
     "deleted": None,
     "longer": lambda data, draw: data + b"x",
 }
-LOOSE = ("manifest.json", "funnel.json", "index.json", STATUS)
+LOOSE = ("manifest.json", "funnel.json", "index.json", STATUS, TIMES)
 """JSON without a digest of its own: a change is found where it breaks the form or a checked number."""
 
 
@@ -75,7 +75,7 @@ def test_every_damaged_file_is_named(corpus, damage):
         part = path.relative_to(corpus).parts[0]
         if damage == "deleted" and path.name == "manifest.json":
             assert [each.what for each in leftovers(Corpus(str(corpus)))] == ["a run that goes on or did not end"]
-        elif damage == "deleted" and path.name == STATUS:
+        elif damage == "deleted" and path.name in {STATUS, TIMES}:
             assert not looked_at(corpus, part), "a run needs none"
         else:
             found = " ".join(looked_at(corpus, part))
