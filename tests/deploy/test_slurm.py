@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,17 +23,38 @@ BIN = Path(sys.executable).parent
 
 SRUN = """\
 #!/bin/bash
-# Options are noted and dropped; the command runs here, as often as one task does.
+# Refuses what Slurm would; the command runs here, once for all tasks of the step. $LOST names nodes that are gone.
 echo "srun $*" >> "$CALLS"
 echo "$RAY_AUTH_TOKEN" >> "$TOKENS"
-while [[ ${1:-} == --* ]]; do shift; done
+refuse() { echo "srun: error: $*" >&2; exit 1; }
+wanted='' tasks='' on='' not=' '
+while [[ ${1:-} == --* ]]; do
+    case $1 in
+        --nodes=*) wanted=${1#*=} ;;
+        --ntasks=*) tasks=${1#*=} ;;
+        --nodelist=*) on=${1#*=} ;;
+        --exclude=*) not=" ${1#*=} " ;;
+        --cpus-per-task=* | --ntasks-per-node=1 | --overlap | --no-kill | --immediate=*) ;;
+        *) refuse "unrecognized option $1" ;;
+    esac
+    shift
+done
+free=' '
+for name in first second; do
+    grep -qx "$name" "$LOST" || [[ $not == *" $name "* ]] || free+="$name "
+done
+[[ -z $on || $free == *" $on "* ]] || refuse "$on: Requested node configuration is not available"
+read -ra names <<< "$free"
+((wanted == tasks && wanted <= ${#names[@]})) || refuse "Requested node configuration is not available"
 exec "$@"
 """
 SCONTROL = """\
 #!/bin/bash
 echo "scontrol $*" >> "$CALLS"
-[[ $1 == show ]] && printf '%s\\n' first second
-exit 0
+case $1 in
+    show) printf '%s\\n' first second ;;
+    requeue) kill -KILL "$PPID" ;; # as Slurm ends the script of a job that it puts back
+esac
 """
 ENDLESS_RAY = """\
 #!/bin/bash
@@ -57,8 +80,10 @@ class Slurm:
         for name, text in commands.items():
             (stubs / name).write_text(text)
             (stubs / name).chmod(0o755)
-        self.calls, self.tokens, self.scratch = folder / "calls", folder / "tokens", scratch
-        self.calls.touch()
+        self.calls, self.tokens, self.lost, self.scratch = folder / "calls", folder / "tokens", folder / "lost", scratch
+        self.said = folder / "said"
+        for path in (self.calls, self.lost):
+            path.touch()
         self.job_id = str(os.getpid())
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))},
@@ -67,6 +92,7 @@ class Slurm:
             "TMPDIR": str(scratch),
             "CALLS": str(self.calls),
             "TOKENS": str(self.tokens),
+            "LOST": str(self.lost),
             "SLURM_JOB_ID": self.job_id,
             "SLURM_JOB_NODELIST": "[first-second]",
             "SLURM_JOB_NUM_NODES": "2",
@@ -76,28 +102,33 @@ class Slurm:
             **more,
         }
 
-    def start(self, *args: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(["bash", str(SCRIPT), *map(str, args)], env=self.env, **pipes)
+    def start(self, *args: object) -> subprocess.Popen[bytes]:
+        """The script, its output in a file: a pipe would be held open by whatever it leaves."""
+        with self.said.open("wb") as file:
+            return subprocess.Popen(["bash", str(SCRIPT), *map(str, args)], env=self.env, stdout=file, stderr=file)
 
     def called(self, start: str) -> list[str]:
         return [line for line in self.calls.read_text().splitlines() if line.startswith(start)]
 
     def left(self) -> list[str]:
-        """What still runs of the job, by the folder or the name that its command lines hold."""
-        lines = [path.read_bytes().decode(errors="replace") for path in command_lines()]
-        return [line for line in lines if str(self.scratch) in line]
+        """What still runs of the job: its folder is in the command line or the environment."""
+        texts = [read(path / "cmdline") + read(path / "environ") for path in Path("/proc").glob("[0-9]*")]
+        return [text for text in texts if str(self.scratch) in text]
 
 
-def command_lines() -> list[Path]:
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if is_readable(path)]
-
-
-def is_readable(path: Path) -> bool:
+def read(path: Path) -> str:
     try:
-        return bool(path.read_bytes())
-    except OSError:  # it has ended meanwhile
-        return False
+        return path.read_bytes().decode(errors="replace")
+    except OSError:  # it has ended meanwhile, or is another's
+        return ""
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Whether it comes to be so, within two minutes: a killed process is there for a moment after its parent."""
+    until = time.monotonic() + 120
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.05)
+    return is_so()
 
 
 @pytest.fixture
@@ -112,53 +143,90 @@ def test_a_job_runs_over_two_nodes_and_leaves_nothing(tmp_path, scratch):
     film, corpus = good_video(tmp_path / "pan.mp4"), tmp_path / "corpus"
     args = ("--out", corpus, "--recipe", write_recipe(tmp_path), "--no-report")
     process = slurm.start(film, *args)
-    out, err = process.communicate()
-    assert process.returncode == 0, out + err
-    assert "waiting for 2 CPUs" in out
+    process.wait()
+    said = slurm.said.read_text()
+    assert process.returncode == 0, said
+    assert "waiting for 2 CPUs" in said
     assert verdicts(corpus) == {"pan.mp4": ("kept", "")}
 
-    make, ask, *again, head, others, clean = slurm.called("srun")
+    make, ask, *again, head, others, clean, also = slurm.called("srun")
     assert "--nodelist=first" in ask and ask.endswith("hostname --all-ip-addresses") and len(again) < 2
     assert "--nodelist=first" in head and "ray start --block --num-cpus=1" in head and " --head " in head
     assert "--exclude=first" in others and "--nodes=1" in others and " --address=" in others
     assert "--object-store-memory=471859200 --memory=943718400" in head
     assert make.endswith(f"mkdir -p -- {scratch}/curate-{slurm.job_id}")
-    assert clean.endswith(f"rm -rf -- {scratch}/curate-{slurm.job_id}")
-    assert not slurm.left()
+    assert all(line.endswith(f"rm -rf -- {scratch}/curate-{slurm.job_id}") for line in (clean, also))
+    assert sorted(re.search(r"--nodelist=(\w+)", line)[1] for line in (clean, also)) == ["first", "second"]
+    assert soon(lambda: not slurm.left()), slurm.left()
     assert not list(scratch.iterdir())
 
     (token,) = set(slurm.tokens.read_text().split())
     assert len(token) == 64
     seen = [path for path in tmp_path.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert seen == [slurm.tokens]
-    assert token not in out + err
+    assert token not in said
 
 
-def stopped(slurm: Slurm) -> tuple[int, str]:
-    """Start, send what Slurm sends before the time limit, and give status and output."""
+STUBS = {"srun": SRUN, "scontrol": SCONTROL, "ray": ENDLESS_RAY, "curate": ENDLESS_CURATE}
+
+
+def stopped(slurm: Slurm, number: int, lost: str = "") -> int:
+    """Start, send a signal to the script once the run goes on, and give the script's status."""
     process = slurm.start("bucket", "--out", "corpus")
-    while not slurm.called("curate"):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    return process.returncode, out + err
+    assert soon(lambda: bool(slurm.called("curate")) or process.poll() is not None)
+    slurm.lost.write_text(f"{lost}\n")
+    process.send_signal(number)
+    process.wait()
+    assert soon(lambda: not slurm.left()), slurm.left()
+    return process.returncode
 
 
-@pytest.mark.parametrize("requeue", ["", "1"])
-def test_before_the_time_limit_the_run_is_stopped_and_goes_on_in_another_job(tmp_path, scratch, requeue):
-    commands = {"srun": SRUN, "scontrol": SCONTROL, "ray": ENDLESS_RAY, "curate": ENDLESS_CURATE}
-    slurm = Slurm(tmp_path, scratch, commands, CURATE_REQUEUE=requeue)
-    status, said = stopped(slurm)
-    assert status == 4, said
-    assert ("Submit the same again" in said) == (not requeue)
-    assert slurm.called("scontrol requeue") == ([f"scontrol requeue {slurm.job_id}"] if requeue else [])
+def test_slurm_warns_of_the_time_limit_by_a_signal_of_its_own():
+    assert "#SBATCH --signal=B:USR1@" in SCRIPT.read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "requeue", "comes_back"),
+    [
+        (signal.SIGUSR1, "", False),
+        (signal.SIGUSR1, "1", True),
+        (signal.SIGTERM, "", False),
+        (signal.SIGTERM, "1", False),
+    ],
+)
+def test_at_the_time_limit_it_goes_on_in_another_job_and_scancel_ends_it(
+    tmp_path, scratch, number, requeue, comes_back
+):
+    slurm = Slurm(tmp_path, scratch, STUBS, CURATE_REQUEUE=requeue)
+    status = stopped(slurm, number)
+    said = slurm.said.read_text()
+    assert status == (-signal.SIGKILL if comes_back else 4), said
+    assert not list(scratch.iterdir()), "it was cleaned up before it was killed"
+    assert ("Submit the same again" in said) == (not comes_back)
+    assert slurm.called("scontrol requeue") == ([f"scontrol requeue {slurm.job_id}"] if comes_back else [])
     (line,) = slurm.called("curate")
     assert line.startswith("curate run bucket --out corpus --address ") and line.endswith("--wait-for CPU=2")
 
 
+@pytest.mark.parametrize("lost", ["first", "second"])
+def test_what_lies_on_a_node_is_deleted_though_another_is_lost(tmp_path, scratch, lost):
+    slurm = Slurm(tmp_path, scratch, STUBS)
+    assert stopped(slurm, signal.SIGTERM, lost) == 4, slurm.said.read_text()
+    assert not list(scratch.iterdir())
+    assert f"srun: error: {lost}" in slurm.said.read_text()
+
+
+def test_memory_for_each_cpu_is_memory_of_the_job(tmp_path, scratch):
+    slurm = Slurm(tmp_path, scratch, STUBS, SLURM_CPUS_PER_TASK="3", SLURM_MEM_PER_CPU="500")
+    del slurm.env["SLURM_MEM_PER_NODE"]
+    stopped(slurm, signal.SIGTERM)
+    starts = slurm.called("ray start")
+    assert len(starts) == 2
+    assert all("--num-cpus=3" in line and "=471859200 --memory=943718400" in line for line in starts)
+
+
 def test_a_head_that_does_not_start_ends_the_job(tmp_path, scratch):
-    commands = {"srun": SRUN, "scontrol": SCONTROL, "ray": ENDLESS_RAY, "curate": ENDLESS_CURATE}
-    process = Slurm(tmp_path, scratch, commands, RAY_IS_ILL="1").start("bucket", "--out", "corpus")
-    _, err = process.communicate()
-    assert (process.returncode, err) == (1, "Ray did not start on first\n")
+    slurm = Slurm(tmp_path, scratch, STUBS, RAY_IS_ILL="1")
+    process = slurm.start("bucket", "--out", "corpus")
+    process.wait()
+    assert (process.returncode, slurm.said.read_text()) == (1, "Ray did not start on first\n")
