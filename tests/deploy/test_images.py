@@ -76,7 +76,7 @@ def test_what_is_installed_is_an_extra_of_the_project_and_pinned(found):
     run = " ".join(rest for stage in found for rest in stage.all("RUN"))
     extras = re.findall(r"--extra (\w+)", run)
     assert set(extras) <= set(PROJECT["optional-dependencies"])
-    assert {"s3", "gcs", "http", "cluster"} <= set(extras)
+    assert {"s3", "gcs", "http", "cluster", "metrics"} <= set(extras)
     assert {"svd", "train"} <= set(extras) or found is CPU
     pinned = set((ROOT / "constraints.txt").read_text().split())
     assert {"ray", "uv"} <= {pin.split("==")[0] for pin in pinned}
@@ -103,7 +103,7 @@ def test_the_last_stage_starts_curate_as_nobody_special(found):
 def test_both_images_have_one_base_and_are_built_alike():
     texts = [path.read_text(encoding="utf-8") for path in DOCKERFILES]
     bases = [re.search(r"^ARG BASE=(\S+)$", text, re.MULTILINE)[1] for text in texts]
-    assert bases[0] == bases[1] and re.fullmatch(r"python:3\.\d+-slim-\w+", bases[0])
+    assert bases[0] == bases[1] and re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", bases[0])
     assert [(stage.name, stage.base) for stage in CPU] == [(stage.name, stage.base) for stage in CUDA]
     assert steps(CPU) == steps(CUDA)
 

@@ -23,6 +23,7 @@ from curate.recipe import build, load_recipe
 
 KUBERAY = ROOT / "docker" / "kuberay"
 SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay-v1.json").read_text())
+MONITOR_SCHEMA = json.loads((ROOT / "tests" / "deploy" / "podmonitor-v1.json").read_text())
 KUBERNETES = "1.37"
 GIB = 1 << 30
 
@@ -31,14 +32,17 @@ def documents(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((KUBERAY / name).read_text(encoding="utf-8")))
 
 
-(CLUSTER,), (JOB,) = documents("raycluster.yaml"), documents("rayjob.yaml")
+(CLUSTER,), (JOB,), (MONITOR,) = map(documents, ("raycluster.yaml", "rayjob.yaml", "podmonitor.yaml"))
 GROUPS = CLUSTER["spec"]["workerGroupSpecs"]
 CPU, GPU = GROUPS
 ALL = {f"{name}:{doc['kind']}": doc for name in sorted(p.name for p in KUBERAY.iterdir()) for doc in documents(name)}
 
 
 def check(document: dict[str, Any]) -> None:
-    """ValidationError when Kubernetes or KubeRay would not take the document."""
+    """ValidationError when Kubernetes, KubeRay or Prometheus' operator would not take the document."""
+    if document["kind"] == "PodMonitor":
+        jsonschema.validate(document, MONITOR_SCHEMA)
+        return
     if document["apiVersion"] != "ray.io/v1":
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
         return
@@ -104,10 +108,36 @@ def test_the_job_is_a_command_that_there_is_and_its_nodes_may_come():
         given = context.params
     assert given["address"] == "auto"
     load_recipe(given["recipe"])
+    ports = {
+        port["name"]: port["containerPort"]
+        for port in container(JOB["spec"]["rayClusterSpec"]["headGroupSpec"])["ports"]
+    }
+    assert (given["metrics_host"], given["metrics_port"]) == ("0.0.0.0", ports["curate-metrics"])
+    assert given["log_json"] == "-"
+    assert "activeDeadlineSeconds" not in JOB["spec"], "a run may take weeks"
     room = Room.parse(given["wait_for"])
     most_gpus = GPU["maxReplicas"] * int(GPU["rayStartParams"]["num-gpus"])
     most_cpus = sum(group["maxReplicas"] * int(group["rayStartParams"]["num-cpus"]) for group in GROUPS)
     assert 0 < room.gpus <= most_gpus and 0 < room.cpus <= most_cpus
+
+
+def test_prometheus_finds_ray_on_each_node_and_the_run_on_the_head():
+    selector = MONITOR["spec"]["selector"]["matchLabels"]
+    asked = [endpoint["port"] for endpoint in MONITOR["spec"]["podMetricsEndpoints"]]
+    head, *workers = templates(CLUSTER)
+    for template in (head, *workers):
+        assert template["metadata"]["labels"].items() >= {("app", selector["app"])}
+    offered = [[port["name"] for port in template["spec"]["containers"][0]["ports"]] for template in (head, *workers)]
+    assert [[name for name in names if name in asked] for names in offered] == [asked, ["metrics"], ["metrics"]]
+    assert not {*selector} - {"app", "ray.io/is-ray-node"}, "what KubeRay and the templates say of a pod"
+
+
+@pytest.mark.parametrize("damage", [{"ports": "metrics"}, {"interval": "often"}, {"port": 9102}])
+def test_a_monitor_that_is_wrong_is_found(damage):
+    document = copy.deepcopy(MONITOR)
+    document["spec"]["podMetricsEndpoints"][0].update(damage)
+    with pytest.raises(jsonschema.ValidationError):
+        check(document)
 
 
 def test_groups_grow_from_nothing_but_one_node_of_cpus():
