@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 import typer
+import yaml
 from dockerfile_kit import ROOT
 
 from curate.cli.main import app
@@ -19,7 +20,20 @@ IMAGES = set(re.findall(r"--tag (\S+)", PAGE))
 
 
 def test_there_are_commands_of_all_three():
-    assert {shlex.split(line)[0] for line in COMMANDS} == {"docker", "kubectl", "sbatch"}
+    assert {shlex.split(line)[0] for line in COMMANDS} == {"docker", "kubectl", "mkdir", "sbatch"}
+
+
+def test_folders_that_a_container_writes_into_are_made_before():
+    """Docker makes those that are missing itself, as root's."""
+    run = next(line for line in COMMANDS if line.startswith("docker run"))
+    folders = re.findall(r"\$PWD/(\w+):/\w+(?!:ro)\b(?!:)", run)
+    assert folders and {f"mkdir -p {folder}" for folder in folders} <= set(COMMANDS[: COMMANDS.index(run)])
+
+
+def test_pods_are_those_of_the_cluster_that_was_made():
+    (cluster,) = yaml.safe_load_all((ROOT / "docker" / "kuberay" / "raycluster.yaml").read_text(encoding="utf-8"))
+    selectors = re.findall(r"--selector (\S+)", PAGE)
+    assert selectors and all(f"ray.io/cluster={cluster['metadata']['name']}" in each.split(",") for each in selectors)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
