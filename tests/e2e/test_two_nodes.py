@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/two-nodes.md").read_text(encoding="utf-8")
 ONLY = ("quality",)
+BOUND_S = 300
 
 Metrics = dict[str, float]
 
@@ -41,7 +43,8 @@ def free_port() -> str:
 
 def commands() -> list[str]:
     """What the page has one type, a text for each terminal, on ports that nobody uses."""
-    text = PAGE.replace("6390", free_port()).replace("9102", free_port())
+    free = {port: free_port() for port in ("6390", "9102")}
+    text = re.sub(r"\b(6390|9102)\b", lambda found: free[found[0]], PAGE)
     return re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
@@ -53,7 +56,7 @@ class Terminals:
         self.mark = f"RAY_TMPDIR={ray_folder}"
         paths = {"PATH": Path(sys.executable).parent, "PYTHONPATH": ROOT}
         more = {name: os.pathsep.join(filter(None, [str(path), os.environ.get(name)])) for name, path in paths.items()}
-        self.env = {**os.environ, **more, "RAY_TMPDIR": ray_folder}
+        self.env = {**os.environ, **more, "RAY_TMPDIR": ray_folder, "HOME": str(folder)}  # Ray's token lies in HOME
 
     def open(self, name: str, text: str) -> subprocess.Popen[bytes]:
         """Type this; what it prints goes into a file of this name."""
@@ -64,8 +67,9 @@ class Terminals:
 
     def wait_for(self, words: str, name: str, process: subprocess.Popen[bytes]) -> None:
         """Until a terminal shows these words."""
+        until = time.monotonic() + BOUND_S
         while words not in self.shown(name):
-            assert process.poll() is None, self.shown(name)
+            assert process.poll() is None and time.monotonic() < until, self.shown(name)
             time.sleep(0.1)
 
     def shown(self, name: str) -> str:
@@ -89,10 +93,17 @@ class Terminals:
                 continue  # it ended meanwhile, or is another's
         return found
 
+    def end(self) -> list[int]:
+        """What is left once those whose parent has just ended had time to end, too."""
+        until = time.monotonic() + BOUND_S
+        while self.left() and time.monotonic() < until:
+            time.sleep(0.1)
+        return self.left()
+
 
 def control_c(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(timeout=120)
+    process.wait(timeout=BOUND_S)
 
 
 @pytest.fixture
@@ -106,7 +117,8 @@ def terminals(tmp_path, sample_bucket) -> Iterator[Terminals]:
             yield made
         finally:
             for process in made.left():
-                os.kill(process, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended meanwhile
+                    os.kill(process, signal.SIGKILL)
 
 
 def scraped(url: str) -> Metrics:
@@ -148,7 +160,7 @@ def test_the_walk_through(terminals):
     _, ended = terminals.run(watch.splitlines()[0])
     for node in reversed(nodes):
         control_c(node)
-    assert terminals.left() == [], "Ctrl-C leaves nothing of a node"
+    assert terminals.end() == [], "Ctrl-C leaves nothing of a node"
 
     out = terminals.folder / "demo" / "two-nodes"
     corpus, recipe = Corpus(str(out)), load_recipe("embedded")
