@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from engine_kit import Luma, LumaConfig, Picky, PickyConfig, Slow, SlowConfig, pipeline, run
-from watch_kit import Quiet, watched_run
+from watch_kit import MOST_LOOKS, Quiet, watched_run
 
 from curate.engine.inline import InlineEngine
 from curate.engine.work import FailedCell, Summary
@@ -29,7 +29,7 @@ def pipe():
 
 
 def put(corpus: Corpus, run_id: str, **more) -> None:
-    status = RunStatus(run_id, beat_at=NOW.isoformat(), **more)
+    status = RunStatus(run_id, **{"beat_at": NOW.isoformat(), **more})
     place_of(corpus, run_id).write_text(status.to_json())
 
 
@@ -49,7 +49,30 @@ def test_a_status_is_read_as_it_was_written_and_keys_of_later_versions_do_no_har
     assert RunStatus.from_json(json.dumps(later)) == status
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "r"}', '{"run": "r", "beat_at": "yesterday"}', "\x00"])
+def spoilt(**more: object) -> str:
+    """A status but for some values; those of the pass if they are its."""
+    status = json.loads(RunStatus("r", beat_at=NOW.isoformat(), result={"kept": 1}).to_json())
+    status["the_pass"] |= {name: more.pop(name) for name in ("sources", "done") if name in more}
+    return json.dumps(status | more)
+
+
+DAMAGED = ["", "[]", "{}", '{"run": "r"}', '{"run": "r", "beat_at": "yesterday"}', "\x00", "[" * 10**5] + [
+    spoilt(beat_at="2026-01-02T03:04:05"),
+    spoilt(beat_at="0001-01-01T00:00:00+14:00"),
+    spoilt(state="asleep"),
+    spoilt(seconds=None),
+    spoilt(seconds=float("nan")),
+    spoilt(clips=10**400),
+    spoilt(run=None),
+    spoilt(done=None),
+    spoilt(stages={"cut": {"ok": "many"}}),
+    spoilt(failures=[{"stage": "cut", "error_class": None, "n": 1}]),
+    spoilt(result={"kept": None}),
+    spoilt(result=3),
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_what_is_no_status_is_told(text):
     with pytest.raises(CorpusError, match="is not the status of a run"):
         RunStatus.from_json(text)
@@ -60,6 +83,7 @@ def test_what_follows_from_a_status():
     assert (the_pass.waiting, the_pass.clips_per_s, the_pass.left_s) == (4, 1.5, 30.0)
     assert PassStatus(1, sources=10).left_s is None
     assert PassStatus(1, sources=2, done=2, in_flight=1).waiting == 0
+    assert PassStatus(1, sources=2, done=3, seconds=6.0).left_s == 0, "a source that came twice"
     stages = {
         "cut": StageStatus(1, 0, 6.0),
         "clip": StageStatus(1, 0, 2.0, 8, 3.0, 1.0, on_gpu=True),
@@ -108,9 +132,13 @@ class Watcher(Quiet):
         self.seen: list[RunStatus] = []
 
     def wrote(self, summary):
-        while not self.seen or self.seen[-1].clips == 0:
+        for _ in range(MOST_LOOKS):
+            if self.seen and self.seen[-1].clips:
+                break
             self.seen += statuses(self.corpus)
             time.sleep(0.01)
+        else:
+            pytest.fail("no status ever told of a clip")
         assert self.corpus.run_ids() == [], "a status makes no run complete"
         with pytest.raises(CorpusError, match="holds no complete run"):
             last_run(self.corpus)
@@ -166,6 +194,40 @@ def test_runs_are_told_back_to_the_last_that_ended_well(corpus):
     assert status_of(corpus, "20260102T1").state == "failed"
     with pytest.raises(ConfigError, match="no run called 'x'"):
         status_of(corpus, "x")
+
+
+def test_an_older_run_that_goes_on_is_told_behind_one_that_ended_well(corpus):
+    beat = datetime.now(UTC).isoformat()
+    put(corpus, "20260101T1", beat_at=beat)
+    put(corpus, "20260102T1", state="failed")
+    put(corpus, "20260103T1")
+    place_of(corpus, "20260104T1").write_text("half a sta")
+    put(corpus, "20260105T1", state="complete", measured=True)
+    assert [each.run[:8] for each in statuses(corpus)] == ["20260105", "20260101"]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_run_hides_no_other(corpus, text):
+    put(corpus, "20260101T1", state="complete", measured=True)
+    place_of(corpus, "20260102T1").write_text(text)
+    corpus.runs().child("20260103T1", "manifest.json").write_text(text)
+    corpus.runs().child("20260104T1", "manifest.json").write_bytes(b"\xff\xfe")
+    place_of(corpus, "20260105T1").write_bytes(b"\xff\xfe")
+    found = statuses(corpus)
+    assert [each.state for each in found] == ["damaged"] * 4 + ["complete"]
+    assert found[0].error.startswith("status.json is not the status of a run")
+    assert found[2].error == "manifest.json is not that of a run"
+
+
+def test_a_silent_run_that_left_a_manifest_is_measured(tmp_path, bucket):
+    result, _ = run(tmp_path / "c", bucket, pipe())
+    corpus = Corpus(str(tmp_path / "c"))
+    put(corpus, result.run_id)
+    (status,) = statuses(corpus)
+    assert (status.state, status.measured, status.goes_on(datetime.now(UTC))) == ("running", True, False)
+    put(corpus, result.run_id, state="failed")
+    (status,) = statuses(corpus)
+    assert not status.measured, "its own words count where it had any"
 
 
 def test_a_run_without_a_status_is_told_by_its_manifest(tmp_path, bucket):
