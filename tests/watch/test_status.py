@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +12,11 @@ from engine_kit import Luma, LumaConfig, Picky, PickyConfig, Slow, SlowConfig, p
 from watch_kit import MOST_LOOKS, Quiet, watched_run
 
 from curate.engine.inline import InlineEngine
-from curate.engine.work import FailedCell, Summary
+from curate.engine.run import RunResult
+from curate.engine.work import Ended, FailedCell, SourceWork, Summary
 from curate.errors import ConfigError, CorpusError, EngineError
 from curate.query import last_run
+from curate.records import InputRef
 from curate.storage import Place, storage_error
 from curate.tables import STATUS, Corpus
 from curate.verify import leftovers
@@ -56,7 +59,14 @@ def spoilt(**more: object) -> str:
     return json.dumps(status | more)
 
 
-DAMAGED = ["", "[]", "{}", '{"run": "r"}', '{"run": "r", "beat_at": "yesterday"}', "\x00", "[" * 10**5] + [
+DAMAGED = [
+    "",
+    "[]",
+    "{}",
+    '{"run": "r"}',
+    '{"run": "r", "beat_at": "yesterday"}',
+    "\x00",
+    "[" * 10**5,
     spoilt(beat_at="2026-01-02T03:04:05"),
     spoilt(beat_at="0001-01-01T00:00:00+14:00"),
     spoilt(state="asleep"),
@@ -122,6 +132,27 @@ def test_a_run_leaves_what_came_of_it(tmp_path, bucket):
     assert status.written_bytes == sum(file.stat().st_size for file in (tmp_path / "c/tables").rglob("*.parquet"))
     assert status.the_pass.done == status.the_pass.sources == 3 and status.the_pass.left_s == 0
     assert status.stages["luma"].items == 5 and status.stages["luma"].busy_s > 0
+
+
+def test_sources_count_as_in_the_manifest_also_of_a_run_that_goes_on_with_another(tmp_path, bucket):
+    corpus = Corpus(str(tmp_path / "c"))
+    for _ in range(2):
+        result = watched_run(tmp_path / "c", bucket, pipe())
+        (status,) = statuses(corpus)
+        place_of(corpus, result.run_id).remove()
+        (manifest,) = [each for each in statuses(corpus) if each.run == result.run_id]
+        for each in (status, manifest):
+            assert (each.sources_ok, each.sources_failed, each.inputs) == (2, 1, 3)
+
+
+def test_a_source_that_was_given_up_counts_as_failed_and_one_in_two_passes_once():
+    state = RunState()
+    works = [SourceWork(InputRef(uri), digest=uri) for uri in ("a", "b")]
+    state.quarantined(works, Summary(sources=1, failed_sources=1, ended={"a": Ended(error_class="WorkerDiedError")}))
+    assert (state.status().sources_failed, state.status().quarantined) == (2, 2)
+    state.wrote(Summary(sources=5))
+    state.complete(RunResult("r", {"inputs": {"ok": 4, "failed": 2}}, 1.0, {}, {}))
+    assert (state.status().sources_ok, state.status().sources_failed) == (4, 2)
 
 
 class Watcher(Quiet):
@@ -262,6 +293,29 @@ def test_a_corpus_that_takes_no_status_stops_no_run(tmp_path, bucket, monkeypatc
     assert (tmp_path / "c" / "tried").exists()
     (status,) = statuses(Corpus(str(tmp_path / "c")))
     assert status.state == "complete", "from the manifest"
+
+
+def test_an_older_status_never_comes_after_the_last(tmp_path, bucket, monkeypatch):
+    """A place that hangs is given up; what it takes in the end is in order, for one thread writes it."""
+    monkeypatch.setattr(beat, "_LAST_WAIT_S", 0.01)
+    write, free = Place.write_bytes, threading.Event()
+    writers: list[threading.Thread] = []
+    states: list[str] = []
+
+    def slow(self, data):
+        if self.uri.endswith(STATUS):
+            writers.append(threading.current_thread())
+            if writers[-1] is not threading.main_thread():
+                free.wait()
+            states.append(json.loads(data)["state"])
+        write(self, data)
+
+    monkeypatch.setattr(Place, "write_bytes", slow)
+    watched_run(tmp_path / "c", bucket, pipe())
+    assert writers and not states, "the job does not wait for it"
+    free.set()
+    writers[0].join()
+    assert set(writers) == {writers[0]} and states[-1] == "complete"
 
 
 def test_it_works_on_an_object_store(memory_bucket, bucket, tmp_path):
