@@ -293,6 +293,7 @@ def _of_manifest(run_id: str, manifest: Mapping[str, Any]) -> RunStatus:
     began, ended = manifest["started_at"], manifest["finished_at"]
     counts, use = manifest["counts"], manifest.get("stage_use", {})
     inputs, seconds = counts["inputs"], manifest.get("stage_seconds", {})
+    done = inputs_done(counts)
     return RunStatus(
         run_id,
         "complete",
@@ -304,7 +305,8 @@ def _of_manifest(run_id: str, manifest: Mapping[str, Any]) -> RunStatus:
         seconds=(datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds(),
         inputs=sum(inputs.values()),
         measured=True,
-        **inputs_done(counts),
+        sources_ok=done["sources_ok"],
+        sources_failed=done["sources_failed"],
         clips=counts["clips_scored"],
         stages={name: StageStatus(seconds=s, **_known(StageStatus, use.get(name, {}))) for name, s in seconds.items()},
     )
