@@ -16,6 +16,9 @@ from curate.watch.listener import JobListener
 from curate.watch.state import RunState
 from curate.watch.watching import Watching, WatchOptions
 
+MOST_LOOKS = 30_000
+"""Rounds of a loop that waits for what comes within a few: for what is broken it ends, after minutes."""
+
 
 class Quiet(JobListener):
     """Cares for nothing."""

@@ -110,6 +110,9 @@ def _all(found: Sequence[RunStatus], now: datetime) -> Iterator[RenderableType]:
 
 
 def _one(status: RunStatus, now: datetime) -> Iterator[RenderableType]:
+    if status.state == "damaged":
+        yield Text.from_markup(f"[bold]Run[/] {plain(status.run)} is damaged: {plain(status.error)}")
+        return
     yield Text.from_markup(f"[bold]Run[/] {plain(status.run)} of recipe {plain(status.recipe)} {_state(status, now)}")
     for name, told in _lines(status, now):
         yield Text.from_markup(f"  {name:<9} {told}")
@@ -126,6 +129,8 @@ def _state(status: RunStatus, now: datetime) -> str:
     if status.goes_on(now):
         again = f", pass {status.the_pass.number}" if status.the_pass.number > 1 else ""
         return f"goes on: {step}{again}"
+    if status.state == "running" and status.measured:
+        return f"is measured, but ended without a word after {spent}, at: {step}"
     if status.state == "running":
         since = datetime.fromisoformat(status.beat_at).astimezone(UTC)
         ago = format_duration(status.silent_s(now))
@@ -167,7 +172,7 @@ def _sources(status: RunStatus, *, goes_on: bool) -> str:
     the_pass = status.the_pass
     failed = f"{status.sources_failed} failed" + (f", {status.quarantined} quarantined" if status.quarantined else "")
     if not goes_on or not the_pass.sources:
-        return f"{status.sources_ok + status.sources_failed} read of {status.inputs} inputs, {failed}"
+        return f"{status.sources_ok + status.sources_failed} done of {status.inputs} inputs, {failed}"
     queue = f"{the_pass.in_flight} in flight, {the_pass.waiting} waiting"
     return f"{the_pass.done} of {the_pass.sources} done, {queue}; {failed}"
 

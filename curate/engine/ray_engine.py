@@ -25,7 +25,7 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pack import Packing, pack
@@ -54,6 +54,9 @@ NODE_GRACE_S = 20.0
 """How long a lost node's workers may take to come back elsewhere before the pass is given up and planned anew."""
 
 PING_TIMEOUT_S = 15.0
+
+WATCH_TIMEOUT_S = 15.0
+"""For what is in flight, while a pass goes on: who watches takes an older answer."""
 
 Batch = dict[str, np.ndarray]
 
@@ -158,6 +161,8 @@ class RayEngine:
         self._registry: Any = None
         self._machines = _machines(_nodes(check=False), self._dashboard_url)
         self._asking = threading.Lock()
+        self._seen: set[str] = set()
+        self._ended_over: set[str] | None = None
 
     def open(self) -> None:
         """Nothing to start: this process is a part of Ray already."""
@@ -167,6 +172,7 @@ class RayEngine:
     ) -> Iterator[Summary]:
         """Give a summary for every bundle written; EngineError when the pass died (`in_flight` says over what)."""
         self._registry = Registry.options(scheduling_strategy=_on_node(_this_node())).remote()
+        self._seen, self._ended_over = set(), None
         nodes = _nodes(check=single)
         self._machines = _machines(nodes, self._dashboard_url)
         if not any(node.get("GPU") for node in nodes):
@@ -184,7 +190,7 @@ class RayEngine:
                 for payload in batch["summary"]:
                     yield pickle.loads(payload)
         except (RayError, ExecutionTimeoutError, SystemException) as error:
-            lost, ours = ray.get(self._registry.last_words.remote()), _own_error(error)
+            lost, ours = self._ask_for("last_words", ""), _own_error(error)
             reason = lost or first_line(error)
         finally:
             watch.stop()
@@ -194,23 +200,36 @@ class RayEngine:
             self._end_workers()
             if ours is not None and not ours.transient:
                 raise ours  # another pass would meet it again
-            if ours is not None or lost:
-                self._registry = None  # neither a table that could not be written nor a GPU is a fault of the sources
+            # Neither a table that could not be written nor a GPU is a fault of the sources.
+            blameless = ours is not None or lost
+            self._ended_over = set() if blameless else set(self._ask_for("in_flight", self._seen))
             if ours is not None:
                 raise EngineError(f"a pass died: {ours.message}", subject=ours.subject, fix=ours.fix)
             raise EngineError(f"a pass died: {reason}", fix="See the Ray logs of the workers")
 
     def _end_workers(self) -> None:
         gc.collect()
-        for handle in ray.get(self._registry.workers_on.remote(None)):
+        for handle in self._ask_for("workers_on", [], None):
             ray.kill(handle, no_restart=True)
 
+    def _ask_for(self, what: str, otherwise: Any, *args: Any) -> Any:
+        """What the registry knows, however long that takes; ``otherwise`` if it is dead, as the pass then is too."""
+        with suppress(RayActorError):
+            return ray.get(getattr(self._registry, what).remote(*args))
+        return otherwise
+
     def in_flight(self) -> set[str]:
-        """URIs of sources that are being read, or were when the pass ended. Any thread may ask."""
-        with self._asking, suppress(GetTimeoutError):
-            if self._registry is not None:
-                return set(ray.get(self._registry.in_flight.remote(), timeout=PING_TIMEOUT_S))
-        return set()
+        """URIs of sources that are being read, or were when the pass died. Any thread may ask.
+
+        While a pass goes on this is the last answer if there is no new one in time.
+        """
+        if self._ended_over is None:
+            with self._asking, suppress(GetTimeoutError, RayActorError):
+                if (registry := self._registry) is not None:
+                    found = set(ray.get(registry.in_flight.remote(), timeout=WATCH_TIMEOUT_S))
+                    if registry is self._registry:
+                        self._seen = found
+        return set(self._seen if self._ended_over is None else self._ended_over)
 
     def machines(self) -> Machines:
         """The nodes as they were when the last pass began."""
@@ -220,6 +239,7 @@ class RayEngine:
         """Stop the Ray that this engine started; a cluster that grew for it may shrink again."""
         with self._asking:
             self._registry = None  # who asks from now on would start a new Ray
+            self._seen = set()
             if self._asked:
                 with boundary():  # a cluster that is gone by now has nothing to give back
                     ask_for(Room())

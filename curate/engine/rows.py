@@ -15,7 +15,7 @@ from curate.tables import CLIPS, SOURCES, cells_table, rows_table
 FLUSH_ROWS = 4096
 FLUSH_S = 60.0
 MESSAGE_CHARS = 1000
-"""Of a failed cell's message that go to who listens; the table has all of it."""
+"""Of the message of a failed cell or source that go to who listens; the table has all of it."""
 
 
 class RowBuffer:
@@ -74,7 +74,7 @@ class RowBuffer:
         self._summary.read_bytes += read_bytes
         failed = row["outcome"] == Outcome.FAILED
         self._summary.failed_sources += failed
-        error = (row.get("error_class") or "", row.get("error_message") or "") if failed else ("", "")
+        error = (row.get("error_class") or "", (row.get("error_message") or "")[:MESSAGE_CHARS]) if failed else ("", "")
         known = row.get("source_digest") or "", row.get("seconds") or 0.0
         self._summary.ended[row["uri"]] = Ended(*known, read_bytes, clips, *error)
 

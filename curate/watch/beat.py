@@ -17,11 +17,12 @@ from curate.watch.state import RunState
 from curate.watch.status import BEAT_S, LOCAL_BEAT_S, place_of
 
 _LAST_WAIT_S = 30.0
-"""For a status that is being written while the job ends; a place that takes longer is given up."""
+"""For the last status to be written; a place that takes longer is given up."""
 
 
 class Beat(JobListener):
-    """A thread that writes what ``state`` knows, while the ``with`` block lasts, and once more at its end.
+    """A thread that writes what ``state`` knows, while the ``with`` block lasts, and once more at its end. It alone
+    writes: an older status never comes after the last.
 
     A corpus that takes no status does not stop the run: it will not take tables either, and those are what counts.
     """
@@ -42,7 +43,6 @@ class Beat(JobListener):
         self._over.set()
         self._due.set()
         self._thread.join(_LAST_WAIT_S)
-        self._write(self._place)
 
     def began(self, run: RunBegan) -> None:
         """There is a place to write to."""
@@ -71,9 +71,11 @@ class Beat(JobListener):
         while not self._over.is_set():
             self._due.wait(self._every_s)
             self._due.clear()
-            if self._place is not None and not self._over.is_set():
-                self._write(self._place, ask=True)
+            if not self._over.is_set():
+                self._write(ask=True)
+        self._write()
 
-    def _write(self, place: Place, *, ask: bool = False) -> None:
+    def _write(self, *, ask: bool = False) -> None:
+        assert self._place is not None
         with suppress(StorageError):
-            place.write_text(self._state.status(ask=ask).to_json())
+            self._place.write_text(self._state.status(ask=ask).to_json())

@@ -21,7 +21,7 @@ from curate.redaction import redacted
 from curate.select import Funnel
 from curate.stage import boundary
 from curate.watch.listener import JobListener
-from curate.watch.status import FailureStatus, PassStatus, RunStatus, StageStatus, State
+from curate.watch.status import FailureStatus, PassStatus, RunStatus, StageStatus, State, inputs_done
 
 READING = "Reading sources"
 MOST_CLASSES = 200
@@ -41,6 +41,8 @@ class RunState(JobListener):
         self._total, self._in_pass = Summary(), Summary()
         self._failures = Counter[tuple[str, str]]()
         self._facts: dict[str, Any] = {"quarantined": 0, "passes_died": 0}
+        self._unread_failed = 0
+        self._done: dict[str, int] = {}
         self._result: dict[str, int] = {}
         self._began = self._pass_began = time.monotonic()
         self._pass_number = self._sources = self._in_flight = 0
@@ -82,11 +84,15 @@ class RunState(JobListener):
         with self._lock:
             self._add(summary)
             self._facts["quarantined"] += len(works)
+            self._unread_failed += sum(work.ref.uri not in summary.ended for work in works)
 
     def complete(self, result: RunResult) -> None:
-        """All is measured."""
+        """All is measured: sources count as in the manifest, whatever was read in how many passes."""
         with self._lock:
             self._facts["measured"] = True
+            self._done = inputs_done(result.counts)
+            # One whose clips were known before has failed cells, and is no failed input.
+            self._done["sources_failed"] = max(self._done["sources_failed"], self._facts["quarantined"])
             self._pass_ended()
 
     def step(self, text: str) -> None:
@@ -125,9 +131,10 @@ class RunState(JobListener):
 
     def _status(self, machines: Machines) -> RunStatus:
         run, total, now = self._run, self._total, datetime.now(UTC)
-        known = {}
+        failed = total.failed_sources + self._unread_failed
+        known = {"sources_ok": total.sources - total.failed_sources, "sources_failed": failed} | self._done
         if run is not None:
-            known = {
+            known |= {
                 "recipe": run.request.recipe_name,
                 "engine": run.engine.name,
                 "started_at": run.at.isoformat(),
@@ -144,8 +151,6 @@ class RunState(JobListener):
             version=__version__,
             beat_at=now.isoformat(),
             the_pass=self._pass(),
-            sources_ok=total.sources - total.failed_sources,
-            sources_failed=total.failed_sources,
             clips=total.clips,
             video_s=total.video_s,
             read_bytes=total.read_bytes,

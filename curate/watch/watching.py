@@ -44,7 +44,7 @@ class Watching:
             if options.log:
                 self._log = stack.enter_context(JsonLog(options.log, self._say))
             if options.port is not None:
-                url = stack.enter_context(serving(lambda: state.status(ask=True), options.host, options.port))
+                url = stack.enter_context(serving(state.status, options.host, options.port))
                 state.metrics_url = url
                 self._say(f"Metrics are at {url}")
             beat = stack.enter_context(Beat(state))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ def test_where_nothing_ran_it_says_so(out):
 def test_a_run_that_ended_is_told_with_what_came_of_it(corpus):
     text = curate("status", corpus).out
     assert re.match(r"Run 20\S+ of recipe small is complete after [\d.]+s\n", text)
-    assert "sources   4 read of 5 inputs, 1 failed" in text
+    assert "sources   4 done of 5 inputs, 1 failed" in text
     assert re.search(r"result    4 clips kept, 0 clips dropped, 0 clips failed, \d shards of [\d.]+ [KM]iB", text)
     assert "1 x NotMediaError in probe" in text
     (status,) = told(corpus)
@@ -102,16 +103,43 @@ def test_it_is_seen_going_on_then_dead_then_complete(long_bucket, recipe, out):
     assert curate("failures", out).status == 0, "nothing takes it for a complete run"
     assert curate("verify", out, "--clean").status == 0
 
-    again = start("run", long_bucket / "a.mp4", *run_args(recipe, out))
-    watch = start("status", out, "--watch", "--json")
-    assert again.wait() == 0
-    looks = [json.loads(line) for line in watch.communicate()[0].splitlines()]
-    assert [each["run"] for each in looks[-1]][1:] in ([], [left.run])
-    assert not any(each["goes_on"] for each in looks[-1])
+    assert curate("run", long_bucket / "a.mp4", *run_args(recipe, out)).status == 0
     (last,) = told(out)
     assert last["state"] == "complete" and last["run"] > left.run, "and the dead one is told no more"
     (asked,) = told(out, "--run", left.run)
     assert asked["state"] == "running" and not asked["goes_on"]
+
+
+def test_watching_looks_again_until_the_run_is_over(empty, out):
+    """The run's part is taken by the test. Were its end never seen, it would be silent after a minute."""
+    put(empty, recipe="small", step="Reading sources")
+    watch = start("status", out, "--watch", "--json")
+    looks = [watch.stdout.readline()]
+    put(empty, recipe="small", state="complete", measured=True)
+    looks += watch.communicate()[0].splitlines()
+    states = [[(each["state"], each["goes_on"]) for each in json.loads(line)] for line in looks]
+    assert len(states) >= 2
+    assert states[0] == [("running", True)] and states[-1] == [("complete", False)]
+    assert watch.returncode == 0
+
+
+def test_a_run_that_is_measured_and_silent_or_damaged_is_said_to_be(corpus, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(corpus, out)
+    place = Corpus(str(out))
+    (ended,) = statuses(place)
+    put(place, ended.run, beat_at="2026-01-01T00:00:00+00:00", recipe="small", step="Selecting", seconds=3.0)
+    place_of(place, "20990101T000000.000000Z-abcdef").write_text(f'{{"run": "{NASTY!r}"')
+    text = curate("status", out).out
+    assert f"Run {ended.run} of recipe small is measured, but ended without a word after 3.0s, at: Selecting\n" in text
+    assert text.startswith("Run 20990101T000000.000000Z-abcdef is damaged: status.json is not the status of a run")
+    (damaged, silent) = told(out)
+    assert (damaged["state"], damaged["goes_on"], silent["measured"], silent["goes_on"]) == (
+        "damaged",
+        False,
+        True,
+        False,
+    )
 
 
 def test_a_run_that_gave_up_says_why(bucket, recipe, out):

@@ -117,6 +117,7 @@ def test_a_source_that_kills_its_workers_is_quarantined_and_its_neighbours_are_n
     tmp_path, bucket, engine, monkeypatch
 ):
     monkeypatch.setattr(ray_engine, "RETRIES", 1)  # each is a process that starts in vain
+    monkeypatch.setattr(ray_engine, "WATCH_TIMEOUT_S", 0.0)  # for who watches: the end of a pass waits for its answer
     folder = tmp_path / "bucket"
     folder.mkdir()
     for path in bucket.iterdir():
@@ -223,6 +224,21 @@ def test_a_gpu_that_is_lost_over_and_over_is_named_as_the_reason(tmp_path, bucke
     assert all_cells(tmp_path / "c", pipe)["loses"] == []
     assert failures(tmp_path / "c", pipe) <= {"NotMediaError"}
     assert engine.in_flight() == set(), "no source is to blame for a GPU"
+
+
+def test_who_watches_gets_the_last_answer_where_there_is_none_in_time_or_no_registry(engine, monkeypatch):
+    registry = ray_engine.Registry.remote()
+    ray.get(registry.on_source.remote("start", "a.mp4", "w"))
+    monkeypatch.setattr(engine, "_ended_over", None)
+    monkeypatch.setattr(engine, "_registry", registry)
+    assert engine.in_flight() == {"a.mp4"}
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_engine, "WATCH_TIMEOUT_S", 0.0)
+        assert engine.in_flight() == {"a.mp4"}
+    ray.kill(registry)
+    assert engine.in_flight() == {"a.mp4"}
+    assert engine._ask_for("in_flight", {"b.mp4"}) == {"b.mp4"}, "and the end of a pass does not fail for it"
+    engine._end_workers()
 
 
 def test_a_gpu_that_was_lost_and_came_back_is_not_the_reason_why_a_pass_died_later(engine):

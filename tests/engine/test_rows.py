@@ -9,7 +9,7 @@ from engine_kit import Double, Luma, LumaConfig, pipeline
 
 from curate.config import Config
 from curate.engine import rows
-from curate.engine.rows import FLUSH_ROWS, FLUSH_S, RowBuffer
+from curate.engine.rows import FLUSH_ROWS, FLUSH_S, MESSAGE_CHARS, RowBuffer
 from curate.engine.work import Ended, FailedCell, Summary
 from curate.engine.writer import write_bundle
 from curate.errors import StageError
@@ -128,6 +128,15 @@ def test_the_summary_counts_what_is_in_the_bundle(buffer, pipe):
     assert (total.clips, total.stage_seconds["luma"], total.read_bytes) == (6, 3.5, 1400)
     assert total.cells["luma", "ok"] == 6
     assert not total.ended and not total.failed, "they would grow without end"
+
+
+def test_a_long_message_goes_to_the_table_whole_and_is_cut_for_who_listens(buffer, pipe):
+    long = StageError("n" * (2 * MESSAGE_CHARS))
+    buffer.add_cell(pipe.cut, failed_cell(DIGEST, long, 1.0))
+    buffer.add_source({**source_row(Outcome.FAILED), **failed_cell("k", long, 0.25).failure.columns()})
+    bundle = buffer.take()
+    assert len(bundle.summary.failed[0].message) == len(bundle.summary.ended["a.mp4"].message) == MESSAGE_CHARS
+    assert all(len(table.to_pylist()[0]["error_message"]) == 2 * MESSAGE_CHARS for _, table in bundle.tables)
 
 
 def test_the_writer_writes_every_table_of_a_bundle_and_the_same_bundle_once(buffer, pipe, tmp_path):

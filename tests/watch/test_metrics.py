@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from engine_kit import Luma, LumaConfig, Picky, PickyConfig, pipeline
 from prometheus_client.parser import text_string_to_metric_families
 from watch_kit import Quiet, watched_run
 
+from curate.engine.inline import InlineEngine
 from curate.errors import MissingModelError, UsageError
 from curate.tables import Corpus
 from curate.watch.metrics import serving
@@ -137,6 +139,29 @@ def test_counters_only_grow_and_end_where_the_tables_do(tmp_path, bucket):
     assert str(bucket) not in str(last)
     with pytest.raises(OSError):
         scraped(state.metrics_url)
+
+
+class Asked(InlineEngine):
+    """Remembers which threads asked for what is in flight."""
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__(scratch)
+        self.by: set[str] = set()
+
+    def in_flight(self) -> set[str]:
+        self.by.add(threading.current_thread().name)
+        return super().in_flight()
+
+
+def test_a_scrape_does_not_wait_for_the_engine(tmp_path, bucket):
+    """It may take long to answer: the thread that writes the status asks it now and then."""
+    state, engine = RunState(), Asked(tmp_path)
+    scraper = Scraper(state)
+    options = WatchOptions(port=0)
+    watched_run(
+        tmp_path / "c", bucket, pipeline(Luma(LumaConfig())), engine=engine, state=state, shown=scraper, options=options
+    )
+    assert scraper.found and engine.by == {"status"}
 
 
 def test_a_port_that_is_taken_is_said(tmp_path):

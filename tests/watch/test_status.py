@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from engine_kit import Luma, LumaConfig, Picky, PickyConfig, Slow, SlowConfig, pipeline, run
-from watch_kit import Quiet, watched_run
+from watch_kit import MOST_LOOKS, Quiet, watched_run
 
 from curate.engine.inline import InlineEngine
-from curate.engine.work import FailedCell, Summary
+from curate.engine.run import RunResult
+from curate.engine.work import Ended, FailedCell, SourceWork, Summary
 from curate.errors import ConfigError, CorpusError, EngineError
 from curate.query import last_run
+from curate.records import InputRef
 from curate.storage import Place, storage_error
 from curate.tables import STATUS, Corpus
 from curate.verify import leftovers
@@ -29,7 +32,7 @@ def pipe():
 
 
 def put(corpus: Corpus, run_id: str, **more) -> None:
-    status = RunStatus(run_id, beat_at=NOW.isoformat(), **more)
+    status = RunStatus(run_id, **{"beat_at": NOW.isoformat(), **more})
     place_of(corpus, run_id).write_text(status.to_json())
 
 
@@ -49,7 +52,37 @@ def test_a_status_is_read_as_it_was_written_and_keys_of_later_versions_do_no_har
     assert RunStatus.from_json(json.dumps(later)) == status
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "r"}', '{"run": "r", "beat_at": "yesterday"}', "\x00"])
+def spoilt(**more: object) -> str:
+    """A status but for some values; those of the pass if they are its."""
+    status = json.loads(RunStatus("r", beat_at=NOW.isoformat(), result={"kept": 1}).to_json())
+    status["the_pass"] |= {name: more.pop(name) for name in ("sources", "done") if name in more}
+    return json.dumps(status | more)
+
+
+DAMAGED = [
+    "",
+    "[]",
+    "{}",
+    '{"run": "r"}',
+    '{"run": "r", "beat_at": "yesterday"}',
+    "\x00",
+    "[" * 10**5,
+    spoilt(beat_at="2026-01-02T03:04:05"),
+    spoilt(beat_at="0001-01-01T00:00:00+14:00"),
+    spoilt(state="asleep"),
+    spoilt(seconds=None),
+    spoilt(seconds=float("nan")),
+    spoilt(clips=10**400),
+    spoilt(run=None),
+    spoilt(done=None),
+    spoilt(stages={"cut": {"ok": "many"}}),
+    spoilt(failures=[{"stage": "cut", "error_class": None, "n": 1}]),
+    spoilt(result={"kept": None}),
+    spoilt(result=3),
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_what_is_no_status_is_told(text):
     with pytest.raises(CorpusError, match="is not the status of a run"):
         RunStatus.from_json(text)
@@ -60,6 +93,7 @@ def test_what_follows_from_a_status():
     assert (the_pass.waiting, the_pass.clips_per_s, the_pass.left_s) == (4, 1.5, 30.0)
     assert PassStatus(1, sources=10).left_s is None
     assert PassStatus(1, sources=2, done=2, in_flight=1).waiting == 0
+    assert PassStatus(1, sources=2, done=3, seconds=6.0).left_s == 0, "a source that came twice"
     stages = {
         "cut": StageStatus(1, 0, 6.0),
         "clip": StageStatus(1, 0, 2.0, 8, 3.0, 1.0, on_gpu=True),
@@ -100,6 +134,27 @@ def test_a_run_leaves_what_came_of_it(tmp_path, bucket):
     assert status.stages["luma"].items == 5 and status.stages["luma"].busy_s > 0
 
 
+def test_sources_count_as_in_the_manifest_also_of_a_run_that_goes_on_with_another(tmp_path, bucket):
+    corpus = Corpus(str(tmp_path / "c"))
+    for _ in range(2):
+        result = watched_run(tmp_path / "c", bucket, pipe())
+        (status,) = statuses(corpus)
+        place_of(corpus, result.run_id).remove()
+        (manifest,) = [each for each in statuses(corpus) if each.run == result.run_id]
+        for each in (status, manifest):
+            assert (each.sources_ok, each.sources_failed, each.inputs) == (2, 1, 3)
+
+
+def test_a_source_that_was_given_up_counts_as_failed_and_one_in_two_passes_once():
+    state = RunState()
+    works = [SourceWork(InputRef(uri), digest=uri) for uri in ("a", "b")]
+    state.quarantined(works, Summary(sources=1, failed_sources=1, ended={"a": Ended(error_class="WorkerDiedError")}))
+    assert (state.status().sources_failed, state.status().quarantined) == (2, 2)
+    state.wrote(Summary(sources=5))
+    state.complete(RunResult("r", {"inputs": {"ok": 4, "failed": 2}}, 1.0, {}, {}))
+    assert (state.status().sources_ok, state.status().sources_failed) == (4, 2)
+
+
 class Watcher(Quiet):
     """Looks at the corpus from inside, as another process would, once the first clips are there."""
 
@@ -108,9 +163,13 @@ class Watcher(Quiet):
         self.seen: list[RunStatus] = []
 
     def wrote(self, summary):
-        while not self.seen or self.seen[-1].clips == 0:
+        for _ in range(MOST_LOOKS):
+            if self.seen and self.seen[-1].clips:
+                break
             self.seen += statuses(self.corpus)
             time.sleep(0.01)
+        else:
+            pytest.fail("no status ever told of a clip")
         assert self.corpus.run_ids() == [], "a status makes no run complete"
         with pytest.raises(CorpusError, match="holds no complete run"):
             last_run(self.corpus)
@@ -168,6 +227,40 @@ def test_runs_are_told_back_to_the_last_that_ended_well(corpus):
         status_of(corpus, "x")
 
 
+def test_an_older_run_that_goes_on_is_told_behind_one_that_ended_well(corpus):
+    beat = datetime.now(UTC).isoformat()
+    put(corpus, "20260101T1", beat_at=beat)
+    put(corpus, "20260102T1", state="failed")
+    put(corpus, "20260103T1")
+    place_of(corpus, "20260104T1").write_text("half a sta")
+    put(corpus, "20260105T1", state="complete", measured=True)
+    assert [each.run[:8] for each in statuses(corpus)] == ["20260105", "20260101"]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_run_hides_no_other(corpus, text):
+    put(corpus, "20260101T1", state="complete", measured=True)
+    place_of(corpus, "20260102T1").write_text(text)
+    corpus.runs().child("20260103T1", "manifest.json").write_text(text)
+    corpus.runs().child("20260104T1", "manifest.json").write_bytes(b"\xff\xfe")
+    place_of(corpus, "20260105T1").write_bytes(b"\xff\xfe")
+    found = statuses(corpus)
+    assert [each.state for each in found] == ["damaged"] * 4 + ["complete"]
+    assert found[0].error.startswith("status.json is not the status of a run")
+    assert found[2].error == "manifest.json is not that of a run"
+
+
+def test_a_silent_run_that_left_a_manifest_is_measured(tmp_path, bucket):
+    result, _ = run(tmp_path / "c", bucket, pipe())
+    corpus = Corpus(str(tmp_path / "c"))
+    put(corpus, result.run_id)
+    (status,) = statuses(corpus)
+    assert (status.state, status.measured, status.goes_on(datetime.now(UTC))) == ("running", True, False)
+    put(corpus, result.run_id, state="failed")
+    (status,) = statuses(corpus)
+    assert not status.measured, "its own words count where it had any"
+
+
 def test_a_run_without_a_status_is_told_by_its_manifest(tmp_path, bucket):
     result, _ = run(tmp_path / "c", bucket, pipe())
     corpus = Corpus(str(tmp_path / "c"))
@@ -200,6 +293,29 @@ def test_a_corpus_that_takes_no_status_stops_no_run(tmp_path, bucket, monkeypatc
     assert (tmp_path / "c" / "tried").exists()
     (status,) = statuses(Corpus(str(tmp_path / "c")))
     assert status.state == "complete", "from the manifest"
+
+
+def test_an_older_status_never_comes_after_the_last(tmp_path, bucket, monkeypatch):
+    """A place that hangs is given up; what it takes in the end is in order, for one thread writes it."""
+    monkeypatch.setattr(beat, "_LAST_WAIT_S", 0.01)
+    write, free = Place.write_bytes, threading.Event()
+    writers: list[threading.Thread] = []
+    states: list[str] = []
+
+    def slow(self, data):
+        if self.uri.endswith(STATUS):
+            writers.append(threading.current_thread())
+            if writers[-1] is not threading.main_thread():
+                free.wait()
+            states.append(json.loads(data)["state"])
+        write(self, data)
+
+    monkeypatch.setattr(Place, "write_bytes", slow)
+    watched_run(tmp_path / "c", bucket, pipe())
+    assert writers and not states, "the job does not wait for it"
+    free.set()
+    writers[0].join()
+    assert set(writers) == {writers[0]} and states[-1] == "complete"
 
 
 def test_it_works_on_an_object_store(memory_bucket, bucket, tmp_path):
