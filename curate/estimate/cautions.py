@@ -22,7 +22,10 @@ def cautions(expected: Expectation) -> Iterator[str]:
         return
     if expected.measured.percentiles:
         names = ", ".join(expected.measured.percentiles)
-        yield f"Percentiles drop their share by definition ({names}); the value that they come to is the whole bucket's"
+        yield (
+            f"Percentiles drop their share of all clips ({names}), each clip of the sample counted for those like it; "
+            "the limit itself is known when all clips are scored"
+        )
     funnel = expected.measured.funnel
     if funnel is not None and funnel.config.get("dedup", {}).get("method") != "none":
         yield from _of_duplicates(expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.engine.work import Use
+from curate.estimate.limits import selection_of_bucket
 from curate.estimate.ratios import Family
 from curate.export import ExportReport
 from curate.job import JobResult
@@ -89,9 +91,12 @@ class Measured:
         return sum(use.load_s / use.loads for use in used if use.loads)
 
 
-def measure(corpus: Corpus, done: JobResult, uris: Sequence[str], beside: Iterable[str]) -> Measured:
-    """Read the tables of a job over ``uris``. ``beside``: stages that ran beside the decoder."""
-    with closing(connect()) as con:
+def measure(
+    corpus: Corpus, done: JobResult, uris: Sequence[str], beside: Iterable[str], chances: np.ndarray | None = None
+) -> Measured:
+    """Read the tables of a job over ``uris``. ``beside``: stages that ran beside the decoder. ``chances``: how likely
+    each was to be drawn, 1 by default; percentiles are those of the bucket that they were drawn from."""
+    with closing(connect()) as con, tempfile.TemporaryDirectory(prefix="curate-") as scratch:
         tables = RunTables(con, corpus, done.run.run_id)
         rows = _Rows(tables, uris)
         use = {name: Use(**each) for name, each in tables.manifest["stage_use"].items()}
@@ -102,16 +107,24 @@ def measure(corpus: Corpus, done: JobResult, uris: Sequence[str], beside: Iterab
         for name in seconds.keys() - first:
             seconds[name] = _all_of(seconds[name], use.get(name, Use()).busy_s)
         families = [Family({f"seconds/{name}": each}) for name, each in {READING: reading, **seconds}.items()]
-        families.append(Family(rows.outcomes(), "number"))
+        families.append(Family(rows.outcomes(), "number", "inputs/tried"))
         families += [Family({f"cells/{name}": each}) for name, each in cells.items()]
-        families += rows.clips(done.funnel.name if done.funnel else "")
+        own, funnel = _selection(corpus.selections().child(done.funnel.name)) if done.funnel else [], done.funnel
+        judged = own
+        if funnel is not None and funnel.thresholds and chances is not None and (chances < 1).any():
+            weights = {digest[:32]: 1 / float(chances[at]) for digest, at in rows.by_digest.items()}
+            funnel = selection_of_bucket(tables, funnel, weights, Place(scratch))
+            judged = _selection(Place(scratch))
+        families += rows.clips(judged)
         shards, video_bytes = _shards(corpus, done.export)
         sizes = rows.on(video_bytes, rows.by_digest)
+        if judged is not own:
+            sizes = _scaled(sizes, rows.kept_s(own), rows.kept_s(judged))
         each_s = shards.work_s / shards.video_bytes if shards.video_bytes else 0.0
         written = {"work/writing": sizes * each_s, "cpu/writing": sizes * each_s * shards.cpu_share}
         families.append(Family({"bytes/video": sizes, **written}))
         counts = rows.n_clips, tables.manifest["cpu_seconds"]
-        return Measured(tuple(families), use, _tables(tables), shards, spent_s, *counts, done.funnel)
+        return Measured(tuple(families), use, _tables(tables), shards, spent_s, *counts, funnel)
 
 
 def _tables(tables: RunTables) -> dict[str, TableBytes]:
@@ -172,29 +185,44 @@ class _Rows:
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """How the inputs ended."""
-        ended = {f"inputs/{outcome}": self.zeros() for outcome in Outcome}
+        ended = {f"inputs/{outcome}": self.zeros() for outcome in Outcome} | {"inputs/tried": self.zeros() + 1}
         for row in self._inputs:
             ended[f"inputs/{row['outcome']}"][self._place[row["uri"]]] += 1
         return ended
 
-    def clips(self, selection: str) -> list[Family]:
+    def kept_s(self, selection: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Seconds of video that a selection keeps."""
+        kept = [row["clip_id"] for row in selection if row["verdict"] == "kept"]
+        return self.on({clip_id: self._length_s[clip_id] for clip_id in kept}, self._owner)
+
+    def clips(self, selection: Sequence[Mapping[str, Any]]) -> list[Family]:
         """Clips and seconds of video by what a selection made of them; without one, what was found."""
         numbers: defaultdict[str, np.ndarray] = defaultdict(self.zeros)
         lengths: defaultdict[str, np.ndarray] = defaultdict(self.zeros)
         for clip_id, at in self._owner.items():
             numbers["clips/found"][at] += 1
             lengths["video/found"][at] += self._length_s[clip_id]
-        for row in _selection(self._tables.corpus, selection) if selection else []:
+        for end in ("kept", "dropped", "failed") if selection else ():
+            numbers[f"clips/{end}"], lengths[f"video/{end}"] = self.zeros(), self.zeros()
+        for row in selection:
             at, length_s = self._owner[row["clip_id"]], self._length_s[row["clip_id"]]
             names = [row["verdict"], *([f"{row['verdict']}/{row['reason']}"] if row["reason"] else [])]
             for name in names + [f"fails/{judge}" for judge in row["failing"] or ()]:
                 numbers[f"clips/{name}"][at] += 1
                 lengths[f"video/{name}"][at] += length_s
-        return [Family(dict(each)) for each in (numbers, lengths) if each]
+        named = (("clips/found", numbers), ("video/found", lengths))
+        return [Family(dict(each), whole=whole) for whole, each in named if each]
 
 
-def _selection(corpus: Corpus, name: str) -> list[dict[str, Any]]:
-    return read_parquet(corpus.selections().child(name, "selection.parquet")).to_pylist()
+def _selection(folder: Place) -> list[dict[str, Any]]:
+    return read_parquet(folder.child("selection.parquet")).to_pylist()
+
+
+def _scaled(sizes: np.ndarray, written_s: np.ndarray, kept_s: np.ndarray) -> np.ndarray:
+    """Bytes of each source as if other clips of it had been written: as many a second as of those that were, else as of
+    all sources."""
+    usual = sizes.sum() / written_s.sum() if written_s.sum() else 0.0
+    return kept_s * np.divide(sizes, written_s, out=np.full_like(sizes, usual), where=written_s > 0)
 
 
 def _reading(

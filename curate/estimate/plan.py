@@ -82,7 +82,7 @@ def make_plan(
     sample = draw(likely, options.seed)
     listener.step(f"Trying {n_sample} of {len(found.refs)} sources")
     has_gpu = cluster.gpus > 0 if options.address is not None else here.gpus > 0
-    trial = Trial([found.refs[at] for at in sample], recipe, pipeline, job, has_gpu=has_gpu)
+    trial = Trial([found.refs[at] for at in sample], likely[sample], recipe, pipeline, job, has_gpu=has_gpu)
     trial.run(listener)
     bucket = Bucket(found.predictors, sample, likely[sample])
     inline = options.engine == "inline" and options.cluster is None
@@ -156,8 +156,7 @@ def _inputs(expected: Expectation) -> dict[str, Estimate]:
     survey = expected.survey
     known = {Outcome.FAILED: sum(survey.failed.values()), Outcome.SKIPPED: sum(survey.skipped.values())}
     return {
-        str(outcome): expected.totals.derived(lambda get, o=outcome: get(f"inputs/{o}") + known.get(o, 0))
-        for outcome in Outcome
+        str(outcome): expected.totals.estimate(f"inputs/{outcome}").plus(known.get(outcome, 0)) for outcome in Outcome
     }
 
 

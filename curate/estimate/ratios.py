@@ -36,6 +36,12 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    def plus(self, known: float) -> Estimate:
+        """With what is known beside it."""
+        if self.low is None or self.high is None:
+            return Estimate(self.value + known)
+        return Estimate(self.value + known, self.low + known, self.high + known)
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -60,16 +66,30 @@ class Bucket:
 @dataclass(frozen=True)
 class Totals:
     """Totals of the whole bucket: estimates by quantity, ``draws`` of each (DRAWS values), and what each goes with.
-    ``n_like``: sources that a share was found in, more than were tried where these are much of the bucket."""
+    ``seen``: what the sample holds of it. ``cases``: in how many equal sources it would be as surely known. ``wholes``:
+    by quantity that counts a part of another, which."""
 
     values: Mapping[str, float]
     draws: Mapping[str, Array]
     predictors: Mapping[str, str]
-    n_like: float
+    seen: Mapping[str, float]
+    cases: Mapping[str, float]
+    wholes: Mapping[str, str]
 
     def estimate(self, *names: str) -> Estimate:
-        """The sum of these quantities."""
-        return self.derived(lambda get: sum((get(name) for name in names), np.zeros(1)))
+        """The sum of these quantities.
+
+        Of something rare draws show little spread, and none where the sample lacks it. So the interval of a part of
+        another quantity is never narrower than that of its share in it."""
+        found = self.derived(lambda get: sum((get(name) for name in names), np.zeros(1)))
+        whole = self.wholes.get(names[0], "") if len(names) == 1 else ""
+        if not whole or found.low is None or found.high is None:
+            return found
+        share, of = self.share(names[0], whole), self.values[whole]
+        if share.low is None or share.high is None or not self._is_open(whole):
+            return found
+        low = max(share.low * of, self.seen.get(names[0], 0.0))
+        return Estimate(found.value, min(low, found.low), max(share.high * of, found.high))
 
     def derived(self, formula: Callable[[Callable[[str], Array]], Array]) -> Estimate:
         """What a formula makes of the quantities; it is given one draw of each after the other, as arrays."""
@@ -91,19 +111,25 @@ class Totals:
             return np.clip(np.divide(get(part), of, out=np.zeros_like(of), where=of != 0), 0.0, 1.0)
 
         found = self.derived(formula)
-        if found.low is None or found.high is None or math.isinf(self.n_like):
+        if found.low is None or found.high is None or not self._is_open(whole):
             return found
-        low, high = _wilson(found.value, self.n_like)
+        low, high = _wilson(found.value, self.cases[whole])
         return Estimate(found.value, min(low, found.low), max(high, found.high))
+
+    def _is_open(self, whole: str) -> bool:
+        """Whether there may be more of it than the sample has shown."""
+        return self.values.get(whole, 0.0) > 0 and not math.isinf(self.cases[whole])
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """Quantities that go with the same predictor, so that their sums hold too: the one that is named, else that which
-    foretells the first of them best. Each has one number a source of the sample, 0 or more."""
+    foretells the first of them best. Each has one number a source of the sample, 0 or more. ``whole``: the one of them
+    that all others count parts of."""
 
     quantities: Mapping[str, Array]
     predictor: str = ""
+    whole: str = ""
 
 
 def totals(bucket: Bucket, families: Sequence[Family], seed: int = 0) -> Totals:
@@ -112,12 +138,18 @@ def totals(bucket: Bucket, families: Sequence[Family], seed: int = 0) -> Totals:
     values: dict[str, float] = {}
     draws: dict[str, Array] = {}
     chosen: dict[str, str] = {}
+    all_seen: dict[str, float] = {}
+    cases: dict[str, float] = {}
+    wholes: dict[str, str] = {}
     for family in families:
         name = family.predictor or best_predictor(bucket, next(iter(family.quantities.values())))
         for quantity, seen in family.quantities.items():
             chosen[quantity] = name
+            all_seen[quantity], cases[quantity] = float(seen.sum()), _cases(bucket, seen)
             values[quantity], draws[quantity] = _total(bucket, name, seen.astype(float), counts)
-    return Totals(values, draws, chosen, math.inf if bucket.is_whole else len(counts[0]) / (1 - bucket.chances.mean()))
+        if family.whole:
+            wholes.update(dict.fromkeys(family.quantities.keys() - {family.whole}, family.whole))
+    return Totals(values, draws, chosen, all_seen, cases, wholes)
 
 
 def best_predictor(bucket: Bucket, seen: Array) -> str:
@@ -146,6 +178,17 @@ def _total(bucket: Bucket, predictor: str, seen: Array, counts: Array) -> tuple[
     drawn = np.divide(known.sum() * (counts @ y), weights, out=np.full(DRAWS, value), where=weights > 0)
     # Never less than the sample itself holds.
     return value, np.maximum(value + (drawn - value) * _widening(bucket.chances), seen.sum())
+
+
+def _cases(bucket: Bucket, seen: Array) -> float:
+    """Sources, all alike, that would tell a share of a quantity as surely as this sample does (Kish's effective size):
+    fewer where some stand for much of it, more where it is much of the bucket. Infinitely many where nothing is open.
+    """
+    if bucket.is_whole:
+        return math.inf
+    y = seen / bucket.chances
+    unsure = float(np.sum(y**2 * (1 - bucket.chances)))
+    return float(y.sum()) ** 2 / unsure if unsure > 0 else math.inf
 
 
 def _resampled(n: int, seed: int) -> Array:

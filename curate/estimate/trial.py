@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from curate.engine.pipeline import Pipeline
 from curate.engine.work import Summary
 from curate.errors import InputError, UsageError
@@ -53,9 +55,11 @@ class _Clock(JobListener):
 
 @dataclass
 class Trial:
-    """The job on ``refs``. `run` fills in ``measured`` and ``wall_s``. Without ``job.out`` its corpus is not kept."""
+    """The job on ``refs``, which were drawn by these ``chances``. `run` fills in ``measured`` and ``wall_s``. Without
+    ``job.out`` its corpus is not kept."""
 
     refs: Sequence[InputRef]
+    chances: np.ndarray
     recipe: Recipe
     pipeline: Pipeline
     job: JobOptions
@@ -81,7 +85,8 @@ class Trial:
             if not self._done.run.counts["inputs"].get(str(Outcome.OK)):
                 fix = "Try them with `curate run`, which keeps why, or take a larger sample"
                 raise InputError(f"none of the {len(self.refs)} sources of the sample could be read", fix=fix)
-            self.measured = measure(corpus, self._done, [ref.uri for ref in self.refs], self._beside())
+            uris = [ref.uri for ref in self.refs]
+            self.measured = measure(corpus, self._done, uris, self._beside(), self.chances)
 
     def _beside(self) -> list[str]:
         """Stages that ran beside the decoder."""

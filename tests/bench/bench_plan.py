@@ -82,9 +82,10 @@ def compared(corpus: Path, plan: Path) -> str:
 def row_of(row: dict[str, Any]) -> list[str]:
     """One quantity as a line of the table."""
     told, form = row["foretold"], {"s": "{:.1f} s", "bytes": "{:,.0f}", "": "{:.0f}", "share": "{:.1%}"}[row["unit"]]
-    interval = f"{form.format(told['low'])} to {form.format(told['high'])}"
+    known = told["low"] is not None
+    interval = f"{form.format(told['low'])} to {form.format(told['high'])}" if known else ""
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-    inside = "yes" if row["inside"] else "no"
+    inside = {True: "yes", False: "no", None: ""}[row["inside"]]
     return [row["name"], form.format(told["value"]), interval, form.format(row["found"]), ratio, inside]
 
 
@@ -105,7 +106,9 @@ def resampled(bucket: Path, corpus: Path, options: argparse.Namespace) -> str:
     exact = totals(Bucket(found.predictors, everything, np.ones(len(everything))), truth.families)
     for seed in range(options.draws):
         sample = draw(likely, seed)
-        families = [Family({k: v[sample] for k, v in f.quantities.items()}, f.predictor) for f in truth.families]
+        families = [
+            Family({k: v[sample] for k, v in f.quantities.items()}, f.predictor, f.whole) for f in truth.families
+        ]
         told = totals(Bucket(found.predictors, sample, likely[sample]), families, seed)
         for name, formula in formulas.items():
             estimate, true = formula(told), formula(exact).value

@@ -8,15 +8,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import job_kit
+import numpy as np
 import pytest
 from cli_kit import RECIPE, flat_video, good_video
 from job_kit import Heard
 
+from curate.engine.run import RunResult
 from curate.errors import ConfigError, InputError, UsageError
 from curate.estimate import Cluster, Estimate, Forecast, PlanOptions, SampleSize, make_plan
 from curate.estimate.compare import compare, taken
-from curate.job import run_job
+from curate.estimate.measure import measure
+from curate.job import JobResult, run_job
 from curate.recipe import Recipe, parse_recipe
+from curate.select import Condition, DedupConfig, SelectConfig, select
 from curate.tables import Corpus
 from curate.testing.footage import moving_texture, write_video
 
@@ -102,6 +106,28 @@ def test_what_was_foretold_is_what_came(planned, ran):
     assert found["tables"].ratio == pytest.approx(1, abs=0.25)
     assert {"on the clock", "scoring", "writing shards", "CPUs at work", "stage cut"} <= set(found)
     assert all(row.foretold.value > 0 for name, row in found.items() if row.unit == "s")
+
+
+@pytest.mark.parametrize("end", ["drop_lowest", "drop_highest"])
+def test_a_percentile_drops_its_share_of_the_bucket_and_not_of_the_sample(ran, bucket, end, tmp_path):
+    """By length, with chances that go with it: the sample's own half is far from half of what it stands for."""
+    condition = Condition(column="clip.duration_s", name="length", **{end: 0.5})
+    config = SelectConfig(name=f"own-{end}", conditions=[condition], dedup=DedupConfig(method="none"))
+    corpus = Corpus(str(shutil.copytree(ran.uri, tmp_path / "corpus")))
+    own = select(corpus, config)
+    names = [*("twin" if n == 3 else f"v{n:02d}" for n in range(9)), "flat"]
+    uris = [str(bucket / f"{name}.mp4") for name in names]
+    chances = np.array([0.08 + 0.1 * n for n in range(9)] + [0.98])
+    done = JobResult(RunResult(corpus.run_ids()[-1], {}, 0.0, {}, {}), own, None)
+    found = measure(corpus, done, uris, (), chances)
+    clips = next(each.quantities for each in found.families if "clips/found" in each.quantities)
+    fails = next(values for name, values in clips.items() if name.startswith("clips/fails/"))
+    stand_for = 1 / chances
+    share = (stand_for * fails).sum() / (stand_for * clips["clips/found"]).sum()
+    assert clips["clips/found"].sum() == 10 and own.clips.dropped == 5
+    assert share == pytest.approx(0.5, abs=stand_for.max() / stand_for.sum() / 2)
+    (text,) = found.judges.values()
+    assert "50 %" in text and "of selection" not in text
 
 
 def test_what_the_sample_computed_is_not_computed_again(planned, bucket, tmp_path):

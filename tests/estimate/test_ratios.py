@@ -135,3 +135,43 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(seed):
         hits += told.low <= clips.sum() <= told.high
     spread = math.sqrt(0.9 * 0.1 / 60)
     assert hits / 60 > 0.9 - 4 * spread
+
+
+@pytest.mark.parametrize("alike", [False, True], ids=["a clip in fifty", "all clips of a source in fifty"])
+def test_intervals_of_rare_counts_hold_the_truth_too(alike):
+    """Also where the sample shows none of it, which is two samples in three where the clips of a source are alike."""
+    rng = np.random.default_rng(5)
+    hits, unseen = 0, 0
+    for trial in range(100):
+        sizes = rng.lognormal(0, 1, 200)
+        found = np.maximum(1, rng.poisson(5 * sizes))
+        rare = rng.binomial(found, rng.random(200) < 0.02 if alike else 0.02)
+        likely = chances(sizes, 20)
+        sample = draw(likely, trial)
+        seen = {"found": found[sample].astype(float), "rare": rare[sample].astype(float)}
+        told = totals(bucket(sizes, sample, likely), [Family(seen, whole="found")], trial).estimate("rare")
+        hits += told.low - 1e-9 <= rare.sum() <= told.high + 1e-9
+        unseen += not seen["rare"].any()
+        assert told.low >= seen["rare"].sum() - 1e-9
+    assert hits >= 100 * 0.9 - 4 * math.sqrt(100 * 0.9 * 0.1)
+    assert not alike or unseen > 30
+
+
+def test_of_what_was_not_seen_a_part_may_be_there_and_of_a_whole_sample_none():
+    some = totals(bucket([1] * 40, range(10)), [Family({"all": np.ones(10), "bad": np.zeros(10)}, whole="all")])
+    told = some.estimate("bad")
+    assert (told.value, told.low) == (0, 0) and 4 < told.high < 10
+    assert some.share("bad", "all").high == pytest.approx(told.high / 40)
+    assert told.plus(2).high == told.high + 2
+    every = totals(bucket([1] * 4, range(4)), [Family({"all": np.ones(4), "bad": np.zeros(4)}, whole="all")])
+    assert every.estimate("bad").high == 0
+
+
+def test_unequal_sources_tell_less_of_a_share_than_equal_ones():
+    seen = {"all": np.ones(8), "some": np.array([1.0, 0, 1, 0, 1, 0, 1, 0])}
+    equal = totals(bucket([1] * 80, range(8)), [Family(seen, whole="all")])
+    likely = np.full(80, 0.02)
+    likely[:7] = 0.9
+    unequal = totals(bucket([1] * 80, range(8), likely), [Family(seen, whole="all")])
+    assert equal.cases["all"] == pytest.approx(8 / 0.9)
+    assert unequal.cases["all"] < 2
