@@ -190,7 +190,8 @@ def storage(expected: Expectation) -> Storage:
     readers = next(lane.workers for lane in expected.layout.lanes if lane.reads)
     a_node = math.ceil(readers / expected.cluster.nodes)
     return Storage(
-        tables=expected.totals.derived(lambda get: compacted(get) + overhead),
+        # No interval: draws know the spread of rows, and most of these bytes are what each part costs.
+        tables=Estimate(expected.totals.derived(lambda get: compacted(get) + overhead).value),
         compacted=expected.totals.derived(compacted),
         shards=expected.totals.derived(lambda get: get("bytes/video") * besides),
         scratch_bytes=float(sum(remote[:a_node])),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,12 +15,19 @@ from cli_kit import RECIPE, flat_video, good_video
 from job_kit import Heard
 
 from curate.engine.run import RunResult
+from curate.engine.work import Use
 from curate.errors import ConfigError, InputError, UsageError
 from curate.estimate import Cluster, Estimate, Forecast, PlanOptions, SampleSize, make_plan
+from curate.estimate.cluster import Lane, Layout
 from curate.estimate.compare import compare, taken
-from curate.estimate.measure import measure
+from curate.estimate.expect import Expectation, hours, lanes
+from curate.estimate.measure import Measured, Shards, measure
+from curate.estimate.ratios import Bucket, Family, totals
+from curate.estimate.survey import Survey
+from curate.estimate.trial import Costs
 from curate.job import JobResult, run_job
-from curate.recipe import Recipe, parse_recipe
+from curate.recipe import Recipe, build, parse_recipe
+from curate.records import InputRef
 from curate.select import Condition, DedupConfig, SelectConfig, select
 from curate.tables import Corpus
 from curate.testing.footage import moving_texture, write_video
@@ -104,6 +112,8 @@ def test_what_was_foretold_is_what_came(planned, ran):
     assert 7 <= found["clips kept"].foretold.value <= 10
     assert found["shards"].ratio == pytest.approx(1, abs=0.25)
     assert found["tables"].ratio == pytest.approx(1, abs=0.25)
+    assert (found["tables"].inside, forecast.storage.tables.low) == (None, None), "its spread is not known"
+    assert found["clips failed"].foretold.high > 0, "2 of 10 sources were not tried"
     assert {"on the clock", "scoring", "writing shards", "CPUs at work", "stage cut"} <= set(found)
     assert all(row.foretold.value > 0 for name, row in found.items() if row.unit == "s")
 
@@ -152,8 +162,37 @@ def test_a_plan_for_other_machines_takes_their_workers(whole):
     assert (lane.name, lane.workers) == ("decoders", 3)
     assert whole.hours.cpu_held.value == pytest.approx(32 * whole.hours.wall.value)
     assert (whole.hours.gpu_work.value, whole.hours.gpu_held.value) == (0, pytest.approx(4 * whole.hours.wall.value))
-    alone = sum(stage.busy_s.value for stage in whole.stages)
-    assert alone / 3 <= lane.wall_s <= alone
+    assert lane.busy_s.value == pytest.approx(sum(stage.busy_s.value for stage in whole.stages))
+    assert lane.wall_s >= lane.busy_s.value / 3
+
+
+def test_a_worker_takes_its_part_of_the_work_and_all_of_the_loading():
+    """By made-up costs: 6 sources of 10 s, 2 s to load, half a second between sources, three workers."""
+    six, pipeline = np.ones(6), build(recipe())
+    refs = tuple(InputRef(f"{n}.mp4") for n in range(6))
+    bucket = Bucket({"number": six}, np.arange(6), six)
+    families = [
+        Family({f"seconds/{name}": seconds * six}) for name, seconds in (("probe", 1), ("cut", 4), ("quality", 5))
+    ]
+    measured = Measured(tuple(families), {"quality": Use(load_s=4.0, loads=2)}, {}, Shards(), {}, 6, 0.0)
+    lane = Lane("decoders", 3, ("probe", "cut", "quality"), reads=True)
+    expected = Expectation(
+        pipeline,
+        Survey(refs, bucket.predictors),
+        bucket,
+        totals(bucket, families),
+        measured,
+        Costs(start_s=7.0, end_s=3.0, selecting_s=1.0, each_s=0.5, cpu_share=1.0),
+        Cluster(3, 1),
+        Layout((lane,), 1, 3),
+        shard_bytes=1 << 30,
+    )
+    (told,) = lanes(expected)
+    assert told.busy_s.value == pytest.approx(60)
+    assert told.wall_s == pytest.approx(60 / 3 + 2 + 6 * 0.5 / 3)
+    uneven = replace(expected, layout=Layout((replace(lane, workers=4),), 1, 4))
+    assert lanes(uneven)[0].wall_s == pytest.approx(20 + 2 + 6 * 0.5 / 4), "two of four workers have two sources"
+    assert hours(expected).scoring.value == pytest.approx(told.wall_s + 7 + 3)
 
 
 def test_a_plan_is_kept_and_read_again(planned, tmp_path):
