@@ -19,7 +19,7 @@ from curate.export.config import ExportConfig
 from curate.export.hub import front_matter
 from curate.export.markdown import code, fenced, plain, table
 from curate.export.plan import ExportPlan, PlannedClip
-from curate.export.provenance import UNKNOWN, without_places
+from curate.export.provenance import UNKNOWN, told_reason, without_places
 from curate.export.rows import Source
 from curate.shards.index import ShardIndex
 from curate.units import HOUR_S, format_bytes, format_duration
@@ -196,7 +196,8 @@ def _licences(found: Sequence[Share]) -> Iterator[str]:
     named = [replace(share, label=share.label or UNKNOWN) for share in found]
     yield (
         "As the source list says (`user.license` or `user.licence`), in its words; nobody checked them. "
-        f"`{UNKNOWN}`: it says nothing. A clip has the licence of its source."
+        f"`{UNKNOWN}`: it says nothing. A clip has the licence of its source; where the list gives one content "
+        "several, all stand there, with a slash between."
     )
     yield _share_table("licence", named)
 
@@ -214,7 +215,7 @@ def _funnel(facts: CardFacts) -> Iterator[str]:
         "Failed: a measurement that the selection needs could not be made. The reasons, of several the first, "
         "with those of inputs that gave no clip:"
     )
-    yield _reasons(funnel)
+    yield _reasons(funnel, facts.plan.provenance.errors)
     conditions = [
         (code(without_places(c["text"])), c["kind"], c["first"], c["failing"], c["cell_failed"])
         for c in funnel.get("conditions", ())
@@ -234,11 +235,13 @@ def _threshold(value: float | None) -> str:
     return "none" if value is None else f"{value:.6g}"
 
 
-def _reasons(funnel: Mapping[str, Any]) -> str:
+def _reasons(funnel: Mapping[str, Any], errors: Mapping[str, str]) -> str:
     counts: Counter[tuple[str, str, str]] = Counter()
     for what in ("clip", "input"):
         for entry in funnel.get(f"{what}_reasons", ()):
-            counts[what, entry["verdict"], plain(without_places(entry["reason"]))] += entry["n"]
+            is_failed = (what, entry["verdict"]) == ("input", "failed")
+            reason = told_reason(entry["reason"], errors, failed_input=is_failed)
+            counts[what, entry["verdict"], plain(reason)] += entry["n"]
     ordered = sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0]))
     rows: list[tuple[object, ...]] = []
     for what in ("clip", "input"):
@@ -267,7 +270,10 @@ def _models(facts: CardFacts) -> Iterator[str]:
 
 
 def _limits(facts: CardFacts, licences: Sequence[Share]) -> Iterator[str]:
-    found = [f"{code(stage)}: {code(text, 300)}" for stage, text in facts.plan.provenance.stand_ins.items()]
+    about = facts.plan.provenance
+    found = [f"{code(stage)}: {code(without_places(text), 300)}" for stage, text in about.stand_ins.items()]
+    told = without_places([f"{what}: {why}" for what, why in about.lacks.items()])
+    found += [f"Not done: {code(each, 300)}" for each in told]
     unknown = sum(share.clips for share in licences if not share.label)
     if unknown:
         found.append(f"Of {unknown:,} clips nobody said the licence.")

@@ -11,6 +11,7 @@ import yaml
 
 from curate.export.config import ExportConfig
 from curate.export.plan import ExportPlan
+from curate.export.provenance import BETWEEN_LICENCES
 from curate.shards.index import ShardIndex
 from curate.shards.writer import SIDECAR
 
@@ -53,7 +54,8 @@ def _licence(licences: Sequence[str]) -> dict[str, str]:
     if len(licences) != 1 or not licences[0]:
         return {}
     name = re.sub(r"[^a-z0-9.]+", "-", licences[0].lower()).strip("-.")
-    return {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name[:96] or "other"}
+    is_known = name in _HUB_LICENCES and BETWEEN_LICENCES not in licences[0]
+    return {"license": name} if is_known else {"license": "other", "license_name": name[:96] or "other"}
 
 
 def clip_features(columns: pa.Schema) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from curate.datafiles import parse_yaml
 from curate.errors import ConfigError
-from curate.query import RunTables, literal, run_query
+from curate.query import RunTables, literal, run_query, sources_sql
 from curate.redaction import redacted
 
 UNKNOWN = "unknown"
@@ -18,21 +18,46 @@ UNKNOWN = "unknown"
 LICENCE_KEYS = frozenset({"license", "licence"})
 """Columns of a source list that hold a licence, in any case of letters."""
 
-_PLACES = re.compile(r"[\w+.-]+://[^\s'\"]*|(?<![^\s'\"=(\[,:])(?:~|[A-Za-z]:)?[/\\][^\s'\"]+")
-"""Addresses, and paths from the root of a disk or of a home."""
+BETWEEN_LICENCES = " / "
+"""Between the licences of one content that has several."""
+
+_PLACE = re.compile(
+    r"[\w+.-]+://"
+    r"|(?<![\w.])(?:~[\w.-]*|[A-Za-z]:)[/\\]"
+    r"|(?<!\w)[/\\](?=\S)"
+    r"|(?<![\w.])(?:[\w-]+\.)+[A-Za-z][\w-]+/"
+    r"|(?<![\w.-])[\w-][\w.-]*:\d{1,5}/|(?<![\w.-])(?:[A-Za-z][\w.-]+|\d+(?:\.\d+){3}):\d{2,5}(?!\w)"
+)
+"""How an address begins, or a path from the root of a disk or of a home: names in it hold blanks, so none tells its
+end."""
+
+_RELATIVE = re.compile(
+    r"\w\\\w|\w/[^\s/]*/|\w/\S*\.[a-z]\w{1,4}\b|\w\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g|mts|m2ts|wmv|flv|tar|csv|parquet)\b",
+    re.IGNORECASE,
+)
+"""A path from some folder, or the name of a file. Nothing tells where it begins."""
+
+_ERROR = re.compile(r"[A-Z]\w*Error(?=: |$)")
+_FIXED = (("same content as ", "same content as another source"), ("cannot be listed: ", "cannot be listed"))
+"""Causes that go on with somebody's words, and what is told of them."""
+_OWN_WORDS = ("every clip failed", "other reasons")
+"""How reasons of failed inputs begin that are no messages of errors."""
 
 
 @dataclass(frozen=True)
 class Provenance:
     """``funnel`` is funnel.json as it is. ``recipe`` is the run's, parsed; ``models`` are stages by card, ``stand_ins``
-    what stages could not do, by stage; ``licences`` those of the sources that have one, by digest.
+    what stages could not do, by stage; ``lacks`` is what the run did not do of a published recipe, with the reason;
+    ``licences`` are those of the sources that have one, by digest; ``errors`` classes of failed inputs by message.
     """
 
     funnel: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stand_ins: Mapping[str, str] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_provenance(run: RunTables, funnel: Mapping[str, Any], chosen: str) -> Provenance:
@@ -41,22 +66,46 @@ def read_provenance(run: RunTables, funnel: Mapping[str, Any], chosen: str) -> P
     for stage, files in run.manifest.get("models", {}).items():
         for name in files:
             cards[name.partition("/")[0]].add(stage)
-    models = {card: tuple(sorted(stages)) for card, stages in sorted(cards.items())}
-    stand_ins = dict(sorted(run.manifest.get("stand_ins", {}).items()))
-    return Provenance(funnel, _recipe(run), models, stand_ins, _licences(run, chosen))
+    return Provenance(
+        funnel=funnel,
+        recipe=_recipe(run),
+        models={card: tuple(sorted(stages)) for card, stages in sorted(cards.items())},
+        stand_ins=dict(sorted(run.manifest.get("stand_ins", {}).items())),
+        lacks=dict(run.manifest.get("lacks", {})),
+        licences=_licences(run, chosen),
+        errors=_errors(run),
+    )
 
 
 def _licences(run: RunTables, chosen: str) -> dict[str, str]:
-    """What the source list says, by digest; blank and "unknown" are none."""
+    """What the source list says, by digest; blank and "unknown" are none.
+
+    One content may stand there under several names, of which all but one are skipped, and in columns of both
+    spellings: all that is said of it counts.
+    """
     keys = [key for key in run.user_keys if key.casefold() in LICENCE_KEYS]
     if not keys:
         return {}
-    values = ", ".join(f"nullif(trim(\"user\"[{literal(key)}]), '')" for key in keys)
-    sql = f"""SELECT source_digest, coalesce({values}) AS licence FROM ({run.run_sources_sql()})
-        WHERE source_digest IN ({chosen})"""
-    rows = run_query(run.con, lambda: sql).to_pylist()
-    found = {row["source_digest"]: " ".join((row["licence"] or "").split()) for row in rows}
-    return {digest: text for digest, text in found.items() if text.casefold() not in {"", UNKNOWN}}
+    values = ", ".join(f'"user"[{literal(key)}]' for key in keys)
+    sql = f"""SELECT DISTINCT source_digest, unnest([{values}]) AS licence FROM ({run.inputs_sql()})
+        WHERE source_digest IN ({chosen}) ORDER BY ALL"""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in run_query(run.con, lambda: sql).to_pylist():
+        text = " ".join((row["licence"] or "").split())
+        if text.casefold() not in {"", UNKNOWN}:
+            found[row["source_digest"]].setdefault(text.casefold(), text)
+    return {digest: BETWEEN_LICENCES.join(texts.values()) for digest, texts in found.items()}
+
+
+def _errors(run: RunTables) -> dict[str, str]:
+    """Classes of the errors of failed inputs by message: inputs keep the message alone."""
+    names = ["error_class", "error_message"]
+    told = [run.cells_sql(stage.name, ["key", *names]) for stage in (run.probe, run.cut)]
+    told.append(sources_sql(run.con, run.corpus))
+    errors = " UNION ".join(f"SELECT {', '.join(names)} FROM ({rows}) WHERE error_class IS NOT NULL" for rows in told)
+    sql = f"""SELECT cause, min(error_class) AS name FROM ({run.inputs_sql()}) JOIN ({errors}) ON error_message = cause
+        WHERE outcome = 'failed' GROUP BY cause"""
+    return {row["cause"]: row["name"] for row in run_query(run.con, lambda: sql).to_pylist()}
 
 
 def _recipe(run: RunTables) -> Mapping[str, Any]:
@@ -71,10 +120,26 @@ def _recipe(run: RunTables) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def told_reason(reason: str, errors: Mapping[str, str], *, failed_input: bool) -> str:
+    """Why a clip or an input ended as it did, without names of files: of a failed input the class of its error."""
+    if failed_input and not reason.startswith(_OWN_WORDS):
+        found = _ERROR.match(reason)
+        return errors.get(reason) or (found[0] if found else UNKNOWN)
+    return next((told for start, told in _FIXED if reason.startswith(start)), None) or without_places(reason)
+
+
 def without_places(value: Any) -> Any:
-    """The value with ``***`` for addresses, paths and secrets in all of its texts: a card says what, never where."""
+    """The value with ``***`` in all of its texts for secrets, and from the first address or path on for all that
+    follows: a card says what, never where.
+    """
     if isinstance(value, Mapping):
         return {key: without_places(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [without_places(each) for each in value]
-    return _PLACES.sub("***", redacted(value)) if isinstance(value, str) else value
+    return _without_place(redacted(value)) if isinstance(value, str) else value
+
+
+def _without_place(text: str) -> str:
+    found = _PLACE.search(text)
+    head = text[: found.start()] if found else text
+    return "***" if _RELATIVE.search(head) else head + ("***" if found else "")

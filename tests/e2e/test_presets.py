@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from cli_kit import curate
 from clip_kit import OPENAI_LIKE, add_head, add_open_clip, kit_beside, mlp_head
 from cut_kit import PEER_FACTS
@@ -23,9 +24,11 @@ from curate.media.decode import iter_frames
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler
 from curate.query import connect
-from curate.recipe import build, load_recipe
+from curate.recipe import Recipe, build, load_recipe
 from curate.shards.buckets import bucket_of
+from curate.shards.index import ShardIndex
 from curate.stage import Thumb
+from curate.tables import Corpus
 from curate.testing.footage import moving_texture, static_texture, text_card, write_video
 
 PRESETS = ("nemo", "opensora", "opensora-plan", "panda", "data-juicer")
@@ -122,6 +125,25 @@ def test_a_preset_runs_to_its_end_and_judges_as_its_rules_say(ran, name):
     assert n_written == funnel["clips"]["kept"]
 
 
+def test_opensora_keeps_one_of_two_encodings_and_writes_it(tmp_path):
+    """What is rated 4.8 passes a lower limit; then near-duplicates go by the vectors of CLIP."""
+    folder, out = tmp_path / "videos", tmp_path / "corpus"
+    folder.mkdir()
+    again = {"preset": "ultrafast", "crf": "30", "bf": "0"}
+    for name, film, options in (("pan", "pan", {"preset": "ultrafast"}), ("twin", "pan", again), ("cut", "cut", again)):
+        write_video(folder / f"{name}.mp4", FILMS[film](), RATE, options=options)
+    settings = [*QUICK, "text.short_side_px=128", "select.conditions.low aesthetics.min=4.5"]
+    sets = chain.from_iterable(("--set", each) for each in settings)
+    ended = curate("run", folder, "--recipe", "opensora", "--out", out, "--engine", "inline", "--no-report", *sets)
+    assert ended.status == 0, ended.out + ended.err
+    found = failing(out, "opensora")
+    lost = [clip for clip, reasons in found.items() if reasons]
+    assert lost in ([("pan", 0.0)], [("twin", 0.0)])
+    assert found[lost[0]] == {"near-duplicate"}
+    index = ShardIndex.read(Corpus(str(out)).shards("opensora"))
+    assert (index.n_clips, len(found), index.holes) == (3, 4, ())
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_a_preset_lacks_is_told_in_the_terminal_the_manifest_and_the_statistics(ran, name):
     out, printed = ran(name)
@@ -191,16 +213,33 @@ def test_the_shortest_clip_of_a_recipe_has_a_bucket(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_page_says_of_each_preset_what_its_file_does(name):
-    """Every number of the recipe, and everything that it lacks, stands in its table."""
+    """Every limit stands in the row of its column, every key of the cut beside its value, and all that is lacking."""
     page = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
     section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
     recipe = load_recipe(name)
-    rows = [line for line in section.splitlines() if line.startswith("| ")]
-    missing = [row for row in rows if re.search(r"\| missing[ :]", row)]
-    assert len(missing) >= len(recipe.lacks)
-    for condition in recipe.select.conditions:
-        assert f"`{condition.column}`" in section
-        for value in (condition.min, condition.max):
-            assert value is None or f"{value:g}" in section
-    cut = dict(recipe.stage_entries())["cut"]
-    assert f"`{cut['method']}`" in section
+    assert wrongly_told(section, recipe) == []
+
+
+def wrongly_told(section: str, recipe: Recipe) -> list[str]:
+    """What the table of a preset does not say as its recipe does."""
+    ours = [line.split(" | ")[1] for line in section.splitlines() if line.startswith("| ") and line.count(" | ") == 2]
+    missing = [line for line in section.splitlines() if re.search(r"\| missing[ :]", line)]
+    wanted = [
+        f"`{condition.column}` {sign} {value:g}"
+        for condition in recipe.select.conditions
+        for sign, value in ((">=", condition.min), ("<=", condition.max))
+        if value is not None
+    ]
+    stages = yaml.safe_load(recipe_files()[recipe.name].read_text(encoding="utf-8"))["stages"]
+    cut = {"method": "cascade", **next(stage["cut"] for stage in stages if "cut" in stage)}
+    wanted.append(f"method `{cut.pop('method')}`")
+    wanted += [f"`{key}: {each}`" if isinstance(each, str) else f"`{key}` {each:g}" for key, each in cut.items()]
+    told = [text for text in wanted if not any(re.search(re.escape(text) + r"(?![\w.])", own) for own in ours)]
+    return told + ["a rule that is missing"] * (len(missing) < len(recipe.lacks or {}))
+
+
+def test_a_wrong_number_on_the_page_is_found():
+    page = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
+    section, recipe = page.split("\n## nemo\n")[1].split("\n## ")[0], load_recipe("nemo")
+    for right, wrong in ((">= 3.5", ">= 3"), ("`fixed_s` 10", "`fixed_s` 100"), (">= 0.00098", "<= 0.00098")):
+        assert len(wrongly_told(section.replace(right, wrong), recipe)) == 1, right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from fractions import Fraction
 
@@ -18,11 +19,14 @@ from curate.media import decode
 from curate.media.decode import iter_frames
 from curate.media.facts import read_facts
 from curate.media.views import ViewSampler
+from curate.recipe import build, load_recipe
 from curate.records import CutKind, SourceFacts
 from curate.stage import Thumb
 from curate.stages.cut import Cut, CutConfig
 from curate.stages.cut.model import Edge, hard_cut
+from curate.stages.cut.scenedetect import Settings, make_detector
 from curate.stages.cut.spans import SpanRule
+from curate.stages.cut.transnet import THRESHOLD
 from curate.testing.footage import moving_texture, write_video
 from curate.units import exact
 from curate.view import ViewSpec
@@ -209,6 +213,45 @@ def test_what_was_cut_before_these_keys_came_is_still_known():
         "method": "cascade", "min_len_s": 1.0, "max_len_s": 20.0, "fixed_s": 10.0, "snap_to_key_frames": False,
     }  # fmt: skip
     assert "trim_s" in Cut(CutConfig(trim_s=0.5)).identity()["config"]
+    known = {"embedded": "11be449556a06215", "svd": "f0f1ffcc12f28853", "opensora": "29f65e477abd7698"}
+    assert {name: build(load_recipe(name)).cut.fingerprint({}) for name in known} == known
+
+
+@pytest.mark.parametrize(
+    ("method", "same", "other"),
+    [
+        ("pyscenedetect-content", {"threshold": 27, "min_scene_frames": 15}, {"threshold": 25}),
+        ("pyscenedetect-adaptive", {"threshold": 3.0, "min_content": 15}, {"min_content": 10}),
+        ("pyscenedetect-threshold", {"threshold": 12.0, "min_scene_frames": 15}, {"min_scene_frames": 1}),
+        ("cascade+transnetv2", {"threshold": 0.5}, {"threshold": 0.4}),
+        ("stride", {"stride_s": 10.0}, {"stride_s": 12.0}),
+        ("stride", {"fixed_s": 10.0, "stride_s": 10}, {"fixed_s": 4.0, "stride_s": 10}),
+        ("cascade", {"piece_s": 20, "long_shots": "split"}, {"piece_s": 5}),
+        ("cascade", {"max_len_s": 20}, {"long_shots": "truncate"}),
+    ],
+)
+def test_a_key_that_says_what_is_done_without_it_cuts_nothing_again(method, same, other):
+    plain, told, changed = (
+        CutConfig.model_validate({"method": method, **more}).deciding() for more in ({}, same, other)
+    )
+    assert told == plain != changed
+
+
+def test_without_a_limit_no_shot_is_long():
+    assert CutConfig(max_len_s=0, long_shots="truncate").deciding() == CutConfig(max_len_s=0).deciding()
+
+
+def test_the_defaults_of_the_detectors_are_their_authors():
+    settings = [("content", {}), ("adaptive", {"min_content": "min_content_val"}), ("threshold", {})]
+    for name, more in settings:
+        method = f"pyscenedetect-{name}"
+        detector = type(make_detector(method, Settings()))
+        theirs = {key: each.default for key, each in inspect.signature(detector).parameters.items()}
+        limit = "adaptive_threshold" if name == "adaptive" else "threshold"
+        for ours, key in {"threshold": limit, "min_scene_frames": "min_scene_len", **more}.items():
+            config = CutConfig.model_validate({"method": method, ours: theirs[key]})
+            assert config.deciding() == CutConfig.model_validate({"method": method}).deciding(), (method, ours)
+    assert "threshold" not in CutConfig(method="transnetv2", threshold=THRESHOLD).deciding()
 
 
 @pytest.mark.parametrize(

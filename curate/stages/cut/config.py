@@ -23,6 +23,18 @@ _LATER: dict[str, tuple[str, ...] | None] = {
     "trim_s": None,
 }
 
+_DEFAULTS: dict[str, dict[str, float]] = {
+    "threshold": {
+        "pyscenedetect-content": 27.0,
+        "pyscenedetect-adaptive": 3.0,
+        "pyscenedetect-threshold": 12.0,
+        **dict.fromkeys(_NETWORKS, 0.5),
+    },
+    "min_scene_frames": dict.fromkeys(_PEERS, 15),
+    "min_content": {"pyscenedetect-adaptive": 15.0},
+}
+"""What the detectors take where nothing is set, by method."""
+
 
 class CutConfig(Config):
     """How shots are found and which spans become clips.
@@ -65,8 +77,16 @@ class CutConfig(Config):
     min_content: float | None = Field(None, ge=0)
 
     def deciding(self) -> dict[str, Any]:
-        """Keys that came later count where they are set: what was cut without them is still what it was."""
-        return {name: value for name, value in super().deciding().items() if name not in _LATER or self._is_set(name)}
+        """Keys that came later count where they change what is done: what was cut without them is still what it was."""
+        return {name: value for name, value in super().deciding().items() if name not in _LATER or self._changes(name)}
+
+    def _changes(self, name: str) -> bool:
+        """Whether anything would be cut otherwise if the key were not set."""
+        same = {"stride_s": self.fixed_s, "piece_s": self.max_len_s}
+        if name == "long_shots":
+            return self._is_set(name) and self.max_len_s > 0
+        default = same[name] if name in same else _DEFAULTS.get(name, {}).get(self.method)
+        return self._is_set(name) and getattr(self, name) != default
 
     def _is_set(self, name: str) -> bool:
         return getattr(self, name) != type(self).model_fields[name].default
