@@ -3,7 +3,7 @@
     FOLDER/videos/<clip_id>.mp4
     FOLDER/videos.txt      path of each clip below FOLDER, one a line
     FOLDER/prompts.txt     its caption, in the same order
-    FOLDER/clips.csv       path, text, num_frames, height, width, aspect_ratio, resolution, fps
+    FOLDER/clips.parquet   path, text, num_frames, height, width, aspect_ratio, resolution, fps
 
 Some readers of such lists skip empty lines and would give every later clip the caption of another one, so clips without
 a caption are left out.
@@ -11,18 +11,19 @@ a caption are left out.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+import pyarrow as pa
 
 from curate.config import nearest
 from curate.errors import UsageError
 from curate.shards.reader import ReadSample, ShardSet
 from curate.storage import storage_error
+from curate.tables import parquet_bytes
 
-VIDEOS, PATHS, PROMPTS, CLIPS = "videos", "videos.txt", "prompts.txt", "clips.csv"
+VIDEOS, PATHS, PROMPTS, CLIPS = "videos", "videos.txt", "prompts.txt", "clips.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,4 @@ def _lines(texts: Iterable[str]) -> bytes:
 
 
 def _table(rows: Sequence[_Row]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(_Row))
-    writer.writerows(astuple(row) for row in rows)
-    return text.getvalue().encode()
+    return parquet_bytes(pa.table({field.name: [getattr(row, field.name) for row in rows] for field in fields(_Row)}))

@@ -223,7 +223,7 @@ def test_hostile_names_of_scores_and_the_other_side(browser, tmp_path):
         slider.press("Home")
         slider.press("ArrowRight")
         least = made.facts["other_scores"][i]["stops"][0]
-        assert slider.get_attribute("aria-valuetext").startswith("≥ ")
+        expect(slider).to_have_attribute("aria-valuetext", re.compile("^≥ "))
         page.locator(f"#score-{i}-side").select_option("max")
         expect(page.locator(f"#score-{i}")).to_have_attribute("aria-valuetext", re.compile("^≤ "))
         snippet = yaml.safe_load(page.locator("#export-recipe").text_content())["select"]["conditions"]

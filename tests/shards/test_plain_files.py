@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cli_kit import curate
 
@@ -57,13 +56,13 @@ def test_each_clip_has_its_own_caption_and_none_without_one_is_there(shards, tmp
 
 def test_the_table_has_the_columns_that_a_bucketing_trainer_asks_for(shards, tmp_path):
     unpack(shards, tmp_path / "clips", BUCKETS[0])
-    rows = list(csv.DictReader((tmp_path / "clips" / "clips.csv").open(newline="")))
+    rows = pq.read_table(tmp_path / "clips" / "clips.parquet").to_pylist()
     assert list(rows[0]) == ["path", "text", "num_frames", "height", "width", "aspect_ratio", "resolution", "fps"]
     assert [row["text"] for row in rows] == ["A dog runs.", "Two lines, and a comma."]
     second = rows[1]
-    assert (second["num_frames"], second["height"], second["width"]) == ("15", "182", "320")
-    assert float(second["aspect_ratio"]) == 182 / 320 and int(second["resolution"]) == 182 * 320
-    assert float(second["fps"]) == 29.97
+    assert (second["num_frames"], second["height"], second["width"]) == (15, 182, 320)
+    assert second["aspect_ratio"] == 182 / 320 and second["resolution"] == 182 * 320
+    assert second["fps"] == 29.97
     assert open(second["path"], "rb").read() == bytes([1]) * 101  # noqa: PTH123, SIM115 - as it is read elsewhere
 
 
