@@ -143,3 +143,18 @@ class Watch:
                 elif path.endswith(".tar"):
                     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
                         tar.getnames()
+
+
+def but_for_places(files: dict[str, bytes]) -> dict[str, object]:
+    """Files of shards, but for what the dataset card says of the kind of place that the sources were read from."""
+    found = {}
+    for name, data in files.items():
+        if name.endswith("/README.md"):
+            rows = data.decode().splitlines()
+            found[name] = "\n".join(row for row in rows if not row.startswith(("| `s3` ", "| `file` ")))
+            assert len(rows) == len(found[name].splitlines()) + 1
+        elif name.endswith("/index.json"):
+            found[name] = {key: value for key, value in json.loads(data).items() if key != "card_sha256"}
+        else:
+            found[name] = data
+    return found

@@ -83,7 +83,7 @@ DENIED = {
 def confine(writable: Sequence[str] = ()) -> tuple[str, ...]:
     """Confine this process and all it starts; gives the names of what took hold: no_new_privs, landlock, seccomp.
 
-    ``writable``: folders below which files may still be written. To be called before another thread is started, since
+    ``writable``: folders below which files may still be written, besides the null device. To be called before another thread is started, since
     Landlock holds for the calling thread and its children. What the kernel lacks or refuses is left out.
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -112,6 +112,8 @@ def _restrict_files(libc: ctypes.CDLL, writable: Sequence[str]) -> bool:
     try:
         for folder in ("/proc/self", *writable):
             _allow(libc, handle, folder, writing)
+        # Libraries open it for writing when they are imported (dill, which torch imports where it is installed).
+        _allow(libc, handle, os.devnull, writing & (_WRITE_FILE | _TRUNCATE))
         return _call(libc, _LANDLOCK_RESTRICT, handle, 0) == 0
     finally:
         os.close(handle)

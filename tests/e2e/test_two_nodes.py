@@ -168,7 +168,7 @@ def test_the_walk_through(terminals):
     going = [each for each in told if "goes on: Reading sources" in each]
     assert going and all("ray, 2 nodes, 3 CPUs" in each for each in going), told
     assert f"of {counts['sources_read']} done" in going[-1]
-    assert "is complete after" in ended and f"{counts['sources_read']} read of" in ended
+    assert "is complete after" in ended and f"{counts['sources_read']} done of" in ended
     last = metrics[-1]
     assert (last["curate_machines nodes"], last["curate_pass_sources"]) == (2, counts["sources_read"])
     assert 0 <= last["curate_clips_total"] <= counts["clips_scored"]

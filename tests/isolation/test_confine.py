@@ -59,6 +59,7 @@ NEEDED = {
     "threads": threads,
     "late import": lambda: __import__("sqlite3"),
     "write to scratch": lambda: Path(folder, "scratch", "new").write_text("x"),
+    "write to nowhere": lambda: open(os.devnull, "r+b", buffering=0).close(),
     "reset the peak": lambda: Path("/proc/self/clear_refs").write_text("5"),
 }
 OUT_OF_REACH = {
