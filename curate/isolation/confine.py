@@ -83,8 +83,9 @@ DENIED = {
 def confine(writable: Sequence[str] = ()) -> tuple[str, ...]:
     """Confine this process and all it starts; gives the names of what took hold: no_new_privs, landlock, seccomp.
 
-    ``writable``: folders below which files may still be written, besides the null device. To be called before another thread is started, since
-    Landlock holds for the calling thread and its children. What the kernel lacks or refuses is left out.
+    ``writable``: folders below which files may still be written, besides the null device. To be called before another
+    thread is started, since Landlock holds for the calling thread and its children. What the kernel lacks or refuses is
+    left out.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if platform.system() != "Linux" or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
