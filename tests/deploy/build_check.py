@@ -2,7 +2,7 @@
 
     python tests/deploy/build_check.py [docker/Dockerfile ...] [--system] [--keep FOLDER]
 
-There is no root file system of its own: the stages run one after another in one folder, with `/opt` and `/build` in
+There is no root file system of its own: the stages run one after another in one folder, with `/app` and `/build` in
 it, and with this machine's Python in the place of the base image's. The context is what .dockerignore lets through.
 The last stage's RUN installs a system package and makes a user, which `--system` does on this machine (as root; for
 machines that are thrown away); without it that command is printed alone. Takes minutes, and some 8 GB a Dockerfile.
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dockerfile_kit import DOCKERFILES, ROOT, Stage, parse_env, parse_exec, sent, stages
 
-MOVED = re.compile(r"(?<![\w/.])/(opt|build|srv)(?=[/\s:]|$)")
+MOVED = re.compile(r"(?<![\w/.])/(app|build|srv)(?=[/\s:]|$)")
 SYSTEM = {
     "ld-linux-x86-64", "libbz2", "libc", "libcrypto", "libdl", "libffi", "libgcc_s", "liblzma", "libm", "libmvec",
     "libpthread", "libpython3", "librt", "libssl", "libstdc++", "libutil", "libuuid", "libz",
@@ -120,7 +120,7 @@ def context() -> set[str]:
 
 def look(build: Build, folder: Path, last: Stage) -> None:
     """AssertionError when the image would not be what the documentation says."""
-    venv = folder / "opt" / "curate"
+    venv = folder / "app" / "curate"
     uv, python = str(venv / "bin" / "uv"), str(venv / "bin" / "python")
     entry, command = parse_exec(last.all("ENTRYPOINT")[0]), parse_exec(last.all("CMD")[0])
     assert "Usage" in build.run(*entry, *command)
@@ -142,8 +142,8 @@ def look(build: Build, folder: Path, last: Stage) -> None:
     done = build.run("curate", "run", "pan.mp4", "--out", "corpus", "--engine", "inline")
     print("  curate run:", next(line for line in done.splitlines() if "complete" in line))
     for name in ("curate", "package", "models"):
-        size = subprocess.run(["du", "-sm", folder / "opt" / name], check=True, capture_output=True, text=True).stdout
-        print(f"  /opt/{name}: {size.split()[0]} MB")
+        size = subprocess.run(["du", "-sm", folder / "app" / name], check=True, capture_output=True, text=True).stdout
+        print(f"  /app/{name}: {size.split()[0]} MB")
 
 
 def main() -> None:

@@ -94,9 +94,9 @@ def test_the_last_stage_starts_curate_as_nobody_special(found):
     assert entry in PROJECT["scripts"]
     env = parse_env(last.all("ENV")[0])
     copied = {copy.target for copy in last.copies()}
-    assert env["PATH"].split(":")[0] == "/opt/curate/bin" and "/opt/curate" in copied and env["CURATE_MODELS"] in copied
+    assert env["PATH"].split(":")[0] == "/app/curate/bin" and "/app/curate" in copied and env["CURATE_MODELS"] in copied
     assert all(copy.of for copy in last.copies()), "nothing but what was built, in layers of its own"
-    assert last.copies()[-1] == Copy(["/opt/package"], "/opt/curate", "package"), "what changes most comes last"
+    assert last.copies()[-1] == Copy(["/app/package"], "/app/curate", "package"), "what changes most comes last"
     assert not {name for name in env if re.search("KEY|SECRET|TOKEN|PASS", name)}
 
 
