@@ -212,6 +212,7 @@ class _Child:
         self.busy = False
         self.in_task = False
         self._environment = _environment()
+        self._whereabouts = _whereabouts()
         self._folder = tempfile.TemporaryDirectory(prefix="curate-decoding-")
         self._stderr = tempfile.TemporaryFile(mode="ab+", buffering=0)  # noqa: SIM115 - lives as long as the child
         ours, theirs = socket.socketpair()
@@ -248,8 +249,9 @@ class _Child:
         return self._process.poll() is not None or _is_dying(self._process.pid)
 
     def is_like_new(self) -> bool:
-        """Whether it is alive, and a child started now would see the same environment."""
-        return not self.is_gone() and self._environment == _environment()
+        """Whether it is alive, and a child started now would see the same environment and work in the same folder."""
+        is_same = self._environment == _environment() and self._whereabouts == _whereabouts()
+        return is_same and not self.is_gone()
 
     def ask(self, request: Request, limit_s: float) -> None:
         """Give it a task; it may still be starting."""
@@ -334,6 +336,13 @@ def _how(code: int | None) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(-code).name
     return f"signal {-code}"
+
+
+def _whereabouts() -> tuple[int, int]:
+    """The working folder, by which a child resolves relative paths. Its name would not tell that another folder has
+    taken the place of one that was removed."""
+    status = Path().stat()
+    return status.st_dev, status.st_ino
 
 
 def _environment() -> dict[str, str]:

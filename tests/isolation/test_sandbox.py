@@ -205,6 +205,20 @@ def test_an_idle_child_serves_the_next_sandbox_with_its_limits(monkeypatch):
         assert sandbox.call(kit.process_id, limit_s=LONG_S) != first
 
 
+def test_an_idle_child_of_another_working_folder_serves_nobody(monkeypatch, tmp_path):
+    """Its relative paths would lead elsewhere, and a folder that was removed meanwhile is none to work in."""
+    end_spare()
+    removed = tmp_path / "removed"
+    removed.mkdir()
+    monkeypatch.chdir(removed)
+    with Sandbox() as sandbox:
+        assert sandbox.call(os.getcwd, limit_s=LONG_S) == str(removed)
+    monkeypatch.chdir(tmp_path)
+    removed.rmdir()
+    with Sandbox() as sandbox:
+        assert sandbox.call(os.getcwd, limit_s=LONG_S) == str(tmp_path)
+
+
 def test_a_child_that_is_busy_or_dead_serves_nobody_else():
     with Sandbox() as sandbox:
         results = sandbox.run(kit.endless, limit_s=LONG_S)
