@@ -122,6 +122,21 @@ def test_plain_webdataset_and_plain_duckdb_read_the_set(corpus):
         assert fps == pytest.approx(30)
 
 
+def test_columns_of_a_source_list_that_differ_only_in_case_are_one(tmp_path, bucket):
+    """In WebDataset buckets every sample names its own keys. Both spellings may be asked for."""
+    kit = ExportKit(tmp_path / "corpus")
+    for source, user in zip(bucket, ({"Author": "A"}, {"author": "B"}, {"Author": "C", "author": "c"}), strict=True):
+        kit.film(source, CUTS, **user)
+    corpus = kit.finish()
+    for name, columns in (("all", None), ("both", ("user.author", "user.Author"))):
+        select(corpus, kit.clip_ids, kit.clip_ids[:1] + kit.clip_ids[4:5] + kit.clip_ids[8:9], name)
+        export(corpus, name, config(columns=columns))
+        samples = list(ShardSet.open(corpus.shards(name)).samples())
+        column = "user.Author" if columns is None else "user.author"
+        assert {sample.facts[column] for sample in samples} == {"A", "B", "C"}
+        assert not any({"user.author", "user.Author"} <= set(sample.facts) for sample in samples)
+
+
 def test_shards_hold_no_path_and_no_list_columns_by_default(corpus, tmp_path):
     export(corpus, "best", config())
     folder = corpus.shards("best")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from export_kit import ExportKit
@@ -30,12 +31,16 @@ LENGTHS = (8, 10, 12, 14, 36)
 
 
 class ViewKit(ExportKit):
-    """A kit with on-screen text too."""
+    """A kit with on-screen text too, and a recipe that says what it lacks."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.stages["text"] = {"area_max": pa.float64(), "words": pa.list_(pa.string())}
         self.stages["similarity"] = {"all": pa.list_(pa.float64()), "embedding": pa.list_(pa.float32())}
+
+    def manifest(self, run_id: str, complete: bool) -> dict[str, Any]:
+        """With what no other stage does."""
+        return {**super().manifest(run_id, complete), "lacks": {"tracking": HOSTILE}}
 
 
 @dataclass(frozen=True)

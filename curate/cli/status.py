@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,15 +16,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from curate.cli.console import ending, out, plain
+from curate.cli.console import ending, err, out, plain
 from curate.cli.look import AsJson, CorpusName
 from curate.cli.tables import grid
+from curate.errors import StorageError
 from curate.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from curate.watch.status import PassStatus, RunStatus
 
 LOOK_EVERY_S = 2.0
+PATIENCE_S = 600.0
+"""How long `--watch` goes on asking for a corpus that it read once and cannot read any more."""
+
 _CLASSES = 12
 """Classes of failures that are shown; `--json` has all."""
 
@@ -48,40 +53,62 @@ def status_command(
     Example: `curate status corpus --watch`
     """
     with ending():
-        if as_json:
-            for found in _looks(corpus, run, again=watch):
-                now = datetime.now(UTC)
-                typer.echo(json.dumps([asdict(each) | _judged(each, now) for each in found]))
-        elif watch and out.is_terminal:
+        if watch and out.is_terminal and not as_json:
             _watch(corpus, run)
-        else:
-            for found in _looks(corpus, run, again=watch):
-                print_statuses(out, found, datetime.now(UTC))
+            return
+        for look in _looks(corpus, run, again=watch):
+            now = datetime.now(UTC)
+            if look.trouble:
+                err.print(plain(look.trouble), soft_wrap=True)
+            elif as_json:
+                typer.echo(json.dumps([asdict(each) | _judged(each, now) for each in look.found]))
+            else:
+                print_statuses(out, look.found, now)
 
 
-def _looks(corpus: str, run: str | None, *, again: bool) -> Iterator[list[RunStatus]]:
-    """The runs as they are; ``again`` and again as long as one goes on."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Runs as they are, or as they last were: then ``trouble`` says why they are not newer."""
+
+    found: Sequence[RunStatus] = ()
+    trouble: str = ""
+
+
+def _looks(corpus: str, run: str | None, *, again: bool) -> Iterator[_Look]:
+    """The runs; ``again`` and again as long as one goes on. A corpus that was read once may be out of reach meanwhile:
+    whoever watches a run of weeks need not start over."""
     from curate.tables import Corpus
     from curate.watch.status import status_of, statuses
 
-    place = Corpus(corpus)
+    place, look, read_at_s = Corpus(corpus), _Look(), -math.inf
     while True:
-        found = [status_of(place, run)] if run else statuses(place)
-        yield found
-        if not again or not any(each.goes_on(datetime.now(UTC)) for each in found):
+        try:
+            look, read_at_s = _Look([status_of(place, run)] if run else statuses(place)), time.monotonic()
+        except StorageError as error:
+            if time.monotonic() - read_at_s > PATIENCE_S:
+                raise
+            look = replace(look, trouble=f"cannot be read just now, asked again: {' '.join(str(error).split())}")
+        yield look
+        if not again or not (look.trouble or any(each.goes_on(datetime.now(UTC)) for each in look.found)):
             return
         time.sleep(LOOK_EVERY_S)
 
 
 def _watch(corpus: str, run: str | None) -> None:
     """One picture that renews itself; the last one stays."""
-    found: list[RunStatus] = []
-    with Live(get_renderable=lambda: Group(*_all(found, datetime.now(UTC))), console=out, refresh_per_second=1):
+    look = _Look()
+    with Live(get_renderable=lambda: Group(*_picture(look)), console=out, refresh_per_second=1):
         try:
-            for found in _looks(corpus, run, again=True):  # noqa: B007 - the picture is made of it
+            for look in _looks(corpus, run, again=True):  # noqa: B007 - the picture is made of it
                 pass
         except KeyboardInterrupt:
             return
+
+
+def _picture(look: _Look) -> Iterator[RenderableType]:
+    yield from _all(look.found, datetime.now(UTC))
+    if look.trouble:
+        yield Text.from_markup(f"[yellow]{plain(look.trouble)}[/]")
 
 
 def _judged(status: RunStatus, now: datetime) -> dict[str, object]:

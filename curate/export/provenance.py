@@ -83,7 +83,8 @@ def _licences(run: RunTables, chosen: str) -> dict[str, str]:
     One content may stand there under several names, of which all but one are skipped, and in columns of both
     spellings: all that is said of it counts.
     """
-    keys = [key for key in run.user_keys if key.casefold() in LICENCE_KEYS]
+    said = [spellings for key, spellings in run.user_spellings.items() if key.casefold() in LICENCE_KEYS]
+    keys = [key for spellings in said for key in spellings]
     if not keys:
         return {}
     values = ", ".join(f'"user"[{literal(key)}]' for key in keys)

@@ -98,7 +98,7 @@ def _sidecar_columns(run: RunTables, config: ExportConfig) -> list[str]:
         clashing = [name for name in config.columns if name.startswith("clip.") or "." not in name]
         if clashing:
             raise ConfigError(f"{clashing} is in every sidecar already", subject="export.columns")
-        return list(dict.fromkeys(config.columns))
+        return list({name.lower(): name for name in reversed(config.columns)}.values())[::-1]
     cells = [f"{stage.name}.{column}" for stage in run.stages if stage.kind == "clip" for column in stage.columns]
     return [*cells, *(f"user.{key}" for key in run.user_keys)]
 

@@ -2,7 +2,7 @@
 
 ``clip.duration_s``, ``clip.start_s`` ...   a clip's own row
 ``source.width_px``, ``source.uri`` ...     facts of its source (the probe cell) and of its input
-``user.KEY``                                an extra column of the source list
+``user.KEY``                                an extra column of the source list; keys that differ only in case are one
 ``STAGE.COLUMN``                            a cell's value or bookkeeping (``motion.outcome``, ``motion.error_class``)
 ``mark.verdict``, ``mark.note``, ``mark.by``  what a person said of the clip (`curate.marks`), whichever run found it
 
@@ -68,13 +68,14 @@ class RunGate:
 @dataclass(frozen=True, slots=True)
 class ColumnRef:
     """What a column name stands for. ``stage`` is the stage whose cell it comes from: None for the clip's own row, and
-    for marks, which a clip need not have.
+    for marks, which a clip need not have. ``spellings`` are the keys that a column of the source list is made of.
     """
 
     name: str
     scope: Literal["clip", "input", "user", "source", "stage", "mark"]
     column: str
     stage: RunStage | None = None
+    spellings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,17 @@ class RunTables:
 
     @cached_property
     def user_keys(self) -> tuple[str, ...]:
-        """Names of the extra columns of the source list."""
+        """Names of the extra columns of the source list, each in its first spelling."""
+        return tuple(spellings[0] for spellings in self.user_spellings.values())
+
+    @cached_property
+    def user_spellings(self) -> dict[str, tuple[str, ...]]:
+        """Keys that differ only in case, in order: SQL takes their columns for one, so they are one."""
         sql = f'SELECT DISTINCT unnest(map_keys("user")) AS k FROM ({self.inputs_sql()}) ORDER BY k'
-        return tuple(run_query(self.con, lambda: sql)["k"].to_pylist())
+        found: dict[str, tuple[str, ...]] = {}
+        for key in run_query(self.con, lambda: sql)["k"].to_pylist():
+            found[key.lower()] = (*found.get(key.lower(), ()), key)
+        return found
 
     def stage(self, name: str) -> RunStage:
         """The stage of this name; ConfigError names the nearest."""
@@ -198,8 +207,8 @@ class RunTables:
             return ColumnRef(name, "input", rest)
         if scope == "source" and rest in self.probe.columns:
             return ColumnRef(name, "source", rest, self.probe)
-        if scope == "user" and rest in self.user_keys:
-            return ColumnRef(name, "user", rest)
+        if scope == "user" and (spellings := self.user_spellings.get(rest.lower())):
+            return ColumnRef(name, "user", rest, spellings=spellings)
         if name in _MARKS:
             return ColumnRef(name, "mark", rest)
         raise ConfigError(f"run {self.run_id} has no column {name!r}, {nearest(name, self.column_names())}")
@@ -278,7 +287,10 @@ def _join(relation: str, key: str, on: Literal["clip", "source"], refs: Sequence
 def _value(ref: ColumnRef) -> str:
     if ref.scope == "input":
         return _INPUT_FACTS[ref.column]
-    return f'"user"[{literal(ref.column)}]' if ref.scope == "user" else identifier(ref.column)
+    if ref.scope == "user":
+        said = ", ".join(f'"user"[{literal(key)}]' for key in ref.spellings)
+        return f"coalesce({said})"
+    return identifier(ref.column)
 
 
 def _listed(values: Iterable[Any]) -> str:

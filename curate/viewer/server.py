@@ -113,6 +113,7 @@ class _View:
                 "columns": [asdict(column) for column in library.columns.values()],
                 "selections": library.selections,
                 "stand_ins": manifest.get("stand_ins", {}),
+                "lacks": manifest.get("lacks", {}),
                 "most_clips": MOST_CLIPS,
                 "most_played_s": MOST_PLAYED_S,
             }

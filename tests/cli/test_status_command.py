@@ -17,8 +17,10 @@ from cli_kit import curate, good_video, run_args, start
 from rich.console import Console
 
 from curate.cli import status as command
+from curate.errors import TransientStorageError
 from curate.tables import Corpus
 from curate.testing.footage import moving_texture, write_video
+from curate.watch import status
 from curate.watch.status import FailureStatus, PassStatus, RunStatus, StageStatus, place_of, statuses
 
 NASTY = "[red]a[/red]\x1b[31m\n\u202eb https://u:hunter2@host/x?sig=hunter2"
@@ -121,6 +123,33 @@ def test_watching_looks_again_until_the_run_is_over(empty, out):
     assert len(states) >= 2
     assert states[0] == [("running", True)] and states[-1] == [("complete", False)]
     assert watch.returncode == 0
+
+
+def test_watching_outlasts_a_corpus_that_is_out_of_reach(empty, out, monkeypatch):
+    """Whatever goes wrong after the first look is told and asked again, for a while."""
+    put(empty, recipe="small", step="Reading sources")
+    asked: list[int] = []
+
+    def statuses_of(corpus: Corpus) -> list[RunStatus]:
+        asked.append(len(asked))
+        if 2 <= len(asked) <= 3:
+            raise TransientStorageError("is throttled", subject="s3://bucket")
+        if len(asked) == 4:
+            put(empty, recipe="small", state="complete", measured=True)
+        return statuses(corpus)
+
+    monkeypatch.setattr(status, "statuses", statuses_of)
+    monkeypatch.setattr(command, "LOOK_EVERY_S", 0.0)
+    ended = curate("status", out, "--watch", "--json")
+    assert ended.status == 0
+    assert [json.loads(line)[0]["state"] for line in ended.out.splitlines()] == ["running", "complete"]
+    assert ended.err == "cannot be read just now, asked again: s3://bucket: is throttled\n" * 2
+    asked.clear()
+    monkeypatch.setattr(command, "PATIENCE_S", 0.0)
+    put(empty, recipe="small", step="Reading sources")
+    assert curate("status", out, "--watch").err == "Error s3://bucket: is throttled\n"
+    asked[:] = [0]
+    assert curate("status", out).status == 1, "and who looks once is told at once"
 
 
 def test_a_run_that_is_measured_and_silent_or_damaged_is_said_to_be(corpus, tmp_path):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -239,6 +242,38 @@ def test_who_watches_gets_the_last_answer_where_there_is_none_in_time_or_no_regi
     assert engine.in_flight() == {"a.mp4"}
     assert engine._ask_for("in_flight", {"b.mp4"}) == {"b.mp4"}, "and the end of a pass does not fail for it"
     engine._end_workers()
+
+
+class KillsTheRegistry(Listening):
+    """As soon as the first pass reads a source."""
+
+    def __init__(self, engine: RayEngine) -> None:
+        super().__init__()
+        self._engine = engine
+        self.seen: set[str] = set()
+
+    def planned(self, pass_number: int, works: Any) -> None:
+        super().planned(pass_number, works)
+        if pass_number == 1:
+            threading.Thread(target=self._kill, daemon=True).start()
+
+    def _kill(self) -> None:
+        while not self.seen:
+            self.seen = self._engine.in_flight()
+            time.sleep(0.05)
+        ray.kill(self._engine._registry)
+
+
+def test_a_pass_whose_registry_dies_is_planned_again_and_no_source_is_to_blame(tmp_path, bucket, engine):
+    corpus, listener = Corpus(str(tmp_path / "c")), KillsTheRegistry(engine)
+    corpus.create()
+    pipe = pipeline(Slow(SlowConfig(seconds=0.4)))
+    request = RunRequest(corpus, pipe, list_inputs([str(bucket)]), "test", "name: test\n")
+    result = execute(request, engine, inline_map, tmp_path, listener)
+    assert len(listener.seen) >= 1 and len(listener.deaths) == 1
+    assert result.counts["inputs"] == {"ok": 5, "failed": 1}
+    assert failures(tmp_path / "c", pipe) == {"NotMediaError"}
+    assert len(all_cells(tmp_path / "c", pipe)["slow"]) == 15
 
 
 def test_a_gpu_that_was_lost_and_came_back_is_not_the_reason_why_a_pass_died_later(engine):

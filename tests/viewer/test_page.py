@@ -104,6 +104,15 @@ def test_a_clip_plays_under_the_pointer_and_large(mine, url, browser):
         assert page.is_hidden("aside")
 
 
+def test_what_the_run_did_not_do_of_its_recipe_is_said(url, browser):
+    with opened(browser, address(url), allowed=url) as page:
+        shown(page)
+        assert page.is_hidden("main .note")
+        page.click("main summary:has-text('otherwise than its recipe')")
+        said = page.inner_text("main .note")
+        assert "Not done of the recipe" in said and "tracking: " in said
+
+
 def test_where_motion_is_not_wanted_nothing_plays_by_itself(mine, url, browser):
     with opened(browser, address(url, clip=mine.a[4]), allowed=url, reduced_motion="reduce") as page:
         page.wait_for_selector(".marks")

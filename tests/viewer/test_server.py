@@ -90,6 +90,7 @@ def test_columns_come_with_what_they_hold_and_embeddings_stay_away(made, view):
     for name in kinds:
         assert view.get("/api/values", params={"column": name}).status_code == 200
     assert (facts["totals"]["n"], facts["totals"]["sources"], facts["selections"]) == (len(made.ids), 3, ["strict"])
+    assert (facts["stand_ins"], facts["lacks"]) == ({}, {"tracking": HOSTILE})
 
 
 def test_a_failed_cell_is_told_without_its_secret(made, view):

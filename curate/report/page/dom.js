@@ -184,6 +184,14 @@ function meter(share, kind = "") {
   return h("span", { class: `meter ${kind}`.trim(), "aria-hidden": "true", vars: { part: `${Math.max(0, Math.min(1, share || 0)) * 100}%` } });
 }
 
+/** What a run did otherwise than its recipe's source: stages that stand in for others, and what was not done. */
+function shortcomings({ stand_ins: standIns = {}, lacks = {} }) {
+  const told = { "Stand-ins": standIns, "Not done of the recipe that this one follows": lacks };
+  return Object.entries(told).filter(([, each]) => Object.keys(each).length).map(([title, each]) =>
+    h("div", { class: "note warn" }, h("p", { class: "strong" }, title),
+      h("ul", {}, Object.entries(each).map(([name, text]) => h("li", {}, h("code", {}, visible(name)), ": ", foreign(text, { limit: 500 }))))));
+}
+
 /** What folds away. */
 function fold(summary, ...children) {
   return h("details", {}, h("summary", {}, summary), ...children);

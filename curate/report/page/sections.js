@@ -5,8 +5,6 @@ function overviewSection(facts) {
   const { clips, hours: time, inputs } = facts;
   const big = (name, figure, ...below) => h("div", { class: "card" }, h("p", { class: "muted small" }, name), h("p", { class: "figure-big" }, figure), h("p", { class: "small muted" }, below));
   const part = (n) => (clips.found ? ` · ${percent(n, clips.found)} of all` : "");
-  const told = (title, entries) => entries.length > 0 && h("div", { class: "note warn" }, h("p", { class: "strong" }, title),
-    h("ul", {}, entries.map(([name, text]) => h("li", {}, h("code", {}, visible(name)), ": ", foreign(text, { limit: 500 })))));
   const otherwise = facts.judged_otherwise;
   return [
     otherwise > 0 && h("div", { class: "note bad", role: "note" },
@@ -18,8 +16,7 @@ function overviewSection(facts) {
       big("Found", hours(time.found), `${plural(clips.found, "clip")} in ${plural(inputs.found, "input")}`),
       big("Dropped", hours(time.dropped), `${plural(clips.dropped, "clip")}${part(clips.dropped)}`),
       big("Failed", plural(clips.failed, "clip"), clips.failed ? `${hours(time.failed)} could not be judged` : "every clip could be judged")),
-    told("Stand-ins", Object.entries(facts.stand_ins ?? {})),
-    told("Not done of the recipe that this one follows", Object.entries(facts.lacks ?? {})),
+    shortcomings(facts),
     h("div", { class: "card" }, outcomeTable(facts)),
   ];
 }

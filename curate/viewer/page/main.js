@@ -41,6 +41,7 @@ function build() {
   document.title = `${baseName(corpus)} · curate view`;
   parts.totals = h("p", { class: "muted" });
   const title = h("div", {}, h("h1", {}, foreign(baseName(corpus), { limit: 80 })), h("p", { class: "muted small" }, foreign(corpus, { limit: 200 }), ` · run ${visible(run)} · recipe ${visible(recipe)}`), parts.totals);
+  const short = shortcomings(state.facts);
   fill(document.getElementById("masthead"), title, h("div", { class: "row" }, helpBox(), themeButton()));
   parts.controls = h("div", {});
   parts.count = h("p", { class: "strong", role: "status", id: "count" });
@@ -50,7 +51,7 @@ function build() {
   parts.detail = h("aside", { class: "card detail", "aria-label": "One clip", hidden: true });
   const left = h("div", { class: "stack" }, parts.count, parts.problem, parts.grid, parts.more);
   parts.layout = h("div", { class: "layout" }, left, parts.detail);
-  fill(document.getElementById("main"), parts.controls, parts.layout);
+  fill(document.getElementById("main"), short.length > 0 && fold("What this run did otherwise than its recipe", short), parts.controls, parts.layout);
   drawControls();
   drawTotals();
 }
