@@ -31,6 +31,7 @@ import time
 import types
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bench_kit import markdown
@@ -178,7 +179,7 @@ def measure(step, uri, most_gib):
         began, cpu = time.perf_counter(), time.process_time()
         try:
             found = work(corpus)
-        except MemoryError:
+        except (MemoryError, duckdb.OutOfMemoryException):
             found = {"broke": f"wants more than {most_gib} GiB"}
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     peak_gib = peak_kib() / 2**20
