@@ -256,8 +256,10 @@ def check_columns(recipe: Recipe, pipeline: Pipeline, user_keys: Iterable[str], 
     """ConfigError when the selection, or the export if there is one, reads a column that the run will not have."""
     stages = run_stages(pipeline.manifest_stages())
     valid = set(column_names(stages, user_keys, bookkeeping=True))
+    said = {f"user.{key}".lower() for key in user_keys}
     for where, column, fix in _columns_read(recipe):
-        if column not in valid and (exports or not where.startswith("export.")):
+        is_known = column in valid or (column.startswith("user.") and column.lower() in said)
+        if not is_known and (exports or not where.startswith("export.")):
             hint = nearest(column, column_names(stages, user_keys))
             raise ConfigError(f"the run will have no column {column!r}, {hint}", subject=where, fix=fix)
 

@@ -123,7 +123,7 @@ def test_columns_of_an_export_that_there_will_not_be_are_no_matter(bucket, out):
 
 def test_columns_of_a_source_list_can_be_asked_for(bucket, out, tmp_path):
     (tmp_path / "list.csv").write_text(f"path,licence\n{bucket}/a.mp4,CC0\n{bucket}/b.mp4,none\n")
-    chosen = recipe("select.conditions=[{column: user.licence, in: [CC0]}]", "export.columns=[user.licence]")
+    chosen = recipe("select.conditions=[{column: user.licence, in: [CC0]}]", "export.columns=[user.Licence]")
     result, _ = do([tmp_path / "list.csv"], out, chosen)
     assert (result.funnel.clips.found, result.funnel.clips.kept) == (2, 1)
 

@@ -60,6 +60,9 @@ def make_plan(
     UsageError for what a run would refuse too, and where ``keep`` holds runs already; InputError where nothing of the
     sample could be read.
     """
+    if options.address is not None and not options.keep:
+        fix = "Name a folder or bucket that all its machines can write to, with --keep"
+        raise UsageError("does not tell where the sample's corpus may lie", subject="--address", fix=fix)
     job = JobOptions(
         options.keep,
         engine=options.engine,
@@ -69,8 +72,7 @@ def make_plan(
     )
     pipeline = ready_pipeline(recipe, job)
     _check_speeds(pipeline, options.speeds)
-    here = Cluster.here(_gpus_here(pipeline))
-    cluster = options.cluster or here
+    cluster = options.cluster or Cluster.here(_gpus_here(pipeline))
     listener.step("Listing")
     refs = list_inputs(sources, follow_links=options.follow_links)
     found = survey(refs, pipeline, options.limits, counted)
@@ -81,8 +83,7 @@ def make_plan(
     likely = chances(found.weights, n_sample)
     sample = draw(likely, options.seed)
     listener.step(f"Trying {n_sample} of {len(found.refs)} sources")
-    has_gpu = cluster.gpus > 0 if options.address is not None else here.gpus > 0
-    trial = Trial([found.refs[at] for at in sample], likely[sample], recipe, pipeline, job, has_gpu=has_gpu)
+    trial = Trial([found.refs[at] for at in sample], likely[sample], recipe, pipeline, job)
     trial.run(listener)
     bucket = Bucket(found.predictors, sample, likely[sample])
     inline = options.engine == "inline" and options.cluster is None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from curate.engine.pipeline import Pipeline
+from curate.engine.run import Engine, RunBegan
 from curate.engine.work import Summary
 from curate.errors import InputError, UsageError
 from curate.estimate.measure import Measured, measure
@@ -37,18 +38,26 @@ class Costs:
 
 
 class _Clock(JobListener):
-    """Keeps when tables came, and how long their sources took."""
+    """Keeps when tables came, how long their sources took, and whether the machines had a GPU."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
+        self._engine: Engine | None = None
         self.came: list[tuple[float, float]] = []
+        self.had_gpu = False
 
     def now_s(self) -> float:
         """Since it was made."""
         return time.perf_counter() - self._began
 
+    def began(self, run: RunBegan) -> None:
+        """There is an engine to ask."""
+        self._engine = run.engine
+
     def wrote(self, summary: Summary) -> None:
         """Tables are there."""
+        if self._engine is not None:
+            self.had_gpu = self._engine.machines().gpus > 0
         if summary.ended:
             self.came.append((self.now_s(), sum(end.seconds for end in summary.ended.values())))
 
@@ -63,7 +72,6 @@ class Trial:
     recipe: Recipe
     pipeline: Pipeline
     job: JobOptions
-    has_gpu: bool
     wall_s: float = 0.0
     measured: Measured = field(init=False)
     _done: JobResult = field(init=False)
@@ -90,7 +98,7 @@ class Trial:
 
     def _beside(self) -> list[str]:
         """Stages that ran beside the decoder."""
-        ran = self.pipeline if self.has_gpu else self.pipeline.without_gpus()
+        ran = self.pipeline if self._clock.had_gpu else self.pipeline.without_gpus()
         return [step.stage.name for step in ran.group(0)]
 
     def costs(self) -> Costs:
@@ -104,4 +112,4 @@ class Trial:
         worked_s = self.measured.worked_s(self._beside())
         between_s = max(0.0, last_s - start_s - worked_s) if self.job.engine == "inline" else 0.0
         cpu_share = self.measured.cpu_s / worked_s if worked_s else 1.0
-        return Costs(start_s, end_s, selecting_s, between_s / len(self.refs), cpu_share, self.has_gpu)
+        return Costs(start_s, end_s, selecting_s, between_s / len(self.refs), cpu_share, self._clock.had_gpu)

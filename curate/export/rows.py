@@ -68,7 +68,8 @@ def read_kept(
         own = [f"clip.{name}" for name in CLIPS.names]
         needed = _needed(run, config)
         extra = _sidecar_columns(run, config)
-        wide = _chosen_rows(con, run, [*own, *needed, *extra])
+        listed = {name: run.listed_name(name) for name in needed}
+        wide = _chosen_rows(con, run, [*own, *listed.values(), *extra])
         if wide.num_rows != len(kept):
             raise CorpusError(
                 f"{len(kept) - wide.num_rows} clips of selection {selection!r} are not in the tables of run {run_id}",
@@ -78,7 +79,7 @@ def read_kept(
         clips = [Clip.from_row(row) for row in rows_of(wide.select(own).rename_columns(list(CLIPS.names)))]
         sources = sources_of(con, run, {clip.source_digest for clip in clips}, addresses or {})
         provenance = read_provenance(run, funnel, _CHOSEN_DIGESTS)
-    named = {name: wide[name].to_pylist() for name in needed}
+    named = {name: wide[column].to_pylist() for name, column in listed.items()}
     columns = wide.select([name for name in extra if config.columns or not pa.types.is_nested(wide[name].type)])
     return KeptClips(run_id, clips, columns, named, sources, provenance)
 
@@ -98,7 +99,7 @@ def _sidecar_columns(run: RunTables, config: ExportConfig) -> list[str]:
         clashing = [name for name in config.columns if name.startswith("clip.") or "." not in name]
         if clashing:
             raise ConfigError(f"{clashing} is in every sidecar already", subject="export.columns")
-        return list({name.lower(): name for name in reversed(config.columns)}.values())[::-1]
+        return list(dict.fromkeys(map(run.listed_name, config.columns)))
     cells = [f"{stage.name}.{column}" for stage in run.stages if stage.kind == "clip" for column in stage.columns]
     return [*cells, *(f"user.{key}" for key in run.user_keys)]
 

@@ -213,6 +213,11 @@ class RunTables:
             return ColumnRef(name, "mark", rest)
         raise ConfigError(f"run {self.run_id} has no column {name!r}, {nearest(name, self.column_names())}")
 
+    def listed_name(self, name: str) -> str:
+        """A column's name as `column_names` has it: keys of the source list may be asked for in any case."""
+        spellings = self.column(name).spellings
+        return f"user.{spellings[0]}" if spellings else name
+
     def column_names(self) -> list[str]:
         """All names that `column` knows, bookkeeping left out."""
         return column_names(self.stages, self.user_keys)
@@ -228,7 +233,7 @@ class RunTables:
 
         For millions of clips and several stages use `load`, which joins one stage at a time.
         """
-        refs = [self.column(name) for name in dict.fromkeys(columns)]
+        refs = self._refs(columns)
         joins = list(self._joins(refs))
         text = " ".join(f"LEFT JOIN ({join.sql}) j{i} ON j{i}.id = base.{join.on}" for i, join in enumerate(joins))
         listed = ", ".join([f"{id_text_sql('base.clip')} AS clip_id", *(identifier(ref.name) for ref in refs)])
@@ -240,7 +245,7 @@ class RunTables:
         One join after another keeps a single hash table in memory at a time. ``only`` is SQL of a single UUID column
         that narrows the clips.
         """
-        refs = [self.column(name) for name in dict.fromkeys(columns)]
+        refs = self._refs(columns)
         where = f" WHERE clip IN ({only})" if only else ""
         self._replace(table, lambda: f"SELECT * FROM ({self._base(refs)}){where}")
         for join in self._joins(refs):
@@ -256,6 +261,10 @@ class RunTables:
         run_query(self.con, lambda: f"CREATE OR REPLACE TEMP TABLE {table}_next AS {make_sql()}")
         self.con.sql(f"DROP TABLE IF EXISTS {table}")
         self.con.sql(f"ALTER TABLE {table}_next RENAME TO {table}")
+
+    def _refs(self, columns: Iterable[str]) -> list[ColumnRef]:
+        """Each column once: for SQL names that differ only in case are one."""
+        return [self.column(name) for name in {name.lower(): name for name in columns}.values()]
 
     def _base(self, refs: Iterable[ColumnRef]) -> str:
         own = [ref for ref in refs if ref.scope == "clip"]

@@ -238,12 +238,13 @@ def _threshold_sql(condition: Condition, kind: Kind, threshold: Threshold) -> st
 
 
 def threshold_like(condition: Condition, earlier: Sequence[Threshold], name: str) -> Threshold:
-    """The threshold that an earlier selection came to for this condition; ConfigError when it had none."""
+    """The threshold that an earlier selection came to for this condition; ConfigError when it had none. Without a name
+    thresholds are given, and one without a value lets all pass, as it does where it was made."""
     kind = "drop_lowest" if condition.drop_lowest is not None else "drop_highest"
     for threshold in earlier:
         asked = (condition.label, condition.column, condition.aggregate or "", kind)
         same = (threshold.condition, threshold.column, threshold.aggregate, threshold.kind) == asked
-        if same and threshold.value is not None:
+        if same and (threshold.value is not None or not name):
             return replace(threshold, like=name)
     raise ConfigError(f"selection {name!r} has no threshold for this condition ({kind})", subject=condition.label)
 

@@ -62,6 +62,14 @@ def test_times_of_a_run_that_kept_none(made, tmp_path):
     assert re.search(r"on the clock: scoring \S+$", curate("stats", corpus, "--time").out, re.MULTILINE)
 
 
+def test_a_percentile_of_what_no_source_of_the_sample_has_lets_all_pass(bucket, recipe, tmp_path):
+    """As it does in the run."""
+    (tmp_path / "list.csv").write_text(f"path,views\n{bucket / 'a.mp4'},unknown\n")
+    views = "select.conditions=[{column: user.views, drop_lowest: 0.25, name: views}]"
+    ended = curate("plan", tmp_path / "list.csv", "--recipe", recipe, "--engine", "inline", "--set", views, "--json")
+    assert (ended.status, json.loads(ended.out)["clips"]["dropped"]["value"]) == (0, 0), ended.err
+
+
 def test_json_alone_goes_to_standard_output(bucket, recipe):
     ended = curate("plan", bucket / "a.mp4", "--recipe", recipe, "--engine", "inline", "--json", "--nodes", "2")
     assert ended.status == 0
@@ -77,6 +85,7 @@ def test_json_alone_goes_to_standard_output(bucket, recipe):
         (["--device-speed", "text"], "--device-speed: 'text' is no stage with its speed"),
         (["--device-speed", "text=0"], "--device-speed: 'text=0' is no stage with its speed"),
         (["--address", "auto"], "--address: does not tell which machines to plan for"),
+        (["--address", "auto", "--nodes", "2"], "--address: does not tell where the sample's corpus may lie"),
         (["--recipe", "nothing"], "nothing"),
     ],
 )
