@@ -19,7 +19,7 @@ from rich.text import Text
 from curate.cli.console import ending, err, out, plain
 from curate.cli.look import AsJson, CorpusName
 from curate.cli.tables import grid
-from curate.errors import StorageError
+from curate.errors import CorpusError, StorageError
 from curate.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -56,21 +56,23 @@ def status_command(
         if watch and out.is_terminal and not as_json:
             _watch(corpus, run)
             return
+        told = ""
         for look in _looks(corpus, run, again=watch):
-            now = datetime.now(UTC)
-            if look.trouble:
+            if look.trouble and look.trouble != told:
                 err.print(plain(look.trouble), soft_wrap=True)
-            elif as_json:
-                typer.echo(json.dumps([asdict(each) | _judged(each, now) for each in look.found]))
-            else:
-                print_statuses(out, look.found, now)
+            elif not look.trouble and as_json:
+                typer.echo(json.dumps([asdict(each) | _judged(each, look.at) for each in look.found]))
+            elif not look.trouble:
+                print_statuses(out, look.found, look.at)
+            told = look.trouble
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Runs as they are, or as they last were: then ``trouble`` says why they are not newer."""
+    """Runs as they were ``at`` a time; ``trouble`` says why they were not seen since."""
 
-    found: Sequence[RunStatus] = ()
+    found: Sequence[RunStatus]
+    at: datetime
     trouble: str = ""
 
 
@@ -80,23 +82,24 @@ def _looks(corpus: str, run: str | None, *, again: bool) -> Iterator[_Look]:
     from curate.tables import Corpus
     from curate.watch.status import status_of, statuses
 
-    place, look, read_at_s = Corpus(corpus), _Look(), -math.inf
+    place, look, read_at_s = Corpus(corpus), None, -math.inf
     while True:
         try:
-            look, read_at_s = _Look([status_of(place, run)] if run else statuses(place)), time.monotonic()
-        except StorageError as error:
-            if time.monotonic() - read_at_s > PATIENCE_S:
+            found, read_at_s = [status_of(place, run)] if run else statuses(place), time.monotonic()
+            look = _Look(found, datetime.now(UTC))
+        except (StorageError, CorpusError) as error:  # the second of a folder that is not mounted any more
+            if look is None or time.monotonic() - read_at_s > PATIENCE_S:
                 raise
             look = replace(look, trouble=f"cannot be read just now, asked again: {' '.join(str(error).split())}")
         yield look
-        if not again or not (look.trouble or any(each.goes_on(datetime.now(UTC)) for each in look.found)):
+        if not again or not (look.trouble or any(each.goes_on(look.at) for each in look.found)):
             return
         time.sleep(LOOK_EVERY_S)
 
 
 def _watch(corpus: str, run: str | None) -> None:
     """One picture that renews itself; the last one stays."""
-    look = _Look()
+    look = _Look([], datetime.now(UTC))
     with Live(get_renderable=lambda: Group(*_picture(look)), console=out, refresh_per_second=1):
         try:
             for look in _looks(corpus, run, again=True):  # noqa: B007 - the picture is made of it
@@ -106,7 +109,7 @@ def _watch(corpus: str, run: str | None) -> None:
 
 
 def _picture(look: _Look) -> Iterator[RenderableType]:
-    yield from _all(look.found, datetime.now(UTC))
+    yield from _all(look.found, look.at if look.trouble else datetime.now(UTC))
     if look.trouble:
         yield Text.from_markup(f"[yellow]{plain(look.trouble)}[/]")
 

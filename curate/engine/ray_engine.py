@@ -202,7 +202,7 @@ class RayEngine:
                 raise ours  # another pass would meet it again
             # Neither a table that could not be written nor a GPU is a fault of the sources.
             blameless = ours is not None or lost
-            self._ended_over = set() if blameless else set(self._ask_for("in_flight", self._seen))
+            self._ended_over = set() if blameless else set(self._ask_for("in_flight", []))
             if ours is not None:
                 raise EngineError(f"a pass died: {ours.message}", subject=ours.subject, fix=ours.fix)
             raise EngineError(f"a pass died: {reason}", fix="See the Ray logs of the workers")
@@ -213,7 +213,8 @@ class RayEngine:
             ray.kill(handle, no_restart=True)
 
     def _ask_for(self, what: str, otherwise: Any, *args: Any) -> Any:
-        """What the registry knows, however long that takes; ``otherwise`` if it is dead, as the pass then is too."""
+        """What the registry knows, however long that takes; ``otherwise`` if it is dead: then that ended the pass, and
+        nothing else is to blame."""
         with suppress(RayActorError):
             return ray.get(getattr(self._registry, what).remote(*args))
         return otherwise

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from cli_kit import curate, good_video, run_args, start
-from rich.console import Console
+from rich.console import Console, Group
 
 from curate.cli import status as command
-from curate.errors import TransientStorageError
+from curate.errors import CorpusError, TransientStorageError
 from curate.tables import Corpus
 from curate.testing.footage import moving_texture, write_video
 from curate.watch import status
@@ -125,17 +125,16 @@ def test_watching_looks_again_until_the_run_is_over(empty, out):
     assert watch.returncode == 0
 
 
-def test_watching_outlasts_a_corpus_that_is_out_of_reach(empty, out, monkeypatch):
-    """Whatever goes wrong after the first look is told and asked again, for a while."""
-    put(empty, recipe="small", step="Reading sources")
+@pytest.mark.parametrize("fault", [TransientStorageError("is throttled"), CorpusError("is not a corpus")])
+def test_watching_outlasts_a_corpus_that_is_out_of_reach(empty, out, monkeypatch, fault):
+    """Throttled, or on a mount that is gone. Whoever looks once is told at once."""
     asked: list[int] = []
 
     def statuses_of(corpus: Corpus) -> list[RunStatus]:
         asked.append(len(asked))
         if 2 <= len(asked) <= 3:
-            raise TransientStorageError("is throttled", subject="s3://bucket")
-        if len(asked) == 4:
-            put(empty, recipe="small", state="complete", measured=True)
+            raise fault
+        put(empty, recipe="small", **({"state": "complete", "measured": True} if len(asked) == 4 else {}))
         return statuses(corpus)
 
     monkeypatch.setattr(status, "statuses", statuses_of)
@@ -143,13 +142,22 @@ def test_watching_outlasts_a_corpus_that_is_out_of_reach(empty, out, monkeypatch
     ended = curate("status", out, "--watch", "--json")
     assert ended.status == 0
     assert [json.loads(line)[0]["state"] for line in ended.out.splitlines()] == ["running", "complete"]
-    assert ended.err == "cannot be read just now, asked again: s3://bucket: is throttled\n" * 2
+    assert ended.err == f"cannot be read just now, asked again: {fault}\n", "told once"
     asked.clear()
     monkeypatch.setattr(command, "PATIENCE_S", 0.0)
-    put(empty, recipe="small", step="Reading sources")
-    assert curate("status", out, "--watch").err == "Error s3://bucket: is throttled\n"
+    assert curate("status", out, "--watch").err == f"Error {fault}\n"
     asked[:] = [0]
-    assert curate("status", out).status == 1, "and who looks once is told at once"
+    assert curate("status", out).status == 1
+
+
+def test_what_could_not_be_seen_since_is_shown_as_it_was(empty):
+    """A run is not called dead because nobody can see it."""
+    then = datetime.now(UTC) - timedelta(minutes=5)
+    put(empty, recipe="small", step="Reading sources", beat_at=then.isoformat())
+    seen = Console(file=io.StringIO(), width=200)
+    seen.print(Group(*command._picture(command._Look(statuses(empty), then, "cannot be read just now [red]"))))
+    text = seen.file.getvalue()
+    assert "goes on: Reading sources" in text and "cannot be read just now [red]" in text
 
 
 def test_a_run_that_is_measured_and_silent_or_damaged_is_said_to_be(corpus, tmp_path):

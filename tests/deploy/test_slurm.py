@@ -171,9 +171,10 @@ STUBS = {"srun": SRUN, "scontrol": SCONTROL, "ray": ENDLESS_RAY, "curate": ENDLE
 
 
 def stopped(slurm: Slurm, number: int, lost: str = "") -> int:
-    """Start, send a signal to the script once the run goes on, and give the script's status."""
+    """Start, send a signal to the script once the run goes on and both nodes have begun, and give the script's status."""
     process = slurm.start("bucket", "--out", "corpus")
-    assert soon(lambda: bool(slurm.called("curate")) or process.poll() is not None)
+    began = lambda: bool(slurm.called("curate")) and len(slurm.called("ray start")) == 2  # noqa: E731
+    assert soon(lambda: began() or process.poll() is not None)
     slurm.lost.write_text(f"{lost}\n")
     process.send_signal(number)
     process.wait()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,8 +38,11 @@ Metrics = dict[str, float]
 
 
 def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return str(sock.getsockname()[1])
+    """Below those that the system gives to outgoing connections, of which one may take it before it is used."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return str(port)
 
 
 def commands() -> list[str]:
@@ -126,7 +130,7 @@ def scraped(url: str) -> Metrics:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             text = answer.read().decode()
-    except (urllib.error.URLError, ConnectionError):
+    except (OSError, http.client.HTTPException):  # not yet there, too slow, or over in the middle
         return {}
     found: Metrics = {}
     for family in text_string_to_metric_families(text):

@@ -30,6 +30,7 @@ from engine_kit import (
     pipeline,
     run,
 )
+from ray.exceptions import RayActorError
 
 from curate.bulk import inline_map
 from curate.config import Config
@@ -239,6 +240,9 @@ def test_who_watches_gets_the_last_answer_where_there_is_none_in_time_or_no_regi
         patch.setattr(ray_engine, "WATCH_TIMEOUT_S", 0.0)
         assert engine.in_flight() == {"a.mp4"}
     ray.kill(registry)
+    with pytest.raises(RayActorError):
+        while True:  # it may answer for a moment
+            ray.get(registry.in_flight.remote())
     assert engine.in_flight() == {"a.mp4"}
     assert engine._ask_for("in_flight", {"b.mp4"}) == {"b.mp4"}, "and the end of a pass does not fail for it"
     engine._end_workers()
@@ -251,11 +255,16 @@ class KillsTheRegistry(Listening):
         super().__init__()
         self._engine = engine
         self.seen: set[str] = set()
+        self.blamed: list[set[str]] = []
 
     def planned(self, pass_number: int, works: Any) -> None:
         super().planned(pass_number, works)
         if pass_number == 1:
             threading.Thread(target=self._kill, daemon=True).start()
+
+    def died(self, error: EngineError) -> None:
+        super().died(error)
+        self.blamed.append(self._engine.in_flight())
 
     def _kill(self) -> None:
         while not self.seen:
@@ -270,7 +279,7 @@ def test_a_pass_whose_registry_dies_is_planned_again_and_no_source_is_to_blame(t
     pipe = pipeline(Slow(SlowConfig(seconds=0.4)))
     request = RunRequest(corpus, pipe, list_inputs([str(bucket)]), "test", "name: test\n")
     result = execute(request, engine, inline_map, tmp_path, listener)
-    assert len(listener.seen) >= 1 and len(listener.deaths) == 1
+    assert len(listener.seen) >= 1 and len(listener.deaths) == 1 and listener.blamed == [set()]
     assert result.counts["inputs"] == {"ok": 5, "failed": 1}
     assert failures(tmp_path / "c", pipe) == {"NotMediaError"}
     assert len(all_cells(tmp_path / "c", pipe)["slow"]) == 15
