@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
+
+PATIENCE_MS = 120_000
+"""For whatever is waited for: the machine may be busy with other tests."""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -23,11 +26,14 @@ def chromium() -> Iterator[Browser]:
     One for each file of tests and not one for all of them: as long as it is open, this thread has an event loop that
     runs, in which other tests could not start theirs.
     """
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as started:
         found = next(filter(None, map(shutil.which, NAMES)), None)  # None: the one that playwright has, if any
         sandbox = [] if os.geteuid() else ["--no-sandbox"]
         try:
-            browser = started.chromium.launch(executable_path=found, args=[*sandbox, "--disable-gpu"])
+            browser = started.chromium.launch(
+                executable_path=found, args=[*sandbox, "--disable-gpu"], timeout=PATIENCE_MS
+            )
         except PlaywrightError as error:
             pytest.fail(f"no Chromium opens on this machine; `make browser` installs one ({error})", pytrace=False)
         yield browser
@@ -52,6 +58,7 @@ def opened(browser: Browser, url: str, allowed: str = "", **options: Any) -> Ite
     """A page in a profile of its own. Afterwards: no error, no violation of its policy, no dialog, and no request but
     for the page itself, what it carries, and what begins with ``allowed``."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(PATIENCE_MS)
     page, seen = context.new_page(), Seen()
 
     def request(made: Request) -> None:

@@ -104,8 +104,12 @@ class Reader:
             return curate(*given, *inline, *bare, width=WIDTH)
 
     def _bash(self, command: str) -> Ended:
-        """This Python's folder comes first on its path."""
-        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        """This Python's folder comes first on its path; names are sorted the same everywhere."""
+        env = {
+            **os.environ,
+            "LC_ALL": "C.UTF-8",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
         line = ["bash", "-ec", command]
         done = subprocess.run(line, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         return Ended(done.returncode, done.stdout, done.stderr)

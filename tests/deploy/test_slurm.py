@@ -171,7 +171,7 @@ STUBS = {"srun": SRUN, "scontrol": SCONTROL, "ray": ENDLESS_RAY, "curate": ENDLE
 
 
 def stopped(slurm: Slurm, number: int, lost: str = "") -> int:
-    """Start, send a signal to the script once the run goes on and both nodes have begun, and give the script's status."""
+    """Start, signal the script once the run goes on and both nodes have begun, and give the script's status."""
     process = slurm.start("bucket", "--out", "corpus")
     began = lambda: bool(slurm.called("curate")) and len(slurm.called("ray start")) == 2  # noqa: E731
     assert soon(lambda: began() or process.poll() is not None)
