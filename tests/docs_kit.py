@@ -18,6 +18,7 @@ checked. Comments before a block, which readers do not see:
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,16 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-NOT_RUN = {
-    "GPU": "wants a GPU",
-    "cluster": "wants machines, or an object store, that are there",
-    "another machine": "goes on where this machine is not",
-    "hub weights": "wants weights of a model hub, or checkpoints of that size",
-    "installs": "changes the environment",
-    "minutes": "takes more than 20 s; `make docs-check` runs it",
-    "hours": "takes hours",
-    "publishing": "would publish something",
-}
+NOT_RUN = runpy.run_path(str(ROOT / "docs" / "tools" / "hooks.py"))["NOT_RUN"]
 
 _FENCE = re.compile(r"^```(\w*)$")
 _NOTE = re.compile(r"^<!-- (sandbox|first|file|exits|not run|checked by): (.*?) -->$")

@@ -15,6 +15,18 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _FENCES = {"```console": "```bash", "```": "``` { .text .no-copy .output }"}
+NOT_RUN = {
+    "GPU": "wants a GPU",
+    "cluster": "wants machines, or an object store, that are there",
+    "another machine": "goes on where this machine is not",
+    "hub weights": "wants weights of a model hub, or checkpoints of that size",
+    "installs": "changes the environment",
+    "minutes": "takes more than 20 s; `make docs-check` runs it",
+    "hours": "takes hours",
+    "publishing": "would publish something",
+}
+"""Why the tests do not run a block, by what its page says of it."""
+
 _NOT_RUN = re.compile(r"^<!-- not run: (.*) -->$", re.MULTILINE)
 _CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#]*)\)")
@@ -31,7 +43,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         name = f"`{target.relative_to(ROOT)}`"
         return name if link[1].strip("`/") in name else f"{link[1]} ({name})"
 
-    told = _NOT_RUN.sub(r"<small>Not run by the tests: \1.</small>\n", markdown)
+    told = _NOT_RUN.sub(lambda why: f"<small>Not run by the tests: it {NOT_RUN[why[1]]}.</small>\n", markdown)
     return "\n".join(_fenced(_LINK.sub(named, told).splitlines()))
 
 

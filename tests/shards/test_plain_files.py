@@ -83,3 +83,5 @@ def test_what_cannot_be_done_is_said(shards, tmp_path):
     (tmp_path / "file").write_text("in the way")
     ended = curate("unpack", tmp_path / "nowhere", "--out", tmp_path / "clips")
     assert ended.status == 1 and "Error" in ended.err
+    ended = curate("unpack", tmp_path / "nowhere", "--out", "s3://bucket/clips")
+    assert ended.status == 2 and "is no folder on a disk of this machine" in ended.err
