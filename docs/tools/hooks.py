@@ -18,6 +18,7 @@ _FENCES = {"```console": "```bash", "```": "``` { .text .no-copy .output }"}
 NOT_RUN = {
     "GPU": "wants a GPU",
     "cluster": "wants machines, or an object store, that are there",
+    "no cluster": "wants Docker, Kubernetes or Slurm; the files, images and options that it names are checked",
     "another machine": "goes on where this machine is not",
     "hub weights": "wants weights of a model hub, or checkpoints of that size",
     "installs": "changes the environment",

@@ -14,7 +14,7 @@ from curate.cli.main import app
 from curate.engine.room import Room
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 IMAGES = set(re.findall(r"--tag (\S+)", PAGE))
 
