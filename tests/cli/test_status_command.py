@@ -186,6 +186,44 @@ def test_a_run_that_gave_up_says_why(bucket, recipe, out):
     assert "why       TooManyFailuresError: 1 of 3 sources failed, more than --max-failures 0 allows" in text
 
 
+def test_what_the_page_shows_is_what_is_printed(empty, out, monkeypatch):
+    """The example of docs/watch.md, from a run as it was then."""
+    at = datetime.now(UTC)
+    monkeypatch.setattr(RunStatus, "silent_s", lambda self, now: 3.1)
+    the_pass = PassStatus(1, sources=24, done=17, in_flight=3, clips=23, video_s=65.7, seconds=80.14)
+    took = {
+        "text": 7.9,
+        "cut": 6.5,
+        "probe": 5.2,
+        "features": 5.0,
+        "motion": 0.7,
+        "quality": 0.3,
+        "caption.template": 0.0,
+    }
+    waited = {"text": 84, "features": 87, "motion": 99, "quality": 99, "caption.template": 100}
+    stages = {
+        name: StageStatus(23, 0, seconds, busy_s=100.0 - waited[name], waited_s=waited[name])
+        if name in waited
+        else StageStatus(13, 4 * (name == "probe"), seconds)
+        for name, seconds in took.items()
+    }
+    classes = {"NotMediaError": 2, "NoVideoStreamError": 1, "DecodeError": 1}
+    status = RunStatus(
+        "20261122T044013.720884Z-16c269", "running", "Reading sources", "embedded", "ray", "vm", 27910,
+        beat_at=at.isoformat(), seconds=105.0, the_pass=the_pass, sources_ok=13, sources_failed=4, clips=23,
+        read_bytes=round(2.8 * 2**20), written_bytes=round(1.1 * 2**20), stages=stages, nodes=2, cpus=3.0,
+        failures=tuple(FailureStatus("probe", name, n) for name, n in classes.items()),
+        metrics_url="http://127.0.0.1:9102/metrics", dashboard_url="http://127.0.0.1:8265",
+    )  # fmt: skip
+    seen = Console(file=io.StringIO(), width=120)
+    command.print_statuses(seen, [status], at)
+    page = (Path(__file__).parents[2] / "docs" / "watch.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```\n(Run .*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert [line.rstrip() for line in seen.file.getvalue().splitlines()] == [
+        line.rstrip() for line in shown.splitlines()
+    ]
+
+
 def test_several_runs_at_once_are_told_apart(empty, out):
     the_pass = PassStatus(2, sources=10, done=4, in_flight=2, clips=30, video_s=60.0, seconds=20.0)
     put(empty, "20260101T000001.000000Z-aaaaaa", recipe="svd", step="Reading sources", the_pass=the_pass)

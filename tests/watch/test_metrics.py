@@ -249,3 +249,5 @@ def test_every_metric_is_documented_with_its_labels(full):
     rows = re.findall(r"^\| `(curate_\w+)` \| ([^|]*) \| [^|]+ \|$", PAGE, re.MULTILINE)
     told = {name: set(re.findall(r"`(\w+)`", labels)) | {"run"} for name, labels in rows}
     assert told == labels_by_metric(full)
+    shown = re.findall(r"^(curate_\w+)\{(.*)\} [\d.e+]+$", PAGE, re.MULTILINE)
+    assert shown and all(set(re.findall(r'(\w+)="', labels)) == told[name] for name, labels in shown)
