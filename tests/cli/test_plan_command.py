@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from cli_kit import curate
+from rich.console import Console
+
+from curate.cli.forecasts import print_compared, print_forecast, print_taken
+from curate.estimate.compare import Compared, Taken
+from curate.estimate.forecast import Forecast
+from curate.estimate.ratios import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +108,25 @@ def test_a_file_that_is_no_plan(made, recipe):
     assert ended.status == 2
     assert "small.yaml: is not a forecast. Name a file that `curate plan --save` wrote" in ended.err
     assert curate("stats", made[0], "--plan", "nowhere.json").status != 0
+
+
+def test_what_the_page_shows_is_what_is_printed():
+    """Of a plan and its run that were kept: what was measured then, as it is printed now."""
+    root = Path(__file__).parents[2]
+    kept = json.loads((root / "tests" / "data" / "plan_example.json").read_text(encoding="utf-8"))
+    page = (root / "docs" / "plan.md").read_text(encoding="utf-8")
+    planned, ran = (block.splitlines() for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    assert printed(print_forecast, Forecast.from_json(json.dumps(kept["forecast"]), "kept")) == planned
+    taken = kept["taken"]
+    assert printed(print_taken, Taken(taken["run_id"], taken["wall_s"], (), all_there=False))[0] == ran[0]
+    rows = [
+        Compared(row["name"], row["unit"], row["foretold"] and Estimate(**row["foretold"]), row["found"])
+        for row in taken["compared"]
+    ]
+    assert printed(print_compared, rows) == ran[1:]
+
+
+def printed(show, found) -> list[str]:
+    console = Console(file=io.StringIO(), width=110, highlight=False, emoji=False)
+    show(console, found)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
