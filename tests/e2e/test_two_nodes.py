@@ -31,6 +31,7 @@ pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/two-nodes.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^```\n((?:Run |curate_).*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 ONLY = ("quality",)
 BOUND_S = 300
 
@@ -152,6 +153,11 @@ def watched(terminals: Terminals, text: str, process: subprocess.Popen[bytes]) -
     return told, [each for each in metrics if each]
 
 
+def heads(text: str) -> set[str]:
+    """First words of the lines below that of the run; failures begin with their number."""
+    return {line.split()[0] for line in text.splitlines() if line.startswith("  ") and " x " not in line}
+
+
 def test_the_walk_through(terminals):
     head, second, run, watch = commands()
     nodes = []
@@ -173,6 +179,10 @@ def test_the_walk_through(terminals):
     assert going and all("ray, 2 nodes, 3 CPUs" in each for each in going), told
     assert f"of {counts['sources_read']} done" in going[-1]
     assert "is complete after" in ended and f"{counts['sources_read']} done of" in ended
+    assert heads(SHOWN[0]) <= set().union(*map(heads, [*going, ended])), "what the page shows of a run is seen"
+    assert set(re.findall(r"^curate_\w+", SHOWN[1], re.MULTILINE)) <= {
+        name.split()[0] for each in metrics for name in each
+    }
     last = metrics[-1]
     assert (last["curate_machines nodes"], last["curate_pass_sources"]) == (2, counts["sources_read"])
     assert 0 <= last["curate_clips_total"] <= counts["clips_scored"]
