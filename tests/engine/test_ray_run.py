@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -139,6 +140,7 @@ def test_a_worker_that_loses_its_gpu_is_started_again_and_the_tables_are_those_o
     assert {row[2] for row in cells["loses"]} == {"ok"}
     assert by_ray.counts["inputs"] == inline.counts["inputs"] == {"ok": 5, "failed": 1}
     assert ray.cluster_resources()["GPU"] == 1.0 and pipe.n_groups == 3
+    assert not ray.get(engine._registry.__ray_call__.remote(lambda _: "ray.data" in sys.modules)), "all wait for it"
 
 
 def end_by_too_many_failures(tmp_path, bucket, engine):
