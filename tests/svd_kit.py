@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cli_kit import curate, start
@@ -63,13 +64,18 @@ def small_models(folder: Path, patch: pytest.MonkeyPatch) -> ModelKit:
 def write_films(folder: Path, numbers: Iterable[int]) -> Path:
     """Films of two shots each, named by their numbers; one shows text."""
     for number in numbers:
-        shots = [
-            moving_texture(36, 128, 96, (number / 2, 0), seed=20 + 10 * number + shot) for shot in range(CLIPS_A_FILM)
-        ]
-        if number == TEXT_FILM:
-            shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
-        write_video(folder / f"{number}.mp4", itertools.chain(*shots))
+        write_video(folder / f"{number}.mp4", itertools.chain(*shots_of(number)))
     return folder
+
+
+def shots_of(number: int) -> list[Iterable[np.ndarray]]:
+    """Of the film of this number."""
+    shots: list[Iterable[np.ndarray]] = [
+        moving_texture(36, 128, 96, (number / 2, 0), seed=20 + 10 * number + shot) for shot in range(CLIPS_A_FILM)
+    ]
+    if number == TEXT_FILM:
+        shots[1] = text_card(36, 128, 96, "MUCH TEXT\nIS HERE")
+    return shots
 
 
 def pipeline(settings: Sequence[str]) -> Pipeline:

@@ -30,11 +30,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from curate.engine.analyse import Analyser, GroupScorer
 from curate.engine.pack import Packing, pack
 from curate.engine.pipeline import Pipeline
-from curate.engine.ray_registry import Registry, ping
+from curate.engine.ray_registry import Registry, ping, register
 from curate.engine.ray_start import RayOptions, ask_for, first_line, start_ray, wait_for
+from curate.engine.ray_writer import Batch, WriterOperator
 from curate.engine.room import Room
 from curate.engine.work import Bundle, Machines, SourceWork, Summary, TableBundle
-from curate.engine.writer import write_bundle
 from curate.errors import (
     DeviceLostError,
     DeviceMemoryError,
@@ -57,15 +57,6 @@ PING_TIMEOUT_S = 15.0
 
 WATCH_TIMEOUT_S = 15.0
 """For what is in flight, while a pass goes on: who watches takes an older answer."""
-
-Batch = dict[str, np.ndarray]
-
-
-def _register(registry: Any) -> str:
-    context = ray.get_runtime_context()
-    worker = context.get_actor_id() or ""
-    ray.get(registry.on_worker.remote(worker, context.current_actor, context.get_node_id()))
-    return worker
 
 
 def _hide_gpus() -> None:
@@ -96,7 +87,7 @@ class DecodeOperator:
         self, pipeline: Pipeline, limits: Limits | None, run_id: str, registry: Any, bundle_bytes: int
     ) -> None:
         _hide_gpus()
-        worker = _register(registry)
+        worker = register(registry)
         self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
         self._analyser = Analyser(
             pipeline,
@@ -120,7 +111,7 @@ class GroupOperator:
     def __init__(self, pipeline: Pipeline, group: int, run_id: str, registry: Any) -> None:
         if not ray.get_gpu_ids():
             _hide_gpus()
-        self._worker = _register(registry)
+        self._worker = register(registry)
         self._registry = registry
         self._group = GroupScorer(pipeline, group, host=socket.gethostname(), run_id=run_id)
 
@@ -132,19 +123,6 @@ class GroupOperator:
             else:
                 with _ends_without_its_gpu(self._registry, self._worker):
                     yield from _rows(self._group.process(pickle.loads(payload)))
-
-
-class WriterOperator:
-    """The table writer as a Ray Data actor; its output acknowledges what was renamed into place."""
-
-    def __init__(self, corpus: Corpus, registry: Any) -> None:
-        _register(registry)
-        self._corpus = corpus
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Tables in, acknowledgements out."""
-        summaries = [write_bundle(self._corpus, pickle.loads(payload)) for payload in batch["payload"]]
-        return {"summary": np.array([pickle.dumps(summary) for summary in summaries], dtype=object)}
 
 
 class RayEngine:
@@ -209,8 +187,7 @@ class RayEngine:
 
     def _end_workers(self) -> None:
         gc.collect()
-        for handle in self._ask_for("workers_on", [], None):
-            ray.kill(handle, no_restart=True)
+        _kill(self._ask_for("workers_on", [], None))
 
     def _ask_for(self, what: str, otherwise: Any, *args: Any) -> Any:
         """What the registry knows, however long that takes; ``otherwise`` if it is dead: then that ended the pass, and
@@ -307,18 +284,27 @@ def _keep_logs_off_the_terminal() -> None:
 
 
 def _nodes(*, check: bool) -> list[Mapping[str, float]]:
-    """Resources of the nodes; ``check`` asks each for a sign of life, for Ray takes a while to notice a lost one."""
+    """Resources of the nodes; ``check`` asks each for a sign of life, for Ray takes a while to notice a lost one. Not
+    the one that we are on: the answer would be a process to start."""
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    if check:
-        pings = {ping.options(scheduling_strategy=_on_node(node)).remote(): node for node in alive}
+    others = alive.keys() - {_this_node()} if check else set()
+    if others:
+        pings = {ping.options(scheduling_strategy=_on_node(node)).remote(): node for node in others}
         answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=PING_TIMEOUT_S)
-        alive = {pings[reference]: alive[pings[reference]] for reference in answered if _is_well(reference)}
+        lost = others - {pings[reference] for reference in answered if _is_well(reference)}
+        alive = {node: has for node, has in alive.items() if node not in lost}
     return list(alive.values())
 
 
 def _machines(nodes: Sequence[Mapping[str, float]], dashboard_url: str) -> Machines:
     cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     return Machines(len(nodes), cpus, gpus, dashboard_url)
+
+
+def _kill(workers: Sequence[bytes]) -> None:
+    """For good."""
+    for worker in workers:
+        ray.kill(pickle.loads(worker), no_restart=True)
 
 
 def _is_well(reference: Any) -> bool:
@@ -370,7 +356,6 @@ class _NodeWatch:
                 for node in dead:
                     lost_since.setdefault(node, time.monotonic())
                 overdue = [node for node, since in lost_since.items() if time.monotonic() - since > NODE_GRACE_S]
-                for handle in ray.get(self._registry.workers_on.remote(overdue)) if overdue else []:
-                    ray.kill(handle, no_restart=True)
+                _kill(ray.get(self._registry.workers_on.remote(overdue)) if overdue else [])
             except RayError:
                 continue

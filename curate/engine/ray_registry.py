@@ -16,7 +16,7 @@ class Registry:
     def __init__(self) -> None:
         self._in_flight: dict[str, str] = {}
         self._last_words: dict[str, str] = {}
-        self._workers: dict[str, tuple[Any, str]] = {}
+        self._workers: dict[str, tuple[bytes, str]] = {}
 
     def on_source(self, event: str, uri: str, worker: str) -> None:
         """A worker starts or ends a source."""
@@ -25,7 +25,7 @@ class Registry:
         else:
             self._in_flight.pop(uri, None)
 
-    def on_worker(self, worker: str, handle: Any, node: str) -> None:
+    def on_worker(self, worker: str, handle: bytes, node: str) -> None:
         """A worker is there, for the first time or again after a restart."""
         self._workers[worker] = (handle, node)
         self._last_words.pop(worker, None)
@@ -42,9 +42,19 @@ class Registry:
         """URIs being read."""
         return sorted(self._in_flight)
 
-    def workers_on(self, nodes: Sequence[str] | None) -> list[Any]:
-        """Handles of the workers last seen on these nodes; of all workers for None."""
+    def workers_on(self, nodes: Sequence[str] | None) -> list[bytes]:
+        """Pickled handles of the workers last seen on these nodes; of all workers for None."""
         return [handle for handle, node in self._workers.values() if nodes is None or node in nodes]
+
+
+def register(registry: Any) -> str:
+    """Tell of the worker that this process is; gives its id. Its handle travels pickled: whoever reads one of Ray
+    Data's workers imports Ray Data."""
+    context = ray.get_runtime_context()
+    worker = context.get_actor_id() or ""
+    handle = ray.cloudpickle.dumps(context.current_actor)
+    ray.get(registry.on_worker.remote(worker, handle, context.get_node_id()))
+    return worker
 
 
 @ray.remote(num_cpus=0, max_retries=0)

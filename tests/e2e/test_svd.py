@@ -1,4 +1,4 @@
-"""The paper's recipe as it ships, offline: small checkpoints under the names of the real ones. Ray: test_svd_ray.
+"""The paper's recipe as it ships, offline: small checkpoints under the names of the real ones. Ray: test_ray_job.
 
 Every stage runs its real code on files in the real format; what a package index carries is real, the rest is random.
 """

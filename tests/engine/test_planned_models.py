@@ -1,4 +1,5 @@
-"""A worker whose model files are others than those that the run was planned with measures nothing."""
+"""A worker whose model files are others than those that the run was planned with measures nothing. On Ray:
+tests/e2e/test_ray_job.py."""
 
 from __future__ import annotations
 
@@ -9,37 +10,18 @@ from pathlib import Path
 import pytest
 from engine_kit import Luma, LumaConfig, open_clips, scored
 from job_kit import Heard
-from model_kit import ModelKit
-from model_stages_kit import CutByModel, Dimmed
+from model_stages_kit import CutByModel, Dimmed, check_refused, digest, machine, planned_recipe, two_machines
 
 from curate.engine.pipeline import Pipeline, build_pipeline
 from curate.errors import MissingModelError
 from curate.job import JobOptions, run_job
-from curate.query import connect
-from curate.recipe import Recipe, parse_recipe
 from curate.records import Cell, Outcome
-from curate.stages import registry
 from curate.stages.probe import Probe
 from curate.testing.footage import write_video
 from curate.testing.scenes import moving_texture
-from curate.weights.cards import load_card
 from curate.weights.store import check_planned, path_of
 
 CUT = CutByModel.config_type()
-
-
-def machine(folder: Path, monkeypatch: pytest.MonkeyPatch, **texts: str) -> ModelKit:
-    """A store of its own with cards of its own, one a text, in use from now on."""
-    kit = ModelKit(folder, monkeypatch)
-    for name, text in texts.items():
-        (folder / "made" / name).mkdir(parents=True)
-        (folder / "made" / name / "w.txt").write_text(text)
-        kit.add(name, folder / "made" / name)
-    return kit
-
-
-def digest(name: str) -> str:
-    return load_card(name).digests()[f"{name}/w.txt"]
 
 
 def planned() -> Pipeline:
@@ -126,21 +108,6 @@ def test_a_machine_without_the_card_or_the_file(tmp_path, monkeypatch):
     assert "the run was planned with it: there is no such model" in failed_alike(dimmed(pipe))
 
 
-RECIPE = """
-name: planned
-stages: [probe, cut: {min_len_s: 0.5}, luma, dimmed]
-select: {name: planned, conditions: [], dedup: {method: none}}
-"""
-
-
-@pytest.fixture
-def recipe(monkeypatch) -> Recipe:
-    monkeypatch.setitem(registry.BUILT_IN, "luma", "engine_kit:Luma")
-    for name, cls in {"dimmed": "Dimmed", "cut": "CutByModel"}.items():
-        monkeypatch.setitem(registry.BUILT_IN, name, f"model_stages_kit:{cls}")
-    return parse_recipe(RECIPE, "test")
-
-
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("footage") / "a.mp4"
@@ -149,37 +116,19 @@ def video(tmp_path_factory) -> Path:
 
 
 class Elsewhere(Heard):
-    """From the moment that work is planned, or Ray started for it, models come from another store."""
+    """From the moment that work is planned, models come from another store."""
 
     def __init__(self, models: Path, cards: Path) -> None:
         super().__init__()
         self.variables = {"CURATE_MODELS": str(models), "CURATE_CARDS": str(cards)}
 
-    def step(self, text):
-        if text.startswith("Starting Ray"):
-            os.environ.update(self.variables)
-
     def planned(self, pass_number, works):
         os.environ.update(self.variables)
 
 
-@pytest.mark.parametrize(
-    ("changed", "engine"),
-    [("dimmer", "inline"), ("cutter", "inline"), pytest.param("dimmer", "ray", marks=pytest.mark.ray)],
-)
-def test_nothing_is_written_under_a_fingerprint_of_another_model(tmp_path, monkeypatch, recipe, video, engine, changed):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)  # for Ray's workers
-    texts = {"dimmer": "0.5", "cutter": "sharp"}
-    worker = machine(tmp_path / "worker", monkeypatch, **texts | {changed: "0.9"})
-    theirs = digest(changed)
-    machine(tmp_path / "driver", monkeypatch, **texts)
-    ours = digest(changed)
-    options = JobOptions(str(tmp_path / "corpus"), engine, export=False)
-    run_job([str(video)], recipe, options, Elsewhere(worker.models, worker.cards))
-    stage = {"dimmer": "dimmed", "cutter": "cut"}[changed]
-    parts = tmp_path / "corpus" / "tables" / "cells" / stage
-    rows = (
-        connect().sql(f"select outcome, error_class, error_message from read_parquet('{parts}/*/*.parquet')").fetchall()
-    )
-    assert {row[:2] for row in rows} == {("failed", "MissingModelError")}
-    assert all(f"has sha256 {theirs}, the run was planned with {ours}" in row[2] for row in rows)
+@pytest.mark.parametrize("changed", ["dimmer", "cutter"])
+def test_nothing_is_written_under_a_fingerprint_of_another_model(tmp_path, monkeypatch, video, changed):
+    worker, theirs, ours = two_machines(tmp_path, monkeypatch, changed)
+    options = JobOptions(str(tmp_path / "corpus"), "inline", export=False)
+    run_job([str(video)], planned_recipe(monkeypatch), options, Elsewhere(worker.models, worker.cards))
+    check_refused(tmp_path / "corpus", changed, theirs, ours)
