@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from curate.train.conditioning import Conditions
-from curate.train.network import SpatioTemporalUNet, UNetNetwork
+from curate.train.network import SpatioTemporalUNet, Trainable, UNetNetwork, set_trainable
 from curate.train.recipe import Precision
 from curate.train.recompute import recompute_units
 
@@ -110,9 +110,12 @@ def forward_flops(
     ``context_tokens``: 1 for an image's embedding, 77 for a text. ``pictures``: nothing over time is computed. With 14
     frames of 40 x 72, the paper's network needs 12.1 TFLOP (SVD_SPEC 2.6), and 12.2 with a text.
     """
-    config = {key: value for key, value in unet_config.items() if not key.startswith("_")}
-    shape = ClipShape(frames, height, width, context_tokens, pictures)
-    return _counted(json.dumps(config, sort_keys=True), shape, batch)
+    return _counted(_key(unet_config), ClipShape(frames, height, width, context_tokens, pictures), batch)
+
+
+def _key(unet_config: Mapping[str, Any]) -> str:
+    """What is counted once for networks of this configuration is kept by it."""
+    return json.dumps({key: value for key, value in unet_config.items() if not key.startswith("_")}, sort_keys=True)
 
 
 @lru_cache(maxsize=256)
@@ -241,12 +244,27 @@ class Held:
 
 
 def held(
-    unet: SpatioTemporalUNet, clip: ClipShape, batch: int, precision: Precision, *, checkpointing: bool = False
+    unet_config: Mapping[str, Any],
+    clip: ClipShape,
+    batch: int,
+    precision: Precision,
+    *,
+    trainable: Trainable = "all",
+    checkpointing: bool = False,
 ) -> Held:
-    """What a forward and backward pass of ``batch`` clips holds; ``unet`` from `meta_unet`, trainable as it will be.
+    """What a forward and backward pass of ``batch`` clips holds. Takes seconds the first time, and nothing after.
 
     ``checkpointing`` changes the network as `recompute_units` does.
     """
+    return _held(_key(unet_config), clip, batch, precision, trainable, checkpointing)
+
+
+@lru_cache(maxsize=256)
+def _held(
+    config: str, clip: ClipShape, batch: int, precision: Precision, trainable: Trainable, checkpointing: bool
+) -> Held:
+    unet = meta_unet(json.loads(config))
+    set_trainable(unet, trainable)
     learning = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.grad = torch.empty_like(parameter)
@@ -264,8 +282,17 @@ def held(
     return Held(forward_bytes, alive.peak, alive.peak_with_copies, alive.copies_at_peak, flops=alive.flops)
 
 
-def sampling(unet: SpatioTemporalUNet, clip: ClipShape, precision: Precision) -> Held:
+def sampling(
+    unet_config: Mapping[str, Any], clip: ClipShape, precision: Precision, *, trainable: Trainable = "all"
+) -> Held:
     """What drawing a clip holds beside parameters: a forward pass of two, with conditions and without."""
+    return _sampling(_key(unet_config), clip, precision, trainable)
+
+
+@lru_cache(maxsize=256)
+def _sampling(config: str, clip: ClipShape, precision: Precision, trainable: Trainable) -> Held:
+    unet = meta_unet(json.loads(config))
+    set_trainable(unet, trainable)  # autocast keeps copies of what learns
     alive = _Alive(list(unet.parameters()))
     with torch.no_grad(), alive, _LikeGpus(alive.is_copy if precision == "bfloat16" else None):
         _pass(unet.eval(), clip, 2)
@@ -283,14 +310,20 @@ class Encoding:
 
 def encoding(factor: int, height_px: int, width_px: int, frames: int = ENCODER_CHUNK) -> Encoding:
     """Of a codec with this reduction, which encodes ``frames`` at once, or `ENCODER_CHUNK` where they are more."""
+    return _encoding(factor, height_px, width_px, min(frames, ENCODER_CHUNK))
+
+
+@lru_cache(maxsize=256)
+def _encoding(factor: int, height_px: int, width_px: int, frames: int) -> Encoding:
     vae = _meta_codec(factor)
-    pixels = torch.zeros(max(1, min(frames, ENCODER_CHUNK)), 3, height_px, width_px, device="meta")
+    pixels = torch.zeros(max(1, frames), 3, height_px, width_px, device="meta")
     alive = _Alive(list(vae.parameters()))
     with torch.no_grad(), _LikeGpus(), FlopCounterMode(display=False) as counter, alive:
         vae.encode(pixels)
     return Encoding(counter.get_total_flops() // len(pixels), weight_bytes(vae), alive.peak if frames else 0)
 
 
+@lru_cache(maxsize=256)
 def decoding_bytes(factor: int, height_px: int, width_px: int, frames: int) -> int:
     """Most bytes while such a codec decodes ``frames`` at once."""
     vae = _meta_codec(factor)

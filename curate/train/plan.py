@@ -259,7 +259,9 @@ def make_plan(
     parameters = set_trainable(unet, recipe.trainable)
     spread = Spread(world, sharded and world > 1, several=world * micro < recipe.data.batch)
     drawing = _drawing_bytes(recipe, unet, spread, clips[-1], codec_factor)
-    found = held(unet, clips[-1].shape, micro, recipe.precision, checkpointing=recipe.run.gradient_checkpointing)
+    again = recipe.run.gradient_checkpointing
+    shape, precision, learns = clips[-1].shape, recipe.precision, recipe.trainable
+    found = held(unet_config, shape, micro, precision, trainable=learns, checkpointing=again)
     memory = _memory(recipe, unet, spread, found, codecs[-1], clip_bytes, drawing)
     return Plan(recipe, parameters, costs, found.flops // micro, memory, spread, device)
 
@@ -356,7 +358,8 @@ def _drawing_bytes(recipe: TrainRecipe, unet: SpatioTemporalUNet, spread: Spread
     """The most while a validation clip is drawn: in the network, or in the codec after it. 0 where none is drawn."""
     if recipe.kind != "image-to-video" or not (recipe.data.hold_out_sources and recipe.run.validation.samples):
         return 0
-    working = sum(_working_bytes(recipe, unet, spread, sampling(unet, clip.shape, recipe.precision)))
+    drawn = sampling(unet.config, clip.shape, recipe.precision, trainable=recipe.trainable)
+    working = sum(_working_bytes(recipe, unet, spread, drawn))
     return max(working, decoding_bytes(factor, clip.bucket.height_px, clip.bucket.width_px, DECODE_CHUNK))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from fractions import Fraction
@@ -260,7 +261,7 @@ class Evil:
 
 def broken(folder, how):
     """A folder of CoCa with something wrong."""
-    made = tiny_coca(folder / how, SEEDS[0])
+    made = shutil.copytree(folder / f"seed-{SEEDS[0]}", folder / how)
     weights = made / "open_clip_model.safetensors"
     config = json.loads((made / "open_clip_config.json").read_text())
     if how == "code":

@@ -220,12 +220,14 @@ def test_frames_that_gave_their_vectors_are_freed_at_once(tmp_path):
     """Regression: each refers to itself once PyAV's own property was asked; only the collector of rings frees it."""
     path, facts = small(tmp_path / "a.mp4", n=48, **FILES["closed.mp4"])
     gc.collect()
+    gc.freeze()  # only what comes from now on is looked through
     gc.disable()
     try:
         found = [vector_cells(frame.av_frame, (96, 54)).max() for frame in iter_frames(path, facts, vectors=True)]
         assert max(found) > 0 and gc.collect() == 0
     finally:
         gc.enable()
+        gc.unfreeze()
 
 
 def test_side_data_of_an_unknown_kind_is_no_end_of_the_source(monkeypatch):

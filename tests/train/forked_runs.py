@@ -1,4 +1,4 @@
-"""Runs training jobs in processes that are killed: `python forked_runs.py CHAINS.json RESULTS.json`.
+"""Runs training jobs in processes that are killed; `main` reads what is asked and writes what was found.
 
 Libraries are imported once; every rank is a fork. A chain is one run in one folder: link after link, the same command
 is started again. A chain has ``out`` and ``links``; a link has ``recipe`` (YAML text), ``data``, ``init``, ``world``,
@@ -219,9 +219,10 @@ def import_all(link: dict[str, Any]) -> None:
         start(recipe, link["init"]).save(Path(folder), recipe.kind, None, {})
 
 
-if __name__ == "__main__":
-    chains, found = json.loads(Path(sys.argv[1]).read_text()), {}
+def main(asked: str, results: str) -> None:
+    """Run the chains of one JSON file, in their order; write the results into another."""
+    chains, found = json.loads(Path(asked).read_text()), {}
     import_all(next(iter(chains.values()))["links"][0])
     for name, chain in chains.items():
         found[name] = run(chain, found)
-    Path(sys.argv[2]).write_text(json.dumps(found))
+    Path(results).write_text(json.dumps(found))

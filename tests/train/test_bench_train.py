@@ -16,7 +16,7 @@ from curate.train.network import UNetNetwork, build_unet
 from curate.train.plan import step_flops
 from curate.train.recipe import load_train_recipe
 
-QUICK = ["--tiny", "--stages", "tiny-image-to-video", "--steps", "2", "--warmup", "0"]
+QUICK = ["--tiny", "--stages", "tiny-image-to-video", "--steps", "1", "--warmup", "0"]
 
 
 def test_ways_take_steps_and_say_what_they_cost(tmp_path, capsys):

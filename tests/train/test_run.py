@@ -29,6 +29,11 @@ def recipe(**run: Any) -> str:
     return yaml.safe_dump(small_recipe(steps=STEPS, run={**usual, **run}))
 
 
+def pictures(sharding: str) -> str:
+    """An image stage, whose layers over time are neither computed nor learning."""
+    return yaml.safe_dump(small_recipe("image", run={"sharding": sharding, "gradient_checkpointing": True}))
+
+
 class Plan:
     """What is asked of `forked_runs.py`."""
 
@@ -72,10 +77,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     first = {"world": 2, "recipe": recipe(sharding="fsdp", checkpoint=often), "fault": {"ranks": [0, 1], "step": 2}}
     second = {"recipe": recipe(checkpoint=often), "fault": {"ranks": [0], "step": 3}}
     plan.chain("2, 1, 2", first, second, two)
+    for name, how, world in (("pictures", "auto", 1), ("copied pictures", "ddp", 2), ("sharded pictures", "fsdp", 2)):
+        plan.chain(name, {"world": world, "recipe": pictures(how)})
     asked, found = folder / "asked.json", folder / "found.json"
     asked.write_text(json.dumps(plan.chains))
-    script = Path(__file__).with_name("forked_runs.py")
-    subprocess.run([sys.executable, str(script), str(asked), str(found)], check=True)
+    # Not as a script: whatever decodes would run the script again, and import all that trains with it.
+    code = "import sys; sys.path.append(sys.argv.pop(1)); import forked_runs; forked_runs.main(*sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, *map(str, (Path(__file__).parent, asked, found))], check=True)
     return json.loads(found.read_text())
 
 
@@ -202,3 +210,14 @@ def test_training_goes_the_same_way_however_a_batch_is_divided(results, other):
 
 def test_the_average_is_not_the_network(results):
     assert len(set(ranks(results["alone"])[0][-1]["digests"].values())) == 3
+
+
+@pytest.mark.parametrize("other", ["copied pictures", "sharded pictures"])
+def test_parameters_that_are_not_computed_are_in_no_rank_s_way(results, other):
+    """The layers over time of an image stage are there, and neither computed nor learning."""
+    (alone,) = ranks(results["pictures"])
+    assert len(alone) == 2
+    for steps in ranks(results[other]):
+        for step, one in zip(steps, alone, strict=True):
+            assert step["loss"] == pytest.approx(one["loss"], rel=1e-3)
+        assert steps[0]["norms"] == pytest.approx(alone[0]["norms"], rel=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,14 @@ def stages(tmp_path_factory: pytest.TempPathFactory, data: str) -> Path:
     sampled = {"every_steps": 2, "sigmas": [1.0], "clips": 2, "samples": 1, "motions": [20], "sampling_steps": 2}
     trained(folder / "i2v", data, "image-to-video", init=str(folder / "video"), run={"validation": sampled})
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: str) -> Path:
+    """A finished run of two steps from the smallest network. Nobody may change it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    trained(out, data, "image-to-video")
+    return out
 
 
 def test_every_stage_ends_as_a_folder_that_plain_diffusers_opens(stages):
@@ -122,44 +131,41 @@ def test_validation_clips_are_films_beside_their_first_frame(stages):
     assert frames[0].width > 2 * 16 > frames[0].height
 
 
-def test_old_checkpoints_go(stages, data, tmp_path):
-    checkpoints = {"checkpoint": {"every_steps": 1, "keep": 2}}
-    trained(tmp_path, data, "image-to-video", steps=4, run=checkpoints)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
-
-
 def test_a_finished_run_is_not_trained_again_and_a_longer_one_goes_on(data, tmp_path):
+    """And old checkpoints go."""
     seen: list[int] = []
     note = lambda step, *_: seen.append(step)  # noqa: E731
-    first = job(recipe("video"), data, tmp_path, on_step=note)
+    often = {"checkpoint": {"every_steps": 1, "keep": 2}}
+    first = job(recipe("video", run=often), data, tmp_path, on_step=note)
     assert train(first) == train(first) == Finished(2, stopped=False, model=tmp_path / "model")
-    assert train(job(recipe("video", steps=3), data, tmp_path, on_step=note)).step == 3
+    assert train(job(recipe("video", steps=3, run=often), data, tmp_path, on_step=note)).step == 3
     assert seen == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
 
 
-def test_another_recipe_does_not_go_on_with_a_run(data, tmp_path):
-    trained(tmp_path, data, "image-to-video")
+def test_another_recipe_does_not_go_on_with_a_run(data, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
     with pytest.raises(ConfigError, match="another recipe or start: optimiser differs"):
-        trained(tmp_path, data, "image-to-video", optimiser={"lr": 2e-3})
+        trained(run, data, "image-to-video", optimiser={"lr": 2e-3})
 
 
 def test_ctrl_c_ends_after_a_step_that_is_kept(data, tmp_path):
     def press(step: int, *_: object) -> None:
-        if step == 3:
+        if step == 1:
             signal.raise_signal(signal.SIGINT)
 
     usual_handler = signal.getsignal(signal.SIGINT)
-    pressed = job(recipe("image-to-video", steps=4), data, tmp_path, on_step=press)
-    assert train(pressed) == Finished(3, stopped=True, model=None)
+    pressed = job(recipe("image-to-video"), data, tmp_path, on_step=press)
+    assert train(pressed) == Finished(1, stopped=True, model=None)
     assert signal.getsignal(signal.SIGINT) is usual_handler
-    assert train(pressed).step == 4
+    assert train(pressed).step == 2
 
 
 def test_a_loss_that_is_not_finite_stops_before_anything_changes(data, tmp_path):
     kept: dict[str, torch.Tensor] = {}
 
     def poison(step: int, _report: object, state: Any) -> None:
-        if step == 2:
+        if step == 1:
             with torch.no_grad():
                 state.network.conv_out.bias[0] = float("nan")
             kept.update({name: value.clone() for name, value in state.network.state_dict().items()})
@@ -167,37 +173,43 @@ def test_a_loss_that_is_not_finite_stops_before_anything_changes(data, tmp_path)
             states.append(state)
 
     states: list[Any] = []
-    with pytest.raises(TrainingError, match=r"step 2: loss nan, .*clips: [0-9a-f]{32} \(level"):
-        train(job(recipe("image-to-video", steps=4), data, tmp_path, on_step=poison))
-    assert read_lines(tmp_path / "log.jsonl")[-1]["step"] == 2
-    assert (tmp_path / "checkpoints" / "step-00000002" / "trainer.json").is_file()
+    with pytest.raises(TrainingError, match=r"step 1: loss nan, .*clips: [0-9a-f]{32} \(level"):
+        train(job(recipe("image-to-video"), data, tmp_path, on_step=poison))
+    assert read_lines(tmp_path / "log.jsonl")[-1]["step"] == 1
+    assert (tmp_path / "checkpoints" / "step-00000001" / "trainer.json").is_file()
     now = states[0].network.state_dict() | {f"average {n}": v for n, v in states[0].average.tensors.items()}
     assert all(torch.equal(now[name].nan_to_num(), value.nan_to_num()) for name, value in kept.items())
 
 
-@pytest.mark.parametrize("kind", ["video", "image-to-video"])
-def test_training_on_latents_is_training_on_the_films(data, tmp_path, kind):
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory, data: str) -> str:
+    """All that a text or image-to-video stage is told of the clips, encoded."""
     from curate.shards.reader import ShardSet
     from curate.storage import Place
     from curate.train.latents import Work, all_clips, precompute, precompute_texts
 
-    stage, encoders = recipe(kind), Encoders.tiny()
-    clips = all_clips(ShardSet.open(Place(data)), stage.data)
-    store = Place(str(tmp_path / "latents"))
+    encoders, clips = Encoders.tiny(), all_clips(ShardSet.open(Place(data)), recipe("video").data)
+    store = Place(str(tmp_path_factory.mktemp("latents")))
     precompute(clips, encoders.codec, store, Work(dtype="float32"))
     precompute(clips, encoders.image, store, Work(dtype="float32"))
     precompute_texts(clips, encoders.text, ["caption.coca.caption"], store, Work(dtype="float32"))
-    losses: dict[str, list[float]] = {"": [], store.uri: []}
+    return store.uri
+
+
+@pytest.mark.parametrize("kind", ["video", "image-to-video"])
+def test_training_on_latents_is_training_on_the_films(data, latents, tmp_path, kind):
+    stage = recipe(kind)
+    losses: dict[str, list[float]] = {"": [], latents: []}
     for place, found in losses.items():
         noted = lambda _, report, __, found=found: found.append(report.loss)  # noqa: E731
         train(job(stage, data, tmp_path / f"out{len(place)}", latents=place, on_step=noted))
-    assert losses[""] == pytest.approx(losses[store.uri], rel=1e-5)
+    assert losses[""] == pytest.approx(losses[latents], rel=1e-5)
     with pytest.raises(ConfigError, match="holds nothing of this run's encoders"):
         train(job(stage, data, tmp_path / "other", latents=str(tmp_path)))
 
 
-def test_a_run_that_goes_on_has_no_finished_model_and_no_leftovers(data, tmp_path):
-    trained(tmp_path, data, "image-to-video")
+def test_a_run_that_goes_on_has_no_finished_model_and_no_leftovers(data, finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints" / ".step-00000009.unfinished").mkdir()
 
     def look(step: int, *_: object) -> None:
@@ -333,8 +345,8 @@ def test_the_plan_knows_the_network_without_loading_it(stages, name):
         }.items() <= {key: list(v) if isinstance(v, tuple) else v for key, v in real.items()}.items()
 
 
-def test_a_broken_checkpoint_is_named(data, tmp_path):
-    trained(tmp_path, data, "image-to-video")
+def test_a_broken_checkpoint_is_named(data, finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints" / "step-00000002" / "model" / "unet" / "config.json").write_text("{")
     with pytest.raises(ModelFileError, match="'unet' cannot be read"):
         trained(tmp_path, data, "image-to-video", steps=3)
