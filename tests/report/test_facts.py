@@ -24,7 +24,6 @@ from curate.stats import corpus_stats
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 
-
 SIZE = 20
 """Sources of the corpus of most tests; to make it again is cheap."""
 
