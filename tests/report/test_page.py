@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from browser_kit import opened, tab
+from browser_kit import opened
 from facts_kit import HOSTILE, Made, make_facts
 from playwright.sync_api import Page, expect
 from report_kit import make as make_corpus
@@ -39,13 +39,6 @@ def url(made, tmp_path_factory) -> str:
 def write(path: Path, facts: dict[str, Any]) -> str:
     path.write_text(render(facts), encoding="utf-8")
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def offline(browser):
-    """A tab without a network, in which tests load a page each."""
-    with tab(browser, offline=True) as found:
-        yield found
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browser_kit import tab
 from cli_kit import curate
 from corpus_kit import CorpusKit
 from facts_kit import HOSTILE, make_facts
@@ -112,13 +111,6 @@ def report(corpus, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     written = write_report(corpus, selection="sel", pictures=0, out=str(path))
     return Path(written.uri).as_uri()
-
-
-@pytest.fixture(scope="module")
-def offline(browser):
-    """A tab without a network, in which tests load a page each."""
-    with tab(browser, offline=True) as found:
-        yield found
 
 
 def card_of(page, column):

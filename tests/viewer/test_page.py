@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import duckdb
 import pytest
-from browser_kit import chromium, opened, tab
+from browser_kit import opened, tab
 from cli_kit import curate, start
 from view_kit import FILE_NAME, HOSTILE
 
@@ -41,12 +41,6 @@ def url(mine):
     finally:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
