@@ -147,11 +147,11 @@ def run_stats(tables: RunTables, funnel: dict[str, Any] | None = None) -> Corpus
                 numbers.append(found)
             else:
                 categories.append(found)
-        con.sql("DROP TABLE scores")
+        con.execute("DROP TABLE scores")
     numbers += _durations(con)
     stats = CorpusStats(
         run_id=tables.run_id,
-        n_sources=con.sql("SELECT count(*) FROM run_sources").fetchall()[0][0],
+        n_sources=con.execute("SELECT count(*) FROM run_sources").fetchall()[0][0],
         n_clips=n_clips,
         hours=hours,
         numbers=numbers,
@@ -163,7 +163,7 @@ def run_stats(tables: RunTables, funnel: dict[str, Any] | None = None) -> Corpus
         stand_ins=tables.manifest.get("stand_ins", {}),
         lacks=tables.manifest.get("lacks", {}),
     )
-    con.sql("DROP TABLE run_clips")
+    con.execute("DROP TABLE run_clips")
     return stats
 
 
@@ -195,7 +195,7 @@ def _prepare(tables: RunTables) -> list[tuple[int, float]]:
         ),
     )
     sql = 'SELECT count(*), coalesce(sum("clip.duration_s"), 0) / 3600 FROM run_clips'
-    return tables.con.sql(sql).fetchall()
+    return tables.con.execute(sql).fetchall()
 
 
 def _own_cells(tables: RunTables, stage: RunStage, columns: Sequence[str]) -> str:
@@ -208,7 +208,7 @@ def _own_cells(tables: RunTables, stage: RunStage, columns: Sequence[str]) -> st
 
 def _seconds(tables: RunTables, stage: RunStage) -> list[StageSeconds]:
     sql = "SELECT count(*), sum(seconds), avg(seconds), max(seconds) FROM scores"
-    ((n, sum_s, mean_s, max_s),) = tables.con.sql(sql).fetchall()
+    ((n, sum_s, mean_s, max_s),) = tables.con.execute(sql).fetchall()
     return [StageSeconds(stage.name, n, sum_s, mean_s, max_s, *_use(tables.manifest, stage.name))] if n else []
 
 
@@ -225,7 +225,7 @@ def _load_scores(tables: RunTables, stage: RunStage) -> dict[str, str]:
     types are given."""
     wanted = [c for c in stage.columns if stage.kind != "probe" or c in _PROBE_COLUMNS]
     cells = tables.cells_sql(stage.name, wanted) if wanted else "SELECT 1 WHERE FALSE"
-    kinds = {str(row[0]): str(row[1]) for row in tables.con.sql(f"DESCRIBE {cells}").fetchall()}
+    kinds = {str(row[0]): str(row[1]) for row in tables.con.execute(f"DESCRIBE {cells}").fetchall()}
     lists = [c for c in wanted if kinds[c] == _SCORES and stage.kind == "clip"]
     chosen = [c for c in wanted if kinds[c] in (*_NUMBERS, *_CATEGORIES) or c in lists]
     sql = _own_cells(tables, stage, ["outcome", "seconds", *chosen])
@@ -237,7 +237,7 @@ def _columns(
     con: duckdb.DuckDBPyConnection, stage: RunStage, kinds: Mapping[str, str]
 ) -> Iterator[NumberStats | CategoryStats]:
     """Statistics of the columns in ``scores``; text of captions counts as names."""
-    ((failed,),) = con.sql("SELECT count(*) FROM scores WHERE outcome = 'failed'").fetchall()
+    ((failed,),) = con.execute("SELECT count(*) FROM scores WHERE outcome = 'failed'").fetchall()
     for column, kind in kinds.items():
         if kind in _NUMBERS:
             yield from _number(con, "scores", (stage.name, column), identifier(column), failed)
@@ -249,7 +249,7 @@ def _columns(
 
 
 def _durations(con: duckdb.DuckDBPyConnection) -> list[NumberStats]:
-    con.sql(
+    con.execute(
         """CREATE OR REPLACE TEMP VIEW lengths AS
         SELECT 'ok' AS outcome, "clip.duration_s" AS duration_s FROM run_clips"""
     )
@@ -284,16 +284,16 @@ def ranked_stats(
     """The same with the nearest-rank quantiles at further ``shares``."""
     finite = f"(SELECT v FROM ({values}) WHERE isfinite(v))"
     wanted = [*PERCENTILES.values(), *shares]
-    ((n, low, high, ranks),) = con.sql(
-        f"SELECT count(*), min(v), max(v), quantile_disc(v, {wanted}) FROM {finite}"
-    ).fetchall()
+    # As a parameter: hundreds of shares in the text of a question take longer than the question.
+    sql = f"SELECT count(*), min(v), max(v), quantile_disc(v, ?) FROM {finite}"
+    ((n, low, high, ranks),) = con.execute(sql, [wanted]).fetchall()
     if not n:
         return None
     width = (high / 2 - low / 2) / bins * 2  # halved, since the difference of huge values may be infinite
     edges = [low + i * width for i in range(bins)] + [high]
     halved = f"(v / 2 - {literal(low / 2)}) / {literal(width / 2)}"
     place = f"least({bins - 1}, floor({halved}))::INTEGER" if width else "0"
-    found = dict(con.sql(f"SELECT {place} AS bin, count(*) FROM {finite} GROUP BY 1").fetchall())
+    found = dict(con.execute(f"SELECT {place} AS bin, count(*) FROM {finite} GROUP BY 1").fetchall())
     counts = [found.get(i, 0) for i in range(bins)]
     percentiles = dict(zip(PERCENTILES, ranks[: len(PERCENTILES)], strict=True))
     return NumberStats(*name, n, failed, low, high, percentiles, edges, counts), ranks[len(PERCENTILES) :]
@@ -302,11 +302,11 @@ def ranked_stats(
 def _category(con: duckdb.DuckDBPyConnection, stage: str, column: str, failed: int, kind: str) -> CategoryStats:
     value = f"unnest({identifier(column)})" if kind.endswith("[]") else identifier(column)
     values = f"(SELECT {value}::VARCHAR AS v FROM scores WHERE outcome = 'ok' AND {identifier(column)} IS NOT NULL)"
-    ((n,),) = con.sql(
+    ((n,),) = con.execute(
         f"SELECT count(*) FROM scores WHERE outcome = 'ok' AND {identifier(column)} IS NOT NULL"
     ).fetchall()
-    ((n_distinct,),) = con.sql(f"SELECT count(DISTINCT v) FROM {values}").fetchall()
-    top = con.sql(f"SELECT v, count(*) AS n FROM {values} GROUP BY v ORDER BY n DESC, v LIMIT {_TOP}").fetchall()
+    ((n_distinct,),) = con.execute(f"SELECT count(DISTINCT v) FROM {values}").fetchall()
+    top = con.execute(f"SELECT v, count(*) AS n FROM {values} GROUP BY v ORDER BY n DESC, v LIMIT {_TOP}").fetchall()
     return CategoryStats(stage, column, n, failed, n_distinct, top)
 
 

@@ -144,6 +144,15 @@ def browser() -> Iterator[Any]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def offline(browser: Any) -> Iterator[Any]:
+    """A tab without a network, in which the tests of a file load a page each."""
+    from browser_kit import tab
+
+    with tab(browser, offline=True) as found:
+        yield found
+
+
 @pytest.fixture
 def memory_bucket() -> Iterator[str]:
     """An empty remote place."""

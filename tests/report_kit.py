@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import math
 import random
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -46,7 +48,23 @@ ODD = (math.nan, math.inf, -math.inf, -0.0, 0.0, 1e-9)
 
 
 def make(path: Path, n_sources: int = 30, seed: int = 1, name: str = "sel", **dedup: Any) -> Corpus:
-    """The corpus with its selection."""
+    """The corpus with its selection. What is asked for again is only written again."""
+    for below, data in _files(n_sources, seed, name, tuple(dedup.items())).items():
+        file = path / below
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return Corpus(str(path / "corpus"))
+
+
+@cache
+def _files(n_sources: int, seed: int, name: str, dedup: tuple[tuple[str, Any], ...]) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        _make(path, n_sources, seed, name, dict(dedup))
+        return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def _make(path: Path, n_sources: int, seed: int, name: str, dedup: dict[str, Any]) -> None:
     draw = random.Random(seed)
     kit = CorpusKit(path / "corpus", STAGES, gates=[GATE])
     for number in range(n_sources):
@@ -61,7 +79,6 @@ def make(path: Path, n_sources: int = 30, seed: int = 1, name: str = "sel", **de
     rule = {"name": name, "conditions": CONDITIONS, "dedup": {"method": "none", **dedup}}
     write_recipe(corpus, rule)
     select(corpus, parse_config(SelectConfig, rule, "select"))
-    return corpus
 
 
 def write_recipe(corpus: Corpus, rule: dict[str, Any], run_id: str = "run-1") -> None:

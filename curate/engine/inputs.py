@@ -42,7 +42,7 @@ def key_of(ref: InputRef) -> Key:
 def known_sources(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> dict[Key, KnownSource]:
     """The sources table by (uri, size, version)."""
     columns = "uri, size_bytes, version, source_digest, outcome, error_class, error_message, attempt, run_id"
-    rows = con.sql(f"select {columns} from ({sources_sql(con, corpus)})").fetchall()
+    rows = con.execute(f"select {columns} from ({sources_sql(con, corpus)})").fetchall()
     return {
         (uri, size, version): KnownSource(digest, Outcome(outcome), cls or "", message or "", attempt, run or "")
         for uri, size, version, digest, outcome, cls, message, attempt, run in rows

@@ -98,7 +98,7 @@ class Planner:
     def _states(self, stage: Stage[Any], fingerprint: str) -> dict[str, CellState]:
         """State by key of the source cells of wanted digests."""
         cells = cells_sql(self.con, self.corpus, stage.name, fingerprint, cell_schema(stage))
-        rows = self.con.sql(
+        rows = self.con.execute(
             f"""select key, outcome, attempt, {self.redo.sql(stage.name)} from ({cells})
                 where key in (select digest from wanted)"""
         ).fetchall()
@@ -112,7 +112,7 @@ class Planner:
         """Wanted digests whose clips count: an ok cut cell whose ``n_clips`` is their number (zero included)."""
         cut = self.pipeline.cut
         cells = cells_sql(self.con, self.corpus, cut.name, self.pipeline.cut_fingerprint, cell_schema(cut))
-        rows = self.con.sql(
+        rows = self.con.execute(
             f"""select key from ({cells}) cut left join
                 (select source_digest, count(*) n from ({self._clips()}) group by 1) clips on clips.source_digest = key
                 where outcome = 'ok' and key in (select digest from wanted) and coalesce(n, 0) = n_clips"""
@@ -142,7 +142,7 @@ class Planner:
 
     def _missing_of(self, step: Step) -> Iterable[tuple[str, int | None]]:
         cells = cells_sql(self.con, self.corpus, step.stage.name, step.fingerprint, cell_schema(step.stage))
-        return self.con.sql(
+        return self.con.execute(
             f"""select clip_id, attempt from ({self._clips()}) left join ({cells}) on key = clip_id
                 where source_digest in (select digest from wanted)
                 and (outcome is null or (outcome = 'failed' and {self.redo.sql(step.stage.name)}))"""

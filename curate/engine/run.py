@@ -352,7 +352,7 @@ def _count_failed(con: duckdb.DuckDBPyConnection, request: RunRequest, digests: 
         if step.stage.name in pipe.requested:
             cells = cells_sql(con, request.corpus, step.stage.name, step.fingerprint, cell_schema(step.stage))
             sql = f"select count(*) from ({cells}) where outcome = 'failed' and key in ({own})"
-            total += con.sql(sql).fetchall()[0][0]
+            total += con.execute(sql).fetchall()[0][0]
     return total
 
 
@@ -360,7 +360,7 @@ def _failed_cells(
     con: duckdb.DuckDBPyConnection, corpus: Corpus, stage: Stage[Any], fingerprint: str
 ) -> dict[str, str]:
     cells = cells_sql(con, corpus, stage.name, fingerprint, cell_schema(stage))
-    rows = con.sql(f"select key, error_message from ({cells}) where outcome = 'failed'").fetchall()
+    rows = con.execute(f"select key, error_message from ({cells}) where outcome = 'failed'").fetchall()
     return dict(rows)
 
 

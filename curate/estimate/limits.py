@@ -37,7 +37,7 @@ def _limit_of_bucket(
         return own
     judge = condition_judge(tables, "ranked", condition, own)
     value = number_sql(condition, column_kind(tables.con, "ranked", judge.column))
-    rows = tables.con.sql(
+    rows = tables.con.execute(
         f"""SELECT {value}, replace(source::VARCHAR, '-', '') FROM ranked
         WHERE {judge.above} AND {judge.outcome} = 'ok' AND {value} IS NOT NULL ORDER BY ALL"""
     ).fetchall()

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import duckdb
 import pyarrow as pa
@@ -53,6 +54,9 @@ _ADDED = {"error_traceback": "VARCHAR", "peak_memory_bytes": "BIGINT"}
 _OK_THEN_LATEST = "(outcome = 'ok') DESC, attempt DESC NULLS LAST"
 _LISTINGS = 20
 """How often a folder is listed at most until two listings agree; beyond that something removes parts without end."""
+
+_LOSERS: WeakKeyDictionary[duckdb.DuckDBPyConnection, dict[str, str | None]] = WeakKeyDictionary()
+"""Tables of losers by connection and by what they were looked for in; to ask DuckDB for its tables takes longer."""
 
 _READINGS = 5
 _VANISHED = ("No files found that match", "No such file")
@@ -266,23 +270,27 @@ def ranked_sql(
 
 
 def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[str], rank: str) -> str | None:
-    """Name of the table of rows that lose against another with the same key; None when there are none, which an empty
-    table of another name remembers.
+    """Name of the table of rows that lose against another with the same key; None when there are none. Found once per
+    connection and list of parts.
 
     A first pass counts 64-bit hashes of the keys, so only what looks repeated is compared in full.
     """
     digest = hashlib.sha256("\n".join([*files, *key, rank]).encode()).hexdigest()[:24]
-    name, nothing = f"losers_{digest}", f"no_losers_{digest}"
-    known = f"SELECT table_name FROM duckdb_tables() WHERE table_name IN ({literal(name)}, {literal(nothing)})"
-    if kept := con.sql(known).fetchall():
-        return None if kept[0][0] == nothing else name
+    found = _LOSERS.setdefault(con, {})
+    if digest not in found:
+        found[digest] = _find_losers(con, f"losers_{digest}", files, key, rank)
+    return found[digest]
+
+
+def _find_losers(
+    con: duckdb.DuckDBPyConnection, name: str, files: Sequence[str], key: Sequence[str], rank: str
+) -> str | None:
     keys = ", ".join(map(identifier, key))
     repeated = f"SELECT hash({keys}) AS h FROM {_scan(files)} GROUP BY 1 HAVING count(*) > 1"
     if not _any(con, f"FROM ({repeated})"):
-        con.sql(f"CREATE TEMP TABLE {nothing} (known BOOLEAN)")
         return None
-    con.sql(
-        f"""CREATE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
         WHERE hash({keys}) IN ({repeated}) QUALIFY row_number() OVER
         (PARTITION BY {keys} ORDER BY {rank}, filename, file_row_number) > 1"""
     )
@@ -290,7 +298,7 @@ def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[
 
 
 def _any(con: duckdb.DuckDBPyConnection, source: str) -> bool:
-    return bool(con.sql(f"SELECT 1 {source} LIMIT 1").fetchall())
+    return bool(con.execute(f"SELECT 1 {source} LIMIT 1").fetchall())
 
 
 def _scan(files: Sequence[str], *, rows: bool = False) -> str:

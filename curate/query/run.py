@@ -259,8 +259,8 @@ class RunTables:
 
     def _replace(self, table: str, make_sql: Any) -> None:
         run_query(self.con, lambda: f"CREATE OR REPLACE TEMP TABLE {table}_next AS {make_sql()}")
-        self.con.sql(f"DROP TABLE IF EXISTS {table}")
-        self.con.sql(f"ALTER TABLE {table}_next RENAME TO {table}")
+        self.con.execute(f"DROP TABLE IF EXISTS {table}")
+        self.con.execute(f"ALTER TABLE {table}_next RENAME TO {table}")
 
     def _refs(self, columns: Iterable[str]) -> list[ColumnRef]:
         """Each column once: for SQL names that differ only in case are one."""

@@ -159,7 +159,7 @@ def _ranked(judged: Judged, values: str, wanted: Sequence[float]) -> list[float]
 def _quantiles(judged: Judged, values: str) -> list[float]:
     """Nearest-rank quantiles, those first that are wanted most; with few values all of them. There must be one."""
     shares = list(dict.fromkeys([*_SHARES, *(k / _FINER for k in range(_FINER))]))
-    ((found,),) = judged.con.sql(f"SELECT quantile_disc(v, {shares}) FROM ({values})").fetchall()
+    ((found,),) = judged.con.execute(f"SELECT quantile_disc(v, ?) FROM ({values})", [shares]).fetchall()
     return found
 
 
@@ -229,7 +229,7 @@ class Counts:
 
 def count_by(judged: Judged, axis: Axis, place: str, also: str = "FALSE") -> list[tuple[Any, ...]]:
     """Rows of (place, also, without a value, clips, hours) over the axis's table; ``place`` and ``also`` are SQL."""
-    return judged.con.sql(
+    return judged.con.execute(
         f"""SELECT {place} AS place, {also} AS also, {axis.never} AS never, count(*), sum(seconds) / {HOUR_S}
         FROM {axis.table} GROUP BY ALL"""
     ).fetchall()

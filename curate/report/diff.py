@@ -191,7 +191,7 @@ def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
             t.{identifier("clip.duration_s")} AS seconds, t.source IN ({forgotten_sql(side.tables)}) AS gone
             FROM {timed} t JOIN ({file_sql(con, place)}) s ON {id_sql("s.clip_id")} = t.clip)"""
         run_query(con, lambda made=made: made)
-    con.sql(
+    con.execute(
         f"""CREATE OR REPLACE TEMP TABLE pair AS SELECT clip, coalesce(x.seconds, y.seconds) AS seconds,
         x.verdict AS a, y.verdict AS b, x.failing AS failing_a, y.failing AS failing_b,
         if(x.clip IS NULL, '{ELSEWHERE}', x.reason) AS reason_a,
@@ -201,30 +201,30 @@ def _pair(con: duckdb.DuckDBPyConnection, a: Side, b: Side) -> None:
         FROM ended_a x FULL JOIN ended_b y USING (clip)"""
     )
     for table in ("ended_a", "ended_b", "timed_a", *([] if one_run else ["timed_b"])):
-        con.sql(f"DROP TABLE {table}")
+        con.execute(f"DROP TABLE {table}")
 
 
 def _known(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Clips that both runs have, and that only one has."""
     sql = """SELECT count(*) FILTER (a IS NOT NULL AND b IS NOT NULL), count(*) FILTER (b IS NULL),
         count(*) FILTER (a IS NULL) FROM pair"""
-    return dict(zip(("both", "only_a", "only_b"), con.sql(sql).fetchall()[0], strict=True))
+    return dict(zip(("both", "only_a", "only_b"), con.execute(sql).fetchall()[0], strict=True))
 
 
 def _count(con: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
     sql = f"SELECT count(*), coalesce(sum(seconds), 0) / {HOUR_S} FROM pair WHERE {where}"
-    return dict(zip(("n", "hours"), con.sql(sql).fetchall()[0], strict=True))
+    return dict(zip(("n", "hours"), con.execute(sql).fetchall()[0], strict=True))
 
 
 def _moved(con: duckdb.DuckDBPyConnection, which: str) -> dict[str, Any]:
     """How many left or entered, by the reason on the side that does not keep them, and which clips."""
     reason = "reason_b" if which == "left" else "reason_a"
     where = f"moved = '{which}'"
-    rows = con.sql(
+    rows = con.execute(
         f"""SELECT {reason}, count(*) AS n, coalesce(sum(seconds), 0) / {HOUR_S} FROM pair WHERE {where}
         GROUP BY 1 ORDER BY n DESC, 1"""
     ).fetchall()
-    ids = con.sql(f"SELECT {_ID}, {reason} FROM pair WHERE {where} ORDER BY clip LIMIT {MOST_IDS}").fetchall()
+    ids = con.execute(f"SELECT {_ID}, {reason} FROM pair WHERE {where} ORDER BY clip LIMIT {MOST_IDS}").fetchall()
     reasons = [{"reason": text, "n": n, "hours": hours} for text, n, hours in rows]
     return {**_count(con, where), "reasons": reasons, "clips": [list(row) for row in ids]}
 
@@ -261,7 +261,7 @@ def _limits(funnel: Funnel) -> dict[str, str]:
 def _sample(con: duckdb.DuckDBPyConnection, which: str, n: int) -> list[str]:
     """Clips drawn by their ids, in turn from each reason, so that rare reasons are seen too."""
     reason = "reason_b" if which == "left" else "reason_a"
-    rows = con.sql(
+    rows = con.execute(
         f"""SELECT {_ID} FROM (SELECT clip, {reason} AS reason,
         row_number() OVER (PARTITION BY {reason} ORDER BY hash(clip), clip) AS turn FROM pair WHERE moved = '{which}')
         ORDER BY turn, reason LIMIT {n}"""

@@ -35,12 +35,12 @@ def distributions(judged: Judged) -> list[dict[str, Any]]:
 
 def _durations(judged: Judged) -> dict[str, Any]:
     where = "NOT forgotten AND isfinite(seconds)"
-    ((low, high),) = judged.con.sql(f"SELECT min(seconds), max(seconds) FROM judged WHERE {where}").fetchall()
+    ((low, high),) = judged.con.execute(f"SELECT min(seconds), max(seconds) FROM judged WHERE {where}").fetchall()
     if low is None:
         return {"title": "Duration (s)", "kind": "histogram", "edges": [], "all": [], "kept": []}
     step = (high - low) / _DURATION_BINS
     place = f"least({_DURATION_BINS - 1}, floor((seconds - {literal(low)}) / {literal(step)}))" if step else "0"
-    rows = judged.con.sql(
+    rows = judged.con.execute(
         f"SELECT ({place})::INTEGER, count(*), count(*) FILTER (WHERE {KEPT}) FROM ended WHERE {where} GROUP BY 1"
     ).fetchall()
     found = {place: (n, kept) for place, n, kept in rows}
@@ -54,7 +54,7 @@ def _both(counts: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
 
 
 def _counted(judged: Judged, value: str) -> list[tuple[Any, int, int]]:
-    return judged.con.sql(
+    return judged.con.execute(
         f"""SELECT {value} AS value, count(*) AS n, count(*) FILTER (WHERE {KEPT}) FROM ended
         WHERE NOT forgotten GROUP BY 1 ORDER BY n DESC, value"""
     ).fetchall()
@@ -112,7 +112,7 @@ def _sources(judged: Judged) -> dict[str, Any]:
         JOIN ({named}) n USING (source) GROUP BY 1 ORDER BY n DESC, 1"""
     )
     shown = rows.limit(_MOST_BARS).fetchall()
-    ((folders, every, kept),) = judged.con.sql(
+    ((folders, every, kept),) = judged.con.execute(
         f"SELECT count(*), sum(n), sum(kept) FROM ({rows.sql_query()}) AS t(folder, n, kept)"
     ).fetchall()
     labels = [redacted(folder or "")[:200] for folder, _, _ in shown]
@@ -139,7 +139,7 @@ def _no_bucket(judged: Judged) -> list[dict[str, Any]]:
     rule = judged.funnel.bucket_config
     config = None if rule is None else parse_config(BucketsConfig, rule, f"selection {judged.funnel.name}")
     counted = "n_frames" if "n_frames" in judged.facts else "NULL"
-    shapes = judged.con.sql(
+    shapes = judged.con.execute(
         f"""SELECT width_px, height_px, coalesce({counted}, round(seconds * rate_fps))::BIGINT AS frames, count(*),
         sum(seconds) / {HOUR_S} FROM ended WHERE {KEPT} AND bucket IS NULL GROUP BY 1, 2, 3"""
     ).fetchall()

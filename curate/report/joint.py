@@ -63,7 +63,7 @@ def count_joint(judged: Judged, axes: Sequence[Axis], fixed: Sequence[int]) -> J
             best = found
         return best or counting.nothing()
     finally:
-        judged.con.sql("DROP TABLE IF EXISTS fine")
+        judged.con.execute("DROP TABLE IF EXISTS fine")
 
 
 def _dropped(judged: Judged, axis: Axis) -> int:
@@ -79,7 +79,7 @@ class _Counting:
         self._fine = [axis.stops(MOST_STOPS) for axis in axes]
         coordinates = [f"{axis.coordinate(stops)} AS c{i}" for i, (axis, stops) in enumerate(self._pairs())]
         listed = ", ".join([*coordinates, "count(*) AS n", "sum(seconds) AS seconds"])
-        self._con.sql(
+        self._con.execute(
             f"CREATE OR REPLACE TEMP TABLE fine AS SELECT {listed} FROM judged WHERE {judged.standing_sql(fixed)} "
             + (f"GROUP BY {', '.join(f'c{i}' for i in range(len(axes)))}" if axes else "")
         )
@@ -100,11 +100,11 @@ class _Counting:
         frozen = [i for i in range(len(stops)) if i not in free]
         passed = [f"c{i} > {self._axes[i].position(self._fine[i], self._axes[i].limit)}" for i in frozen]
         where = " AND ".join(["n > 0", *passed])
-        self._con.sql(
+        self._con.execute(
             f"""CREATE OR REPLACE TEMP TABLE cells AS SELECT ({key})::BIGINT AS key, sum(n)::BIGINT AS n,
             round(sum(seconds) * 1000)::BIGINT AS ms FROM fine WHERE {where} GROUP BY 1"""
         )
-        ((count,),) = self._con.sql("SELECT count(*) FROM cells").fetchall()
+        ((count,),) = self._con.execute("SELECT count(*) FROM cells").fetchall()
         if count > MOST_CELLS:
             return None
         found = self._con.sql("SELECT key, n, ms FROM cells ORDER BY key").fetchnumpy()

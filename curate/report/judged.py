@@ -170,15 +170,15 @@ def _join_selection(
         FROM work w JOIN ({chosen}) s ON s.clip = w.clip JOIN endings e USING (verdict, reason)"""
         ),
     )
-    ((n, joined),) = con.sql("SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM judged)").fetchall()
-    con.sql("DROP TABLE work")
+    ((n, joined),) = con.execute("SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM judged)").fetchall()
+    con.execute("DROP TABLE work")
     if joined != n:
         raise CorpusError(
             f"{n - joined} clips of run {tables.run_id} are not in selection {funnel.name!r}",
             subject=tables.corpus.uri,
             fix="Run `curate select` again",
         )
-    con.sql(
+    con.execute(
         f"""CREATE OR REPLACE TEMP VIEW ended AS SELECT j.*,
         if(forgotten, 'dropped', e.verdict) AS verdict, if(forgotten, '{FORGOTTEN}', e.reason) AS reason
         FROM judged j JOIN endings e USING (code)"""
@@ -186,7 +186,7 @@ def _join_selection(
 
 
 def _groups(con: duckdb.DuckDBPyConnection) -> list[Group]:
-    rows = con.sql(
+    rows = con.execute(
         f"""SELECT g.forgotten, g.fails, g.errors, if(g.forgotten, 'dropped', e.verdict),
         if(g.forgotten, '{FORGOTTEN}', e.reason), g.n, g.hours
         FROM (SELECT forgotten, fails, errors, code, count(*) AS n, sum(seconds) / {HOUR_S} AS hours

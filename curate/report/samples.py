@@ -62,7 +62,7 @@ def axis_samples(judged: Judged, axis: Axis, sizes: Sizes) -> dict[str, Any]:
 
 def _ids(judged: Judged, axis: Axis, where: str, order: str, n: int) -> list[str]:
     value = f"v{axis.condition}"
-    rows = judged.con.sql(
+    rows = judged.con.execute(
         f"""SELECT {_ID} FROM judged WHERE {judged.standing_sql()} AND isfinite({value}) AND NOT f{axis.condition}
         AND ({where}) ORDER BY {order}, hash(clip), clip LIMIT {n}"""
     ).fetchall()
@@ -72,7 +72,7 @@ def _ids(judged: Judged, axis: Axis, where: str, order: str, n: int) -> list[str
 def random_clips(judged: Judged, n: int, *, kept: bool = False) -> list[str]:
     """Clips drawn by their id: the same for the same corpus."""
     where = "verdict = 'kept'" if kept else "NOT forgotten"
-    rows = judged.con.sql(f"SELECT {_ID} FROM ended WHERE {where} ORDER BY hash(clip), clip LIMIT {n}").fetchall()
+    rows = judged.con.execute(f"SELECT {_ID} FROM ended WHERE {where} ORDER BY hash(clip), clip LIMIT {n}").fetchall()
     return [clip for (clip,) in rows]
 
 
@@ -128,7 +128,7 @@ def _disagreeing(judged: Judged, n: int) -> list[str]:
         return []
     stage, _, column = name.rpartition(".")
     cells = judged.tables.cells_sql(stage, ["key", "outcome", column])
-    rows = judged.con.sql(
+    rows = judged.con.execute(
         f"""SELECT {_ID} FROM ({cells}) c JOIN ended ON clip = left(c.key, 32)::UUID
         WHERE c.outcome = 'ok' AND isfinite(c.{identifier(column)}) AND verdict = 'kept'
         ORDER BY c.{identifier(column)} DESC, hash(clip), clip LIMIT {n}"""
@@ -139,8 +139,8 @@ def _disagreeing(judged: Judged, n: int) -> list[str]:
 def duplicate_pairs(judged: Judged, n: int) -> tuple[int, list[tuple[str, str]]]:
     """How many clips went for a better one that looks the same, and some of them beside it."""
     where = "NOT forgotten AND keeper IS NOT NULL AND keeper NOT IN (SELECT clip FROM judged WHERE forgotten)"
-    ((count,),) = judged.con.sql(f"SELECT count(*) FROM judged WHERE {where}").fetchall()
-    rows = judged.con.sql(
+    ((count,),) = judged.con.execute(f"SELECT count(*) FROM judged WHERE {where}").fetchall()
+    rows = judged.con.execute(
         f"""SELECT {_ID}, {id_text_sql("keeper")} FROM judged WHERE {where}
         ORDER BY hash(clip), clip LIMIT {n}"""
     ).fetchall()
@@ -179,7 +179,7 @@ def clip_rows(tables: RunTables, clips: Sequence[str], columns: Sequence[str]) -
     only = ", ".join(f"'{clip}'::UUID" for clip in clips)
     tables.load("shown", columns, only=f"SELECT unnest([{only}])")
     rows = {row["clip"]: row for row in rows_of(tables.con, f"SELECT * REPLACE ({_ID} AS clip) FROM shown")}
-    tables.con.sql("DROP TABLE shown")
+    tables.con.execute("DROP TABLE shown")
     return {clip: rows[clip] for clip in clips}
 
 

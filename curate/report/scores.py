@@ -32,8 +32,8 @@ def other_scores(
         else:
             found = (_facts(judged, i, rule, units.get(rule.column, "")) for i, rule in enumerate(rules))
             listed += [facts for facts in found if facts]
-        judged.con.sql("DROP VIEW others")
-        judged.con.sql("DROP TABLE IF EXISTS others_cells")
+        judged.con.execute("DROP VIEW others")
+        judged.con.execute("DROP TABLE IF EXISTS others_cells")
     return {"other_scores": listed, "partial_scores": partial}
 
 
@@ -70,7 +70,9 @@ def _load(judged: Judged, stage: RunStage | None, rules: Sequence[Condition]) ->
     kept = f"{judged.standing_sql(range(len(judged.config.conditions)))} AS kept"
     if stage is None:
         values = ", ".join(f"seconds AS v{i}, FALSE AS f{i}" for i in range(len(rules)))
-        con.sql(f"CREATE OR REPLACE TEMP VIEW others AS SELECT seconds, {kept}, {values} FROM judged WHERE {stands}")
+        con.execute(
+            f"CREATE OR REPLACE TEMP VIEW others AS SELECT seconds, {kept}, {values} FROM judged WHERE {stands}"
+        )
         return 0
     above = [i for i, gate in enumerate(judged.tables.gates) if gate.after_index < stage.index]
     own = f"seconds, {stands} AS stands, {kept}, {judged.passes_sql(above)} AS due"
@@ -84,8 +86,8 @@ def _load(judged: Judged, stage: RunStage | None, rules: Sequence[Condition]) ->
         ),
     )
     failed = ", ".join(f"failed AS f{i}" for i in range(len(rules)))
-    con.sql(f"CREATE OR REPLACE TEMP VIEW others AS SELECT *, {failed} FROM others_cells WHERE stands")
-    return con.sql("SELECT count(*) FROM others_cells WHERE failed IS NULL AND due").fetchall()[0][0]
+    con.execute(f"CREATE OR REPLACE TEMP VIEW others AS SELECT *, {failed} FROM others_cells WHERE stands")
+    return con.execute("SELECT count(*) FROM others_cells WHERE failed IS NULL AND due").fetchall()[0][0]
 
 
 def _cells(judged: Judged, stage: RunStage, rules: Sequence[Condition]) -> str:

@@ -47,7 +47,7 @@ def shared_columns(a: RunTables, b: RunTables) -> list[SharedColumn]:
 
 def _kinds(tables: RunTables) -> dict[str, Kind]:
     names = [f"{s.name}.{column}" for s in tables.stages if s.kind == "clip" for column in s.columns]
-    rows = tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()
+    rows = tables.con.execute(f"DESCRIBE {tables.wide_sql(names)}").fetchall()
     return {str(row[0]): _kind(str(row[1])) for row in rows}
 
 
@@ -77,7 +77,7 @@ def number_shifts(
         entry |= {"mean_of_list": is_mean, "changed": 0, "shift": None, "a": own[0], "b": own[1]}
         if not column.same:
             pairs = f"SELECT y.v - x.v AS v FROM ({sides[0]}) x JOIN ({sides[1]}) y USING (clip)"
-            ((entry["changed"],),) = a.con.sql(f"SELECT count(*) FROM ({pairs}) WHERE v <> 0").fetchall()
+            ((entry["changed"],),) = a.con.execute(f"SELECT count(*) FROM ({pairs}) WHERE v <> 0").fetchall()
             entry["shift"] = _distribution(a, pairs)
         found += [entry] if own[0]["n"] or own[1]["n"] else []
     return found
@@ -90,14 +90,14 @@ def category_shifts(a: RunTables, b: RunTables, columns: Sequence[SharedColumn])
         name = identifier(column.name)
         pairs = f"""SELECT x.{name}::VARCHAR AS a, y.{name}::VARCHAR AS b FROM {_TABLES[0]} x JOIN {_TABLES[1]} y
             USING (clip) WHERE x.{name} IS NOT NULL AND y.{name} IS NOT NULL"""
-        ((n, changed, values),) = a.con.sql(
+        ((n, changed, values),) = a.con.execute(
             f"SELECT count(*), count(*) FILTER (a <> b), approx_count_distinct(a) FROM ({pairs})"
         ).fetchall()
         entry = {"column": column.name, "stage": column.stage, "n": n, "changed": changed, "moves": []}
         if values <= _MOST_VALUES:
             sql = f"""SELECT a, b, count(*) AS n FROM ({pairs}) WHERE a <> b GROUP BY ALL
                 ORDER BY n DESC, a, b LIMIT {_MOST_MOVES}"""
-            entry["moves"] = [list(row) for row in a.con.sql(sql).fetchall()]
+            entry["moves"] = [list(row) for row in a.con.execute(sql).fetchall()]
         found += [entry] if n else []
     return found
 
@@ -113,18 +113,18 @@ def _loaded(a: RunTables, b: RunTables, columns: Sequence[SharedColumn]) -> Iter
         names = [column.name for column in own]
         a.load(_TABLES[0], names)
         if one_run:
-            a.con.sql(f"CREATE TEMP VIEW {_TABLES[1]} AS FROM {_TABLES[0]}")
+            a.con.execute(f"CREATE TEMP VIEW {_TABLES[1]} AS FROM {_TABLES[0]}")
         else:
             b.load(_TABLES[1], names)
         yield from own
-        a.con.sql(f"DROP {'VIEW' if one_run else 'TABLE'} {_TABLES[1]}")
-        a.con.sql(f"DROP TABLE {_TABLES[0]}")
+        a.con.execute(f"DROP {'VIEW' if one_run else 'TABLE'} {_TABLES[1]}")
+        a.con.execute(f"DROP TABLE {_TABLES[0]}")
 
 
 def _distribution(tables: RunTables, values: str) -> dict[str, Any]:
     """n, mean, least, largest and nearest-rank percentiles of ``values``, SQL of a column ``v``."""
     shares = ", ".join(literal(share) for share in SHARES.values())
     sql = f"SELECT count(*), avg(v), min(v), max(v), quantile_disc(v, [{shares}]) FROM ({values}) WHERE isfinite(v)"
-    ((n, mean, low, high, ranks),) = tables.con.sql(sql).fetchall()
+    ((n, mean, low, high, ranks),) = tables.con.execute(sql).fetchall()
     found = {"n": n, "mean": mean, "min": low, "max": high, **dict(zip(SHARES, ranks or [None] * 5, strict=True))}
     return {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in found.items()}

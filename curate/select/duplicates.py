@@ -30,7 +30,7 @@ _BATCH_ROWS = 2048
 def remove_duplicates(tables: RunTables, config: DedupConfig) -> list[Verdict]:
     """Table ``judged`` -> table ``duplicates``: clip, keeper and ``state``, an index into the verdicts given."""
     con = tables.con
-    con.sql("CREATE OR REPLACE TEMP TABLE duplicates (clip UUID, keeper UUID, state INTEGER)")
+    con.execute("CREATE OR REPLACE TEMP TABLE duplicates (clip UUID, keeper UUID, state INTEGER)")
     method = config.method_of({stage.name for stage in tables.stages})
     if method == "none":
         return []
@@ -52,16 +52,16 @@ def remove_duplicates(tables: RunTables, config: DedupConfig) -> list[Verdict]:
     verdict = "failed" if config.on_failed == "failed" else "dropped"
     if config.on_failed != "keep":
         failed = f"SELECT clip, NULL, 1 FROM survivors WHERE {identifier(outcome)} = 'failed'"
-        con.sql(f"INSERT INTO duplicates {failed}")
-    con.sql("DROP TABLE survivors")
-    con.sql("DROP TABLE ranked")
+        con.execute(f"INSERT INTO duplicates {failed}")
+    con.execute("DROP TABLE survivors")
+    con.execute("DROP TABLE ranked")
     lost = Verdict(verdict, f"{NEAR_DUPLICATE}: {stage} could not be measured", (NEAR_DUPLICATE,))
     return [Verdict("dropped", NEAR_DUPLICATE, (NEAR_DUPLICATE,)), lost]
 
 
 def _check(tables: RunTables, outcomes: list[str]) -> None:
     counts = ", ".join(f"count(*) FILTER (WHERE {identifier(name)} IS NULL)" for name in outcomes)
-    (found,) = tables.con.sql(f"SELECT {counts} FROM survivors").fetchall()
+    (found,) = tables.con.execute(f"SELECT {counts} FROM survivors").fetchall()
     missing = {name.removesuffix(".outcome"): n for name, n in zip(outcomes, found, strict=True) if n}
     if missing:
         raise missing_cells(tables, missing)
@@ -71,7 +71,7 @@ def _rank(con: duckdb.DuckDBPyConnection, config: DedupConfig, outcome: str, val
     """Table ``ranked``: survivors that were measured, from best to worst, ``place`` 0, 1, ..., with these values."""
     best = f"{identifier(config.keep)} DESC NULLS LAST, " if config.keep else ""
     listed = "".join(f", {identifier(column)} AS {name}" for name, column in values.items())
-    con.sql(
+    con.execute(
         f"""CREATE OR REPLACE TEMP TABLE ranked AS SELECT row_number() OVER (ORDER BY {best}clip) - 1 AS place, clip,
         hash(source) AS source, "clip.start_s" AS start_s, "clip.duration_s" AS duration_s{listed}
         FROM survivors WHERE {identifier(outcome)} = 'ok'"""
@@ -143,7 +143,7 @@ def _of_another_length(stage: str) -> CorpusError:
 def _mark(con: duckdb.DuckDBPyConnection, kept_for: np.ndarray) -> None:
     worse = np.flatnonzero(kept_for >= 0)
     con.register("pairs", pa.table({"worse": worse, "better": kept_for[worse]}))
-    con.sql(
+    con.execute(
         """INSERT INTO duplicates SELECT w.clip, b.clip, 0 FROM pairs
         JOIN ranked w ON w.place = pairs.worse JOIN ranked b ON b.place = pairs.better"""
     )

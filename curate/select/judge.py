@@ -145,12 +145,12 @@ def percentile(tables: RunTables, table: str, condition: Condition) -> Threshold
 
 
 def _nearest_rank(con: duckdb.DuckDBPyConnection, population: str, condition: Condition) -> Threshold:
-    ((n,),) = con.sql(f"SELECT count(*) FROM ({population})").fetchall()
+    ((n,),) = con.execute(f"SELECT count(*) FROM ({population})").fetchall()
     assert condition.share is not None
     dropped = math.floor(exact(condition.share) * n)
     lowest = condition.drop_lowest is not None
     offset = dropped if lowest else n - 1 - dropped
-    found = con.sql(f"SELECT v FROM ({population}) ORDER BY v LIMIT 1 OFFSET {offset}").fetchall() if n else []
+    found = con.execute(f"SELECT v FROM ({population}) ORDER BY v LIMIT 1 OFFSET {offset}").fetchall() if n else []
     kind = "drop_lowest" if lowest else "drop_highest"
     value = found[0][0] if found else None
     return Threshold(
@@ -160,7 +160,7 @@ def _nearest_rank(con: duckdb.DuckDBPyConnection, population: str, condition: Co
 
 def column_kind(con: duckdb.DuckDBPyConnection, table: str, ref: ColumnRef) -> Kind:
     """What a loaded column holds."""
-    rows = con.sql(f"DESCRIBE SELECT {identifier(ref.name)} FROM {table}").fetchall()
+    rows = con.execute(f"DESCRIBE SELECT {identifier(ref.name)} FROM {table}").fetchall()
     return kind_of(str(rows[0][1]))
 
 
@@ -254,7 +254,7 @@ def check_missing(tables: RunTables, table: str, judges: Sequence[Judge]) -> Non
     if not judges:
         return
     counts = ", ".join(f"count(*) FILTER (WHERE {judge.is_missing})" for judge in judges)
-    (found,) = tables.con.sql(f"SELECT {counts} FROM {table}").fetchall()
+    (found,) = tables.con.execute(f"SELECT {counts} FROM {table}").fetchall()
     missing = {judge.column.stage.name: n for judge, n in zip(judges, found, strict=True) if n and judge.column.stage}
     if missing:
         raise missing_cells(tables, missing)

@@ -133,13 +133,13 @@ class _Selecting:
         """Table ``judged``: bit i of ``fails`` and ``errors`` belongs to judge i. Gives the groups of equal bits."""
         fails, errors = bits_sql(self.judges)
         shape = "".join(f", {identifier(name)}" for name in _SHAPE) if self.bucket_of else ""
-        self.con.sql(
+        self.con.execute(
             f"""CREATE OR REPLACE TEMP TABLE judged AS SELECT clip, source, "clip.duration_s" AS seconds,
             source IN ({forgotten_sql(self.tables)}) AS forgotten, {fails} AS fails,
             {errors} AS errors{shape} FROM work"""
         )
-        self.con.sql("DROP TABLE work")
-        rows = self.con.sql(
+        self.con.execute("DROP TABLE work")
+        rows = self.con.execute(
             f"""SELECT forgotten, fails, errors, count(*), sum(seconds) / {HOUR_S} FROM judged
             GROUP BY ALL ORDER BY ALL"""
         ).fetchall()
@@ -176,14 +176,14 @@ class _Selecting:
         self.con.register("codes", codes)
         bucket, join = self._buckets()
         survives = "d.clip IS NULL AND NOT j.forgotten AND j.fails = 0 AND j.errors = 0"
-        self.con.sql(
+        self.con.execute(
             f"""CREATE OR REPLACE TEMP TABLE decided AS SELECT j.clip, j.source, j.seconds,
             coalesce(d.state + {len(groups)}, c.code)::INTEGER AS code, d.keeper,
             if({survives}, {bucket}, NULL)::VARCHAR AS bucket
             FROM judged j JOIN codes c USING (forgotten, fails, errors)
             LEFT JOIN duplicates d ON d.clip = j.clip {join}"""
         )
-        self.con.sql("DROP TABLE judged")
+        self.con.execute("DROP TABLE judged")
 
     def _buckets(self) -> tuple[str, str]:
         """SQL of the bucket's name and the join that brings it: the rule is asked once per distinct shape."""
@@ -204,7 +204,7 @@ class _Selecting:
         return "s.bucket", f"LEFT JOIN shapes s ON {on}"
 
     def _funnel(self, groups: list[_Group], verdicts: list[Verdict], digest: str) -> Funnel:
-        rows = self.con.sql(
+        rows = self.con.execute(
             f"SELECT code, count(*), sum(seconds) / {HOUR_S} FROM decided GROUP BY code ORDER BY code"
         ).fetchall()
         tally = [(verdicts[code], n, hours) for code, n, hours in rows]

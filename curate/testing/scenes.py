@@ -27,15 +27,16 @@ def texture(seed: int = 0, size_px: int = _TILE_PX) -> Frame:
     Soft colour noise at three scales, and flat patches with clear edges, so that optical flow finds a hold everywhere.
     """
     rng = np.random.default_rng(seed)
-    picture = np.full((size_px, size_px, 3), 0.5, np.float32)
+    planes = [np.full((size_px, size_px), 0.5, np.float32) for _ in range(3)]
     for sigma_px, weight in ((size_px / 24, 0.10), (size_px / 90, 0.09), (2.0, 0.06)):
         for channel in range(3):
-            picture[..., channel] += weight * _soft_noise(rng, size_px, sigma_px)
+            planes[channel] += weight * _soft_noise(rng, size_px, sigma_px)
     for sigma_px in (size_px / 40, size_px / 100):
         patch = _soft_noise(rng, size_px, sigma_px) > 0.7
-        picture[patch] += rng.uniform(-0.3, 0.3, 3)
-    soft = np.stack([_low_pass(picture[..., channel], 0.8) for channel in range(3)], axis=-1)
-    return (np.clip(soft, 0, 1) * 255).round().astype(np.uint8)
+        for plane, change in zip(planes, rng.uniform(-0.3, 0.3, 3), strict=True):
+            plane[patch] += change
+    soft = (_low_pass(plane, 0.8) for plane in planes)
+    return np.stack([(np.clip(plane, 0, 1) * 255).round().astype(np.uint8) for plane in soft], axis=-1)
 
 
 def moving_texture(
@@ -190,7 +191,9 @@ def _low_pass(plane: np.ndarray, sigma_px: float) -> np.ndarray:
     rows, cols = plane.shape
     kept_y = np.exp(-2 * (np.pi * sigma_px * np.fft.fftfreq(rows)) ** 2).astype(np.float32)
     kept_x = np.exp(-2 * (np.pi * sigma_px * np.fft.rfftfreq(cols)) ** 2).astype(np.float32)
-    return np.fft.irfft2(np.fft.rfft2(plane) * kept_y[:, None] * kept_x, s=plane.shape)
+    n = int(np.flatnonzero(kept_x)[-1]) + 1  # of what is finer nothing is left
+    waves = np.fft.fft(np.fft.rfft(plane)[:, :n], axis=0) * kept_y[:, None] * kept_x[:n]
+    return np.fft.irfft(np.fft.ifft(waves, axis=0), cols)
 
 
 def _text_width_px(line: str) -> int:

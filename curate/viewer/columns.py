@@ -34,7 +34,7 @@ def run_columns(tables: RunTables) -> dict[str, ColumnInfo]:
     """
     names = [name for name in tables.column_names() if not name.startswith((*_IDS, f"{tables.probe.name}."))]
     names += [f"{stage.name}.outcome" for stage in tables.stages if stage.kind == "clip"]
-    types = {str(row[0]): str(row[1]) for row in tables.con.sql(f"DESCRIBE {tables.wide_sql(names)}").fetchall()}
+    types = {str(row[0]): str(row[1]) for row in tables.con.execute(f"DESCRIBE {tables.wide_sql(names)}").fetchall()}
     kinds: dict[str, Kind] = {name: kind_of(dtype) for name, dtype in types.items() if dtype != _EMBEDDING}
     told = described(tables)
     found = {}

@@ -103,11 +103,11 @@ class Library:
             for name in [name for name, digest in self._selections.items() if found.get(name) != digest]:
                 for column in selection_columns(name):
                     if column in self._loaded:
-                        self._con.sql(f"ALTER TABLE clips DROP COLUMN {identifier(column)}")
+                        self._con.execute(f"ALTER TABLE clips DROP COLUMN {identifier(column)}")
                         self._loaded.discard(column)
             self._selections = found
             self._read_marks()
-            self._con.sql(f"DELETE FROM clips WHERE source IN ({forgotten_sql(self.tables)})")
+            self._con.execute(f"DELETE FROM clips WHERE source IN ({forgotten_sql(self.tables)})")
 
     @property
     def selections(self) -> list[str]:
@@ -128,7 +128,7 @@ class Library:
             sql = f"""SELECT count(*), coalesce(sum("clip.duration_s"), 0) / 3600, count(DISTINCT source),
                 count(*) FILTER ({identifier(_MARKS[0])} = 'keep'), count(*) FILTER ({identifier(_MARKS[0])} = 'drop')
                 FROM clips"""
-            (row,) = self._con.sql(sql).fetchall()
+            (row,) = self._con.execute(sql).fetchall()
         return dict(zip(("n", "hours", "sources", "keep", "drop"), row, strict=True))
 
     def find(self, ask: Ask) -> Found:
@@ -138,7 +138,7 @@ class Library:
             names = ask.columns(known)
             self._need(names)
             where, order = ask.where(known), ask.order(known)
-            ((n, hours),) = self._con.sql(
+            ((n, hours),) = self._con.execute(
                 f'SELECT count(*), coalesce(sum("clip.duration_s"), 0) / 3600 FROM clips WHERE {where}'
             ).fetchall()
             told = [
@@ -166,18 +166,18 @@ class Library:
             column = known_column(self.columns, name)
             self._need([name])
             value = identifier(name)
-            ((n, none),) = self._con.sql(f"SELECT count({value}), count(*) - count({value}) FROM clips").fetchall()
+            ((n, none),) = self._con.execute(f"SELECT count({value}), count(*) - count({value}) FROM clips").fetchall()
             found: dict[str, Any] = {"column": name, "kind": column.kind, "n": n, "none": none}
             if column.kind in {"number", "numbers"}:
                 number = f"list_avg({value})" if column.kind == "numbers" else f"{value}::DOUBLE"
                 sql = f"SELECT min(v), median(v), max(v) FROM (SELECT {number} AS v FROM clips) WHERE isfinite(v)"
-                (row,) = self._con.sql(sql).fetchall()
+                (row,) = self._con.execute(sql).fetchall()
                 return {**found, **dict(zip(("min", "median", "max"), row, strict=True))}
             if column.kind in {"text", "list", "truth"}:
                 one = f"unnest({value}::VARCHAR[])" if column.kind == "list" else f"{value}::VARCHAR"
                 sql = f"""SELECT v, count(*) AS n FROM (SELECT {one} AS v FROM clips) WHERE v IS NOT NULL
                     GROUP BY v ORDER BY n DESC, v LIMIT {TOP + 1}"""
-                rows = self._con.sql(sql).fetchall()
+                rows = self._con.execute(sql).fetchall()
                 return {**found, "top": [[v, m] for v, m in rows[:TOP]], "more": len(rows) > TOP}
         return found
 
@@ -248,7 +248,7 @@ class Library:
         listed = ", ".join(f"{literal(clip_id)}::UUID" for clip_id in good) or "NULL"
         known = {
             clip_id
-            for (clip_id,) in self._con.sql(
+            for (clip_id,) in self._con.execute(
                 f"SELECT {id_text_sql('clip')} FROM clips WHERE clip IN ({listed})"
             ).fetchall()
         }
@@ -270,7 +270,7 @@ class Library:
         }
         self._con.register("marked", pa.table({name: pa.array(texts, pa.string()) for name, texts in said.items()}))
         sets = ", ".join(f"{identifier(f'{MARK}.{column.name}')} = m.{column.name}" for column in MARK_COLUMNS)
-        self._con.sql(f"UPDATE clips SET {sets} FROM marked m WHERE clips.clip = {id_sql('m.key')}")
+        self._con.execute(f"UPDATE clips SET {sets} FROM marked m WHERE clips.clip = {id_sql('m.key')}")
         self._con.unregister("marked")
 
     @listing_again
@@ -281,7 +281,7 @@ class Library:
         if own:
             self.tables.load("added", own)
             self._join("clips", "SELECT * EXCLUDE (source) FROM added", "clip", own)
-            self._con.sql("DROP TABLE added")
+            self._con.execute("DROP TABLE added")
         self._loaded |= set(own)
         for name in dict.fromkeys(name.partition(".")[2] for name in missing if name not in own):
             place = self.corpus.selections().child(name, "selection.parquet")
@@ -301,8 +301,8 @@ class Library:
             LEFT JOIN ({relation}) j ON j.{key} = t.{key}"""
             ),
         )
-        self._con.sql(f"DROP TABLE {table}")
-        self._con.sql(f"ALTER TABLE {table}_next RENAME TO {table}")
+        self._con.execute(f"DROP TABLE {table}")
+        self._con.execute(f"ALTER TABLE {table}_next RENAME TO {table}")
 
 
 def _selections(corpus: Corpus, run_id: str) -> dict[str, str]:

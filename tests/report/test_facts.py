@@ -24,15 +24,29 @@ from curate.stats import corpus_stats
 from curate.storage import Place
 from curate.tables import Corpus, read_parquet
 
+SIZE = 20
+"""Sources of the corpus of most tests; to make it again is cheap."""
+
+
+def made(path):
+    return make(path, SIZE, method="hash", on_failed="failed")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("facts"), 20, method="hash", on_failed="failed")
+    """Nobody may change it."""
+    return made(tmp_path_factory.mktemp("facts"))
 
 
 @pytest.fixture(scope="module")
 def facts(corpus):
     return facts_of(corpus)
+
+
+def facts_in(uri):
+    """The facts that a written report holds."""
+    text = Place(uri).read_text()
+    return json.loads(re.search(r'id="facts">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def rows_of(corpus, name="sel"):
@@ -88,9 +102,8 @@ def test_steps_of_the_funnel_lead_from_all_clips_to_those_kept(corpus, facts):
     assert by_name["not measured"]["first"] == failed
 
 
-def test_a_take_down_is_honoured_everywhere(tmp_path):
-    corpus = make(tmp_path, 12, method="hash")
-    before = facts_of(corpus)
+def test_a_take_down_is_honoured_everywhere(tmp_path, facts):
+    corpus, before = made(tmp_path), facts
     gone = {clip for clip, about in before["clip_facts"].items() if about["uri"] == "bucket/0/3.mp4"}
     take_down(corpus, "bucket/0/3.mp4")
     after = facts_of(corpus)
@@ -109,18 +122,17 @@ def test_a_take_down_is_honoured_everywhere(tmp_path):
 
 
 def test_what_changed_since_the_selection_is_said(tmp_path, capsys):
-    corpus = make(tmp_path, 12, method="hash", on_failed="failed")
+    corpus = made(tmp_path)
     rule = json.loads(corpus.selections().child("sel", "funnel.json").read_text())["config"]
     rule["conditions"].append({"column": "mark.verdict", "not_in": ["drop"]})
     select(corpus, parse_config(SelectConfig, rule, "select"))
-    assert facts_of(corpus)["judged_otherwise"] == 0
     kept = [row["clip_id"] for row in rows_of(corpus) if row["verdict"] == "kept"]
     dropped = next(row for row in rows_of(corpus) if row["failing"] == ["clip.duration_s"])
     set_marks(corpus, {**dict.fromkeys(kept[:2], "drop"), dropped["clip_id"]: "drop"})
-    facts = facts_of(corpus)
+    written = write_report(corpus, pictures=0)
+    facts = facts_in(written.uri)
     assert facts["judged_otherwise"] == 2  # the third is dropped for its length as before
     assert facts["funnel"]["steps"][-1]["left"] == facts["clips"]["kept"] - 2
-    written = write_report(corpus, pictures=0)
     assert (written.n_otherwise, written.again) == (2, facts["commands"]["again"])
     assert written.again.endswith("--name sel")
     print_report(written)
@@ -154,10 +166,10 @@ def test_distributions_count_all_clips_and_those_kept(corpus, facts):
     assert dict(zip(folders["labels"], folders["all"], strict=True))["bucket/1"] == folder[0][0]
 
 
-def test_buckets_are_the_selections_and_the_rest_has_a_reason(tmp_path):
-    corpus = make(tmp_path, 12)
+def test_buckets_are_the_selections_and_the_rest_has_a_reason(tmp_path, facts):
+    corpus = made(tmp_path)
     rule = json.loads(corpus.selections().child("sel", "funnel.json").read_text())["config"]
-    plain = facts_of(corpus)["buckets"]
+    plain = facts["buckets"]
     assert plain["rows"] == [] and [row["reason"] for row in plain["none"]] == [
         "the selection was made without buckets"
     ]
@@ -274,15 +286,12 @@ def test_a_run_without_clips_has_a_report(tmp_path):
     assert facts["axes"][0]["stops"] == [1.0] and facts["axes"][0]["alone_n"] == [0, 0]
 
 
-def test_a_corpus_on_an_object_store_gets_its_report_there(tmp_path):
-    near = make(tmp_path, 4)
+def test_a_corpus_on_an_object_store_gets_its_report_there(corpus, facts):
     far = Corpus(f"memory://{uuid.uuid4().hex}/corpus")
-    far.root.fs.put(f"{near.uri}/", f"{far.root.path}/", recursive=True)
+    far.root.fs.put(f"{corpus.uri}/", f"{far.root.path}/", recursive=True)
     written = write_report(far, pictures=5)
     assert written.uri == f"{far.uri}/reports/sel.html"
-    text = Place(written.uri).read_text()
-    data = re.search(r'id="facts">(.*?)</script>', text, re.DOTALL)[1]
-    there, here = json.loads(data), facts_of(near)
+    there, here = facts_in(written.uri), facts
     for key in ("clips", "joint", "funnel", "distributions", "scores", "retention"):
         assert there[key] == here[key]
     assert sum("missing" in picture for picture in there["pictures"].values()) == len(there["clip_facts"]) > 0

@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import zlib
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,16 +19,35 @@ from curate.report import joint
 from curate.report.joint import Cells, kept_by, pack, unpack
 
 
+def made(path):
+    corpus = make(path)
+    take_down(corpus, "bucket/0/3.mp4")
+    return corpus
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    made = make(tmp_path_factory.mktemp("joint"))
-    take_down(made, "bucket/0/3.mp4")
-    return made
+    """Tests make further selections in it."""
+    return made(tmp_path_factory.mktemp("joint"))
 
 
 @pytest.fixture(scope="module")
 def facts(corpus):
     return facts_of(corpus)
+
+
+@pytest.fixture(scope="module")
+def within(tmp_path_factory):
+    """The facts where a page can hold so many cells, each counted once."""
+    corpus = made(tmp_path_factory.mktemp("within"))
+
+    @cache
+    def counted(most):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(joint, "MOST_CELLS", most)
+            return facts_of(corpus)
+
+    return counted
 
 
 def position(axis, stop):
@@ -127,13 +147,11 @@ def test_keys_lead_to_their_own_condition(facts):
     assert keys["quality.sharpness (at least)"] == ("quality.sharpness.min", "")
 
 
-def test_what_does_not_fit_gets_fewer_stops_then_fewer_axes(tmp_path, monkeypatch):
-    corpus = make(tmp_path, 15)
-    start = facts_of(corpus)
+def test_what_does_not_fit_gets_fewer_stops_then_fewer_axes(facts, within):
+    start = facts
     frozen: set[int] = set()
     for most in (start["joint"]["cells"] - 1, 60, 5, 1):
-        monkeypatch.setattr(joint, "MOST_CELLS", most)
-        facts = facts_of(corpus)
+        facts = within(most)
         assert facts["joint"]["cells"] <= most
         assert all(len(axis["stops"]) <= 24 for axis in facts["axes"])
         frozen = {i for i, axis in enumerate(facts["axes"]) if axis["frozen"]}
@@ -142,10 +160,8 @@ def test_what_does_not_fit_gets_fewer_stops_then_fewer_axes(tmp_path, monkeypatc
     assert len(frozen) == len(start["axes"])
 
 
-def test_axes_that_drop_most_are_kept_longest(tmp_path, monkeypatch):
-    corpus = make(tmp_path, 15)
-    monkeypatch.setattr(joint, "MOST_CELLS", 60)
-    facts = facts_of(corpus)
+def test_axes_that_drop_most_are_kept_longest(within):
+    facts = within(60)
     dropped = [sum(axis["alone_n"][: position(axis, axis["start"]) + 1]) for axis in facts["axes"]]
     free = facts["joint"]["axes"]
     own = {facts["axes"][i]["condition"] for i in free}

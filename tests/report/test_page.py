@@ -42,8 +42,8 @@ def write(path: Path, facts: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def page(browser, url):
-    with opened(browser, url, offline=True) as page:
+def page(offline, url):
+    with offline.visit(url) as page:
         page.evaluate("thresholdsSection.ready")
         yield page
 
@@ -225,9 +225,9 @@ def test_copying(browser, url, leave):
         assert page.evaluate("navigator.clipboard.readText()") == page.locator("#export-command").text_content()
 
 
-def test_a_histogram_that_cannot_be_read_is_told_and_the_rest_stands(browser, made, tmp_path):
+def test_a_histogram_that_cannot_be_read_is_told_and_the_rest_stands(offline, made, tmp_path):
     facts = made.facts | {"joint": made.facts["joint"] | {"data": made.facts["joint"]["data"][:400]}}
-    with opened(browser, write(tmp_path / "broken.html", facts), offline=True) as page:
+    with offline.visit(write(tmp_path / "broken.html", facts)) as page:
         expect(page.locator("#thresholds .note.bad")).to_contain_text("cannot be read in this browser")
         expect(page.locator("#provenance h2")).to_have_text("Recipe")
         expect(page.locator(".kept-now")).to_have_text("not counted")
@@ -248,25 +248,25 @@ EMPTY = {
 }  # fmt: skip
 
 
-def test_a_corpus_in_which_there_is_nothing(browser, made, tmp_path):
+def test_a_corpus_in_which_there_is_nothing(offline, made, tmp_path):
     bare = made.facts["axes"][0]
     unknown = {"edges": [], "counts": [], "median": None, "n": 0, "near": [], "best": [], "worst": []}
     none = {"alone_n": [0] * len(bare["alone_n"]), "alone_hours": [0] * len(bare["alone_n"]), "never_n": 0}
     joint = {"axes": [], "cells": 0, "data": "AwA="}
     facts = made.facts | EMPTY | {"axes": [bare | unknown | none], "conditions": [], "joint": joint}
-    with opened(browser, write(tmp_path / "empty.html", facts), offline=True) as page:
+    with offline.visit(write(tmp_path / "empty.html", facts)) as page:
         expect(page.locator(".kept-now")).to_have_text("0 clips · 0 h · –")
         page.get_by_role("slider").press("Home")
         expect(page.locator("#failures")).to_have_text("FailuresNothing failed.")
         expect(page.locator("#duplicates p")).to_have_text("No near-duplicates were removed.")
         assert not re.search("NaN|undefined", page.locator("main").inner_text())
-    with opened(browser, write(tmp_path / "bare.html", facts | {"axes": []}), offline=True) as page:
+    with offline.visit(write(tmp_path / "bare.html", facts | {"axes": []})) as page:
         expect(page.locator("#thresholds p")).to_have_text("The selection has no conditions on numbers.")
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_nothing_is_wider_than_the_screen(browser, url, width):
-    with opened(browser, url, offline=True, viewport={"width": width, "height": 700}) as page:
+def test_nothing_is_wider_than_the_screen(offline, url, width):
+    with offline.visit(url, size={"width": width, "height": 700}) as page:
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -338,11 +338,11 @@ def test_numbers_and_text_in_words(page):
     assert {code: page.evaluate(code) for code in cases} == cases
 
 
-def test_sliders_over_a_corpus_keep_what_select_keeps(browser, tmp_path):
+def test_sliders_over_a_corpus_keep_what_select_keeps(offline, tmp_path):
     corpus = make_corpus(tmp_path, 12)
     written = write_report(corpus, pictures=0)
     draw = random.Random(3)
-    with opened(browser, Path(written.uri).as_uri(), offline=True) as page:
+    with offline.visit(Path(written.uri).as_uri()) as page:
         axes = page.evaluate("thresholdsSection.ready.then((found) => found.axes)")
         free = page.evaluate("thresholdsSection.ready.then((found) => found.free)")
         assert len(free) == len(axes) > 5
@@ -364,10 +364,10 @@ def test_sliders_over_a_corpus_keep_what_select_keeps(browser, tmp_path):
             )
 
 
-def test_what_is_outdated_stands_first_with_the_way_out(browser, made, tmp_path):
+def test_what_is_outdated_stands_first_with_the_way_out(offline, made, tmp_path):
     again = "curate select s3://bucket/corpus --name svd-small"
     facts = {**made.facts, "judged_otherwise": 3, "commands": {"again": again}}
-    with opened(browser, write(tmp_path / "old.html", facts), offline=True) as page:
+    with offline.visit(write(tmp_path / "old.html", facts)) as page:
         note = page.locator("#overview > .note").first
         expect(note).to_contain_text("3 clips would be judged otherwise now")
         expect(note.locator("code")).to_have_text(again)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browser_kit import opened
 from cli_kit import curate
 from corpus_kit import CorpusKit
 from facts_kit import HOSTILE, make_facts
@@ -122,8 +121,8 @@ def card_of(page, column):
     )
 
 
-def test_a_card_is_opened_and_moved_and_its_command_selects_that(browser, corpus, report):
-    with opened(browser, report, offline=True) as page:
+def test_a_card_is_opened_and_moved_and_its_command_selects_that(offline, corpus, report):
+    with offline.visit(report) as page:
         i = card_of(page, "quality.contrast")
         expect(page.locator(f"#score-{i}-card > *")).to_have_count(1)  # nothing is drawn before it is opened
         page.locator(f"#score-{i}-card summary").focus()
@@ -172,10 +171,10 @@ PLACE = """async ([scores, axes]) => {
 }"""
 
 
-def test_of_several_sliders_the_bounds_are_told(browser, corpus, facts, report):
+def test_of_several_sliders_the_bounds_are_told(offline, corpus, facts, report):
     """Of one such score what is told is exact; of more, what selecting keeps lies between the numbers."""
     draw = random.Random(2)
-    with opened(browser, report, offline=True) as page:
+    with offline.visit(report) as page:
         for round_ in range(8):
             chosen = draw.sample(range(len(facts["other_scores"])), 1 + round_ % 3)
             scores = [
@@ -198,11 +197,11 @@ def test_of_several_sliders_the_bounds_are_told(browser, corpus, facts, report):
     corpus.selections().child("several", "funnel.json").remove()
 
 
-def test_a_selection_that_asks_nothing_has_all_scores_to_try(browser, tmp_path):
+def test_a_selection_that_asks_nothing_has_all_scores_to_try(offline, tmp_path):
     corpus = make(tmp_path, 4)
     selected(corpus, [], "nothing")
     written = write_report(corpus, selection="nothing", pictures=0)
-    with opened(browser, Path(written.uri).as_uri(), offline=True) as page:
+    with offline.visit(Path(written.uri).as_uri()) as page:
         i = card_of(page, "text.area_max")
         found = page.evaluate(PLACE, [[[i, "max", 3]], []])
         condition = page.evaluate(f"thresholdsSection.ready.then((found) => found.others[{i}].condition)")
@@ -210,11 +209,11 @@ def test_a_selection_that_asks_nothing_has_all_scores_to_try(browser, tmp_path):
     assert found["exact"] and found["least"]["n"] == selected(corpus, [condition]).clips.kept
 
 
-def test_hostile_names_of_scores_and_the_other_side(browser, tmp_path):
+def test_hostile_names_of_scores_and_the_other_side(offline, tmp_path):
     made = make_facts()
     path = tmp_path / "hostile.html"
     path.write_text(render(json.loads(json.dumps(made.facts, default=float))), encoding="utf-8")
-    with opened(browser, path.as_uri(), offline=True) as page:
+    with offline.visit(path.as_uri()) as page:
         note = page.locator(".note", has_text="Not done of the recipe that this one follows")
         expect(note.get_by_role("listitem")).to_contain_text("by another model")
         i = next(i for i, score in enumerate(made.facts["other_scores"]) if score["label"] == HOSTILE[0])

@@ -191,7 +191,7 @@ def test_a_folder_without_usable_footage_is_a_clear_error(tmp_path):
 
 def test_a_folder_is_split_into_halves_by_film(tmp_path):
     for seed, name in enumerate(("anna.mp4", "bertaundwilli.mp4", "bertaundwilli.part2.mp4")):
-        write_video(tmp_path / name, soft_pan(48, seed), Fraction(25))
+        write_video(tmp_path / name, soft_pan(48, seed), Fraction(25), options={"preset": "ultrafast"})
     halves = [gather_material(tmp_path, half=half, size_px=(480, 270)) for half in ("report", "tune")]
     names = [{shot.source for shot in half} for half in halves]
     assert (

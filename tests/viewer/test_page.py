@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import duckdb
 import pytest
-from browser_kit import PATIENCE_MS, chromium, opened
+from browser_kit import PATIENCE_MS, opened, tab
 from cli_kit import curate, start
 from view_kit import FILE_NAME, HOSTILE
 
@@ -44,8 +44,9 @@ def url(mine):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
+def window(browser):
+    """A tab in which tests load a page each."""
+    with tab(browser) as found:
         yield found
 
 
@@ -88,8 +89,8 @@ def advances(page, video):
     return page.evaluate(f"document.querySelector({video!r}).videoWidth")
 
 
-def test_a_clip_plays_under_the_pointer_and_large(mine, url, browser):
-    with opened(browser, address(url), allowed=url) as page:
+def test_a_clip_plays_under_the_pointer_and_large(mine, url, window):
+    with window.visit(address(url), allowed=url) as page:
         clip = mine.a[4]
         page.hover(f"#clip-{clip}")
         assert advances(page, f"#clip-{clip} video") == 160
@@ -104,8 +105,8 @@ def test_a_clip_plays_under_the_pointer_and_large(mine, url, browser):
         assert page.is_hidden("aside")
 
 
-def test_what_the_run_did_not_do_of_its_recipe_is_said(url, browser):
-    with opened(browser, address(url), allowed=url) as page:
+def test_what_the_run_did_not_do_of_its_recipe_is_said(url, window):
+    with window.visit(address(url), allowed=url) as page:
         shown(page)
         assert page.is_hidden("main .note")
         page.click("main summary:has-text('otherwise than its recipe')")
@@ -122,8 +123,8 @@ def test_where_motion_is_not_wanted_nothing_plays_by_itself(mine, url, browser):
         assert page.evaluate("document.getElementById('player').paused")
 
 
-def test_marks_by_keys_are_in_the_corpus_and_selections_use_them(mine, url, browser, tmp_path):
-    with opened(browser, address(url), allowed=url) as page:
+def test_marks_by_keys_are_in_the_corpus_and_selections_use_them(mine, url, window, tmp_path):
+    with window.visit(address(url), allowed=url) as page:
         order = shown(page)
         page.focus(f"#clip-{order[0]}")
         for key in "jyjnjyu":
@@ -158,8 +159,8 @@ def test_marks_by_keys_are_in_the_corpus_and_selections_use_them(mine, url, brow
     assert "marked keep" in curate("show", mine.corpus.uri, order[1], "--png", tmp_path / "x.png").out
 
 
-def test_what_strangers_wrote_is_text(mine, url, browser):
-    with opened(browser, address(url, clip=mine.odd, show=[]), allowed=url) as page:
+def test_what_strangers_wrote_is_text(mine, url, window):
+    with window.visit(address(url, clip=mine.odd, show=[]), allowed=url) as page:
         page.wait_for_selector(".marks")
         panel = page.inner_text("aside")
         assert FILE_NAME in panel
@@ -177,11 +178,11 @@ def test_what_strangers_wrote_is_text(mine, url, browser):
         assert page.query_selector("img[src=x], svg[onload], main script") is None
 
 
-def test_filters_search_and_order_agree_with_the_tables(mine, url, browser):
+def test_filters_search_and_order_agree_with_the_tables(mine, url, window):
     cells = f"read_parquet('{mine.corpus.root.path}/tables/cells/text/*/*.parquet')"
     sql = f"SELECT key FROM {cells} WHERE outcome = 'ok' AND area_max BETWEEN 0.01 AND 0.045 ORDER BY area_max DESC"
     wanted = [key for (key,) in duckdb.sql(sql).fetchall()]
-    with opened(browser, address(url), allowed=url) as page:
+    with window.visit(address(url), allowed=url) as page:
         shown(page)
         page.select_option(box("Filter by column"), "text.area_max")
         for label, text in (("at least", "0.01"), ("at most", "0.045")):
@@ -203,8 +204,8 @@ def test_filters_search_and_order_agree_with_the_tables(mine, url, browser):
         assert page.input_value(box("Verdict")) == "dropped"
 
 
-def test_a_link_leads_to_a_clip_in_its_source(mine, url, browser):
-    with opened(browser, address(url, clip=mine.a[2], selection="strict"), allowed=url) as page:
+def test_a_link_leads_to_a_clip_in_its_source(mine, url, window):
+    with window.visit(address(url, clip=mine.a[2], selection="strict"), allowed=url) as page:
         page.wait_for_selector(".timeline")
         pieces = page.query_selector_all(".timeline .piece")
         assert [piece.get_attribute("aria-current") for piece in pieces] == [None, None, "true", None, None]
@@ -230,8 +231,8 @@ def test_a_film_that_is_gone_says_so_in_its_place(mine, url, browser):
     page.close()
 
 
-def test_it_fits_and_everything_has_a_name(mine, url, browser):
-    with opened(browser, address(url, clip=mine.a[0]), allowed=url, viewport={"width": 360, "height": 740}) as page:
+def test_it_fits_and_everything_has_a_name(mine, url, window):
+    with window.visit(address(url, clip=mine.a[0]), allowed=url, size={"width": 360, "height": 740}) as page:
         page.wait_for_selector(".timeline")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(NAMELESS) == []
