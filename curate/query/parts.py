@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import duckdb
 import pyarrow as pa
@@ -63,6 +64,9 @@ SOURCES_RULE = (("uri", "size_bytes", "version"), _OK_THEN_LATEST)
 CLIPS_RULE = (("clip_id",), "1")
 TOMBSTONES_RULE = (("source_digest", "uri"), "1")
 """The reading rule of each kind of table: its key, and how to rank rows with one key (SQL)."""
+
+_KNOWN = WeakKeyDictionary[duckdb.DuckDBPyConnection, dict[str, str | None]]()
+"""What `_losers` found, by connection: to ask DuckDB for its tables costs more than to read a small part."""
 
 
 def connect(*, memory_bytes: int | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -266,31 +270,30 @@ def ranked_sql(
 
 
 def _losers(con: duckdb.DuckDBPyConnection, files: Sequence[str], key: Sequence[str], rank: str) -> str | None:
-    """Name of the table of rows that lose against another with the same key; None when there are none, which an empty
-    table of another name remembers.
+    """Name of the table of rows that lose against another with the same key; None when there are none.
 
     A first pass counts 64-bit hashes of the keys, so only what looks repeated is compared in full.
     """
     digest = hashlib.sha256("\n".join([*files, *key, rank]).encode()).hexdigest()[:24]
-    name, nothing = f"losers_{digest}", f"no_losers_{digest}"
-    known = f"SELECT table_name FROM duckdb_tables() WHERE table_name IN ({literal(name)}, {literal(nothing)})"
-    if kept := con.sql(known).fetchall():
-        return None if kept[0][0] == nothing else name
-    keys = ", ".join(map(identifier, key))
+    known = _KNOWN.setdefault(con, {})
+    if digest in known:
+        return known[digest]
+    name, keys = f"losers_{digest}", ", ".join(map(identifier, key))
     repeated = f"SELECT hash({keys}) AS h FROM {_scan(files)} GROUP BY 1 HAVING count(*) > 1"
     if not _any(con, f"FROM ({repeated})"):
-        con.sql(f"CREATE TEMP TABLE {nothing} (known BOOLEAN)")
+        known[digest] = None
         return None
-    con.sql(
+    con.execute(
         f"""CREATE TEMP TABLE {name} AS SELECT filename, file_row_number FROM {_scan(files, rows=True)}
         WHERE hash({keys}) IN ({repeated}) QUALIFY row_number() OVER
         (PARTITION BY {keys} ORDER BY {rank}, filename, file_row_number) > 1"""
     )
+    known[digest] = name
     return name
 
 
 def _any(con: duckdb.DuckDBPyConnection, source: str) -> bool:
-    return bool(con.sql(f"SELECT 1 {source} LIMIT 1").fetchall())
+    return bool(con.execute(f"SELECT 1 {source} LIMIT 1").fetchall())  # `sql` would bind it twice
 
 
 def _scan(files: Sequence[str], *, rows: bool = False) -> str:
