@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +53,16 @@ def matches(said: str, text: str, **names: object) -> bool:
 
 def check_input(name: str, corpus: Path, file: str, **names: object) -> None:
     """The input ended as the row says, for the reason it says, and its neighbour was kept."""
+    check_verdict(name, verdicts(corpus), file, **names)
+
+
+def check_verdict(name: str, found: Mapping[str, tuple[str, str]], file: str, **names: object) -> None:
+    """The same of verdicts that were read already."""
     told = row(name)
-    verdict, reason = verdicts(corpus)[file]
+    verdict, reason = found[file]
     assert verdict == told.sees.split(":")[0]
     assert matches(told.said, reason, **names), reason
-    assert verdicts(corpus)["good.mp4"] == KEPT
+    assert found["good.mp4"] == KEPT
 
 
 def check_refused(name: str, *args: object, corpus: Path | None = None, **names: object) -> None:

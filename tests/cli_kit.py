@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import typer.main
+import typer.testing
 from engine_kit import all_cells
-from typer.testing import CliRunner
 
 from curate.cli import console
 from curate.cli.main import app
@@ -33,6 +35,9 @@ export:
 
 WIDTH = 300
 
+# Typer makes all commands anew for every call: 30 ms, which the tests would take a thousand times.
+typer.testing._get_command = functools.cache(typer.main.get_command)
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -47,7 +52,7 @@ def curate(*args: object, width: int = WIDTH) -> Ended:
     """Run `curate` with these arguments in this process, as on a wide terminal."""
     console.out.width = console.err.width = width
     env = {"COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
-    result = CliRunner().invoke(app, [str(arg) for arg in args], env=env, catch_exceptions=False)
+    result = typer.testing.CliRunner().invoke(app, [str(arg) for arg in args], env=env, catch_exceptions=False)
     return Ended(result.exit_code, result.stdout, result.stderr)
 
 

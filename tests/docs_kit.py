@@ -7,7 +7,7 @@ numbers with a decimal point differ by a twentieth; everything else has to be wh
 `pip`, `curate view` (which goes on until it is stopped) and commands on an object store are not run: their options are
 checked. Comments before a block, which readers do not see:
 
-    <!-- sandbox: NAME -->      once in a page: the folder of tests/docs that it is run in; else `small`
+    <!-- sandbox: NAME -->      once in a page: the folder of tests/docs that it is run in; else `two`
     <!-- first: COMMAND -->     run before the block, by bash
     <!-- file: NAME -->         the block, of any language, is written there
     <!-- exits: 1 -->           how the last command of the block ends

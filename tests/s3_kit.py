@@ -55,8 +55,12 @@ class Store:
         self._client.delete_object(Bucket=BUCKET, Key=key)
 
     def keys(self, prefix: str = "") -> list[str]:
+        return list(self.tags(prefix))
+
+    def tags(self, prefix: str = "") -> dict[str, str]:
+        """The ETag of every object, which is made of its content, by key."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        return {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", ())}
 
     def files(self, prefix: str) -> dict[str, bytes]:
         """Every object below a prefix by its key below it."""
@@ -94,6 +98,7 @@ class Watch:
         self.rounds = 0
         self.sets_seen = 0
         self._whole: set[str] = set()
+        self._sets: dict[str, dict[str, str]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._go)
 
@@ -107,17 +112,22 @@ class Watch:
         self.look()
 
     def _go(self) -> None:
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(0.15):
             self.look()
 
     def look(self) -> None:
-        """Parts are never changed, so each is read once; a shard set is read whole whenever it has an index."""
+        """Parts are never changed, so each is read once; a shard set that has an index is read whole, and again when
+        any object of it is another."""
         self.rounds += 1
-        for key in self.store.keys(self.prefix):
+        tags = self.store.tags(self.prefix)
+        for key in tags:
             if key.endswith(".parquet") and "/tables/" in key and key not in self._whole:
                 self._part(key)
             elif key.endswith("/index.json") and "/." not in key:
-                self._set(key)
+                below = {name: tag for name, tag in tags.items() if name.startswith(key.removesuffix("index.json"))}
+                if self._sets.get(key) != below:
+                    self._set(key)
+                    self._sets[key] = below
 
     def _part(self, key: str) -> None:
         data = self.store.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -364,6 +365,7 @@ def _failed_cells(
     return dict(rows)
 
 
+@functools.cache
 def _libraries() -> dict[str, str]:
     names = ["av", "duckdb", "numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "rapidocr", "ray"]
     names += ["scenedetect", "torch", "transformers", "tokenizers", "open_clip_torch", "easyocr", "safetensors", "gguf"]

@@ -33,7 +33,8 @@ def sandbox(tmp_path_factory, sample_bucket, endpoint) -> Callable[[str], Path]:
     folder = base / "srv"
     makers = {
         "bucket": lambda: _bucket(folder, sample_bucket),
-        "small": lambda: _small(folder, sample_bucket),
+        "two": lambda: _scored(folder, sample_bucket, "vp9.webm", "zoom.mp4"),
+        "six": lambda: _scored(folder, sample_bucket, *SIX),
         "failures": lambda: _failures(folder),
         "endpoint": lambda: _endpoint(folder, sample_bucket, endpoint),
     }
@@ -65,10 +66,12 @@ def _bucket(folder: Path, sample_bucket: Path) -> None:
     shutil.copytree(sample_bucket, folder / "videos")
 
 
-def _small(folder: Path, sample_bucket: Path) -> None:
-    """Six films, and a corpus of them by the default recipe, with a second selection."""
+SIX = ("hard_cuts.mp4", "heavy_text.mp4", "letterbox.mp4", "static_shot.mp4", "vp9.webm", "zoom.mp4")
+
+
+def _scored(folder: Path, sample_bucket: Path, *names: str) -> None:
+    """Some films, and a corpus of them by the default recipe, with a second selection."""
     fetch_packaged()
-    names = ("hard_cuts.mp4", "heavy_text.mp4", "letterbox.mp4", "static_shot.mp4", "vp9.webm", "zoom.mp4")
     _take(folder, sample_bucket, *names)
     assert curate("run", folder / "videos", *run_args("embedded", folder / "corpus")).status == 0
     strict = ["--name", "strict", "--set", "text.area_max.max=0.02"]

@@ -31,7 +31,7 @@ def is_run(block):
 
 @pytest.mark.parametrize("page", [page for page in HERE if any(map(is_run, blocks(page)))], ids=name_of)
 def test_a_page_does_what_it_says(page, sandbox, reader):
-    somebody = reader(sandbox(page_notes(page).get("sandbox", "small")))
+    somebody = reader(sandbox(page_notes(page).get("sandbox", "two")))
     for block in filter(is_run, blocks(page)):
         somebody.follow(block)
 

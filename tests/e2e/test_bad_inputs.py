@@ -13,11 +13,11 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from bad_inputs_kit import FILES, KEPT, ROWS, check_input, check_refused, every_row, matches, row
+from bad_inputs_kit import FILES, KEPT, ROWS, check_input, check_refused, check_verdict, every_row, matches, row
 from cli_kit import curate, good_video, run_args, tables, verdicts, write_recipe
 from fsspec.implementations.memory import MemoryFileSystem
 
-from curate import job
+from curate import job, storage
 from curate.engine import analyse, reading
 from curate.testing.bucket import EXPECTED, REAL
 from curate.testing.footage import moving_texture, write_video
@@ -33,26 +33,32 @@ def sample(tmp_path_factory, sample_bucket, good):
     return sample_bucket, folder / "corpus", curate("run", sample_bucket, good, *args)
 
 
+@pytest.fixture(scope="module")
+def found(sample):
+    """The verdicts of its inputs."""
+    return verdicts(sample[1])
+
+
 def test_every_hard_or_bad_file_of_the_sample_bucket_has_a_row():
     scenes = {"dissolve", "fade", "flashes", "hard_cuts", "heavy_text", "letterbox", "slideshow", "static_shot", "zoom"}
     assert set(FILES) == set(EXPECTED) - set(REAL) - {f"{name}.mp4" for name in scenes}
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
-def test_a_file_of_the_sample_bucket_ends_as_its_row_says(file, sample):
-    folder, corpus, ended = sample
+def test_a_file_of_the_sample_bucket_ends_as_its_row_says(file, sample, found):
+    folder, _, ended = sample
     assert (ended.status, ended.err) == (row(FILES[file]).status, "")
-    assert verdicts(corpus)["hard_cuts.mp4"] == KEPT
+    assert found["hard_cuts.mp4"] == KEPT
     if row(FILES[file]).sees.startswith("kept"):
-        assert verdicts(corpus)[file] == verdicts(corpus)["good.mp4"] == KEPT
+        assert found[file] == found["good.mp4"] == KEPT
     else:
-        check_input(FILES[file], corpus, file, BUCKET=folder)
-        assert verdicts(corpus)[file][1] in ended.out
+        check_verdict(FILES[file], found, file, BUCKET=folder)
+        assert found[file][1] in ended.out
 
 
-def test_every_input_of_the_sample_bucket_is_accounted_for(sample):
+def test_every_input_of_the_sample_bucket_is_accounted_for(sample, found):
     folder, corpus, ended = sample
-    counts = Counter(verdict for verdict, _ in verdicts(corpus).values())
+    counts = Counter(verdict for verdict, _ in found.values())
     assert sum(counts.values()) == len(list(folder.iterdir())) + 1
     shown = re.search(r"^inputs +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", ended.out, re.MULTILINE)
     assert [int(n) for n in shown.groups()] == [
@@ -85,29 +91,10 @@ def test_a_hard_file_is_exported_as_it_looks(file, sample):
     assert {(clip["width_px"], clip["height_px"]) for clip in clips} == {(probe["width_px"], probe["height_px"])}
 
 
-def make_link_out(folder: Path) -> None:
-    (folder.parent / "elsewhere.mp4").write_bytes((folder / "good.mp4").read_bytes() + b"\0")
-    (folder / "bad.mp4").symlink_to(folder.parent / "elsewhere.mp4")
-
-
-ODD_FILES = {
-    "Link out of the folder": ("bad.mp4", make_link_out),
-    "Link to nowhere": ("bad.mp4", lambda folder: (folder / "bad.mp4").symlink_to("nowhere.mp4")),
-    "FIFO": ("bad.mp4", lambda folder: os.mkfifo(folder / "bad.mp4")),
-    "File still being written": ("bad.mp4.part", lambda folder: (folder / "bad.mp4.part").write_text("half")),
-    "Hidden file": (".bad.mp4", lambda folder: (folder / ".bad.mp4").write_text("hidden")),
-    "Tar that is none": ("bad.tar", lambda folder: (folder / "bad.tar").write_text("no tar")),
-    "Name that is not UTF-8": ("\\xff.mp4", lambda folder: (folder / os.fsdecode(b"\xff.mp4")).touch()),
-}
-
-
-@pytest.mark.parametrize("name", sorted(ODD_FILES))
-def test_odd_files_are_skipped_with_the_cause(name, bucket, recipe, corpus):
-    file, make = ODD_FILES[name]
-    make(bucket)
-    ended = curate("run", bucket, *run_args(recipe, corpus))
-    assert ended.status == row(name).status
-    check_input(name, corpus, file)
+def make_link_out(path: Path) -> None:
+    far = path.parent.with_name("elsewhere.mp4")
+    far.write_bytes((path.parent / "good.mp4").read_bytes() + b"\0")
+    path.symlink_to(far)
 
 
 def make_playlist(path: Path) -> None:
@@ -119,15 +106,37 @@ def make_snow(path: Path) -> None:
     path.with_suffix(".avi").rename(path)
 
 
-REFUSED = {"Playlist named like a video": make_playlist, "Codec that is not read": make_snow}
+ODD_FILES = {
+    "Link out of the folder": ("far.mp4", make_link_out),
+    "Link to nowhere": ("link.mp4", lambda path: path.symlink_to("nowhere.mp4")),
+    "FIFO": ("fifo.mp4", os.mkfifo),
+    "File still being written": ("half.mp4.part", lambda path: path.write_text("half")),
+    "Hidden file": (".hidden.mp4", lambda path: path.write_text("hidden")),
+    "Tar that is none": ("bad.tar", lambda path: path.write_text("no tar")),
+    "Name that is not UTF-8": ("\\xff.mp4", lambda path: path.with_name(os.fsdecode(b"\xff.mp4")).touch()),
+    "Playlist named like a video": ("list.mp4", make_playlist),
+    "Codec that is not read": ("snow.mp4", make_snow),
+}
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_is_never_opened_fails_with_the_cause(name, bucket, recipe, corpus):
-    REFUSED[name](bucket / "bad.mp4")
-    ended = curate("run", bucket, *run_args(recipe, corpus))
+@pytest.fixture(scope="module")
+def odd(good, tmp_path_factory):
+    """(verdicts, how the run ended) of a good video and all odd files."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "bucket").mkdir()
+    shutil.copy(good, folder / "bucket")
+    for file, make in ODD_FILES.values():
+        make(folder / "bucket" / file)
+    args = run_args(write_recipe(folder), folder / "corpus")
+    ended = curate("run", folder / "bucket", *args)
+    return verdicts(folder / "corpus"), ended
+
+
+@pytest.mark.parametrize("name", sorted(ODD_FILES))
+def test_odd_files_end_with_the_cause_and_are_never_opened(name, odd):
+    found, ended = odd
     assert ended.status == row(name).status
-    check_input(name, corpus, "bad.mp4")
+    check_verdict(name, found, ODD_FILES[name][0])
 
 
 def test_a_name_cannot_forge_what_is_printed(bucket, recipe, corpus):
@@ -206,11 +215,23 @@ def overwrite_while_decoded(bucket, other, patch):
     in_the_middle(patch, lambda: (bucket / "bad.mp4").write_bytes(other.read_bytes()))
 
 
+@pytest.fixture(scope="module")
+def contents(good, tmp_path_factory):
+    """(a film, another film, the corpus of a bucket that has the other one)."""
+    folder = tmp_path_factory.mktemp("contents")
+    first, other = good_video(folder / "first.mp4", 5, frames=60), good_video(folder / "other.mp4", 6)
+    (folder / "bucket").mkdir()
+    shutil.copy(good, folder / "bucket")
+    shutil.copy(other, folder / "bucket" / "bad.mp4")
+    assert curate("run", folder / "bucket", *run_args(write_recipe(folder), folder / "corpus")).status == 0
+    return first, other, folder / "corpus"
+
+
 @pytest.mark.parametrize("swap", [swap_when_opened, swap_while_decoded, overwrite_while_decoded])
-def test_replaced_or_written_to_while_it_is_read(swap, bucket, recipe, corpus, tmp_path, monkeypatch):
+def test_replaced_or_written_to_while_it_is_read(swap, bucket, recipe, corpus, contents, monkeypatch):
     name = "Replaced or written to while it is read"
-    good_video(bucket / "bad.mp4", 5, frames=60)
-    first, other = shutil.copy2(bucket / "bad.mp4", tmp_path / "first.mp4"), good_video(tmp_path / "other.mp4", 6)
+    first, other, fresh = contents
+    shutil.copy2(first, bucket / "bad.mp4")
     with monkeypatch.context() as patch:
         swap(bucket, other, patch)
         ended = curate("run", bucket, *run_args(recipe, corpus))
@@ -218,8 +239,6 @@ def test_replaced_or_written_to_while_it_is_read(swap, bucket, recipe, corpus, t
     check_input(name, corpus, "bad.mp4")
     assert curate("run", bucket, *run_args(recipe, corpus)).status == 0
     assert verdicts(corpus)["bad.mp4"] == KEPT
-    fresh = tmp_path / "fresh"
-    curate("run", bucket, *run_args(recipe, fresh))
     assert tables(fresh)["quality"] == [cell for cell in tables(corpus)["quality"] if cell[-3] == "ok"]
     assert tables(fresh)["clips"] == tables(corpus)["clips"]
     shutil.copy2(first, bucket / "bad.mp4")
@@ -288,44 +307,51 @@ class FaultyFileSystem(MemoryFileSystem):
         return super()._open(path, *args, **more)
 
 
-@pytest.fixture
-def faulty(good, memory_bucket, monkeypatch):
-    fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
-    fsspec.filesystem("memory").pipe_file("/closed/bad.mp4", good.read_bytes() + b"\0")
-    fsspec.filesystem("memory").pipe_file("/silent/bad.mp4", good.read_bytes() + b"\0\0")
-    monkeypatch.setattr(FaultyFileSystem, "mended", False)
-
-
 IN_LISTS = {
-    "Unknown scheme in a list": "nosuch://bucket/bad.mp4",
-    "File of a list that is not there": "/nowhere/bad.mp4",
-    "Place that refuses access": "faulty://closed/bad.mp4",
-    "Place that does not answer": "faulty://silent/bad.mp4",
+    "Unknown scheme in a list": "nosuch://bucket/scheme.mp4",
+    "File of a list that is not there": "/nowhere/gone.mp4",
+    "Place that refuses access": "faulty://closed/closed.mp4",
+    "Place that does not answer": "faulty://silent/silent.mp4",
 }
 
 
-def listed(bucket: Path, uri: str) -> Path:
-    path = bucket.parent / "list.txt"
-    path.write_text(f"{bucket}/good.mp4\n{uri}\n")
-    return path
+@pytest.fixture(scope="module")
+def in_list(good, tmp_path_factory):
+    """(verdicts, how the run ended, how verifying ended) of a list of a good video and all rows that fail; and
+    (verdicts, how the run ended) of it once the places were mended."""
+    folder = tmp_path_factory.mktemp("list")
+    (folder / "list.txt").write_text("\n".join([str(good), *IN_LISTS.values()]) + "\n")
+    fs = fsspec.filesystem("memory")
+    fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+    for extra, name in enumerate(("closed", "silent"), 1):
+        fs.pipe_file(f"/{name}/{name}.mp4", good.read_bytes() + bytes(extra))
+    args = [folder / "list.txt", *run_args(write_recipe(folder), folder / "corpus")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FaultyFileSystem, "mended", False)
+        patch.setattr(storage, "WAITS_S", tuple(0.0 for _ in storage.WAITS_S))
+        ended = curate("run", *args)
+        before = verdicts(folder / "corpus"), ended, curate("verify", folder / "corpus")
+        patch.setattr(FaultyFileSystem, "mended", True)
+        again = curate("run", *args)
+    fs.rm("/closed", recursive=True)
+    fs.rm("/silent", recursive=True)
+    return before, (verdicts(folder / "corpus"), again)
 
 
 @pytest.mark.parametrize("name", sorted(IN_LISTS))
-def test_a_row_of_a_list_fails_alone(name, bucket, recipe, corpus, faulty):
-    ended = curate("run", listed(bucket, IN_LISTS[name]), *run_args(recipe, corpus))
+def test_a_row_of_a_list_fails_alone(name, in_list):
+    found, ended, verified = in_list[0]
     assert (ended.status, ended.err) == (row(name).status, "")
-    check_input(name, corpus, "bad.mp4")
-    assert curate("verify", corpus).status == 0
+    check_verdict(name, found, Path(IN_LISTS[name]).name)
+    assert verified.status == 0
 
 
-@pytest.mark.parametrize("name", [name for name in IN_LISTS if name.startswith("Place")])
-def test_a_place_that_is_mended_is_read_by_the_next_run(name, bucket, recipe, corpus, faulty, monkeypatch):
-    args = [listed(bucket, IN_LISTS[name]), *run_args(recipe, corpus)]
-    assert "Pass 3: 1 sources to read again" in curate("run", *args).out
-    monkeypatch.setattr(FaultyFileSystem, "mended", True)
-    again = curate("run", *args)
-    assert again.out.startswith("1 sources to read\n")
-    assert verdicts(corpus) == {"good.mp4": KEPT, "bad.mp4": KEPT}
+def test_a_place_that_is_mended_is_read_by_the_next_run(in_list):
+    (_, ended, _), (found, again) = in_list
+    assert "Pass 3: 2 sources to read again" in ended.out
+    assert again.out.startswith("2 sources to read\n")
+    kept = {name for name, verdict in found.items() if verdict == KEPT}
+    assert kept == {"good.mp4", "closed.mp4", "silent.mp4"}
 
 
 def test_every_input_fails(tmp_path, recipe, corpus):

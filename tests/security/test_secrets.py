@@ -178,8 +178,8 @@ LONG = (
 
 @pytest.mark.parametrize("part", LONG)
 def test_long_texts_take_no_longer_than_their_length(part):
-    """Hostile names and messages of 300,000 characters: a pattern that goes back and forth would take minutes."""
-    many = part * (300_000 // len(part))
+    """Hostile names and messages of 100,000 characters: a pattern that goes back and forth would take minutes."""
+    many = part * (100_000 // len(part))
     for text in (many, f"https://{many}=", f"https://host/?{many}@"):
         assert redacted(text) and stored_uri(text) and cleaned(text)
 
