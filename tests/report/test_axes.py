@@ -25,13 +25,19 @@ from curate.select import SelectConfig, load_funnel, select
 
 def scores_at(path, values, *conditions):
     """The axes of a corpus with one clip per score (None is a failed cell)."""
-    kit = CorpusKit(path / "corpus", {"motion": {"v2d_px16": pa.float64()}})
-    clips = kit.source("a.mp4", [2.0] * len(values))
-    for clip, value in zip(clips, values, strict=True):
-        if value is None:
-            kit.failed("motion", clip)
-        else:
-            kit.cell("motion", clip, v2d_px16=value)
+    return axes_at(path, {"motion": values}, *conditions)
+
+
+def axes_at(path, scores, *conditions):
+    """The same with a score of several stages."""
+    kit = CorpusKit(path / "corpus", {stage: {"v2d_px16": pa.float64()} for stage in scores})
+    clips = kit.source("a.mp4", [2.0] * len(next(iter(scores.values()))))
+    for stage, values in scores.items():
+        for clip, value in zip(clips, values, strict=True):
+            if value is None:
+                kit.failed(stage, clip)
+            else:
+                kit.cell(stage, clip, v2d_px16=value)
     corpus = kit.write()
     rule = {"name": "sel", "conditions": list(conditions), "dedup": {"method": "none"}}
     write_recipe(corpus, rule)
@@ -39,18 +45,29 @@ def scores_at(path, values, *conditions):
     return facts_of(corpus)["axes"]
 
 
-VALUES = st.lists(st.one_of(st.none(), st.floats(), st.integers(0, 3).map(float)), min_size=1, max_size=80)
+VALUE = st.one_of(st.none(), st.floats(), st.integers(0, 3).map(float))
+LIMITS = st.sampled_from([{"min": 1.5}, {"max": 0.0}, {"drop_lowest": 0.25}, {"drop_highest": 0.5}])
+STAGES = ("motion", "other", "third", "fourth")
 
 
-@settings(max_examples=12, deadline=None)
-@given(VALUES, st.sampled_from([{"min": 1.5}, {"max": 0.0}, {"drop_lowest": 0.25}, {"drop_highest": 0.5}]))
-def test_stops_and_counts_of_one_axis(tmp_path_factory, values, limit):
-    axes = scores_at(tmp_path_factory.mktemp("axes"), values, {"column": "motion.v2d_px16", **limit})
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.tuples(*[VALUE] * 4), min_size=1, max_size=80), st.tuples(*[LIMITS] * 4))
+def test_stops_and_counts_of_one_axis(tmp_path_factory, rows, limits):
+    """Of four axes at once: a report takes most of the time."""
+    scores = dict(zip(STAGES, map(list, zip(*rows, strict=True)), strict=True))
+    conditions = [{"column": f"{stage}.v2d_px16", **limit} for stage, limit in zip(STAGES, limits, strict=True)]
+    listed = axes_at(tmp_path_factory.mktemp("axes"), scores, *conditions)
+    axes = {axis["condition"]: axis for axis in listed}
+    assert len(axes) == len(listed)
+    for number, (values, limit) in enumerate(zip(scores.values(), limits, strict=True)):
+        check_axis(axes.get(number), values, limit)
+
+
+def check_axis(axis, values, limit):
     measured = [value for value in values if value is not None]
-    if not axes:  # a percentile of nothing, or one that came to no number
+    if axis is None:  # a percentile of nothing, or one that came to no number
         assert "drop" in next(iter(limit)) and (not measured or not all(map(math.isfinite, measured)))
         return
-    (axis,) = axes
     stops, finite = axis["stops"], {value for value in measured if math.isfinite(value)}
     assert stops == sorted(set(stops)) and len(stops) <= MOST_STOPS
     assert set(stops) <= finite | {stops[axis["start"]]}
@@ -84,9 +101,17 @@ def test_stops_are_spread_by_rank(tmp_path):
     assert axis["percentile"] is None and axis["start_position"] == axis["start"]
 
 
-def test_a_percentile_starts_at_the_limit_that_the_selection_came_to(tmp_path):
-    corpus = make(tmp_path, 8)
-    facts = facts_of(corpus)
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made"), 20)
+
+
+@pytest.fixture(scope="module")
+def facts(corpus):
+    return facts_of(corpus)
+
+
+def test_a_percentile_starts_at_the_limit_that_the_selection_came_to(corpus, facts):
     limits = {limit.condition: limit.value for limit in load_funnel(corpus, "sel").thresholds}
     found = {axis["label"]: axis for axis in facts["axes"] if axis["percentile"]}
     assert {label: axis["stops"][axis["start"]] for label, axis in found.items()} == limits
@@ -121,8 +146,7 @@ def test_limits_of_an_earlier_selection_are_taken_away_as_numbers(tmp_path):
     assert select_again(corpus, "", sets, name="taken", run_id="run-2").clips.kept == kept
 
 
-def test_a_condition_of_two_limits_is_two_axes_and_words_are_none(tmp_path):
-    facts = facts_of(make(tmp_path, 4))
+def test_a_condition_of_two_limits_is_two_axes_and_words_are_none(facts):
     assert [axis["condition"] for axis in facts["axes"]] == [0, 1, 2, 3, 4, 5, 5, 7]
     assert [axis["side"] for axis in facts["axes"]][5:7] == ["min", "max"]
     assert [entry["label"] for entry in facts["fixed"]] == ["gate motion.freeze_ratio", "motion.camera"]
