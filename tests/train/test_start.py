@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from clips_kit import make_set, usual
-from train_kit import image_unet, small_recipe
+from train_kit import image_unet, small_recipe, smallest_model
 
 from curate.errors import ConfigError
 from curate.train.encoders import Encoders
@@ -55,7 +55,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize(("kind", "part"), [("image-to-video", "image"), ("video", "codec")])
 def test_a_run_goes_on_with_the_encoders_that_it_began_with(data, tmp_path, kind, part):
-    """Told by what they compute, not by the folder's name; a model that the stage does not use may be another."""
+    """Told by what they compute, not by the folder's name; a model that the stage does not use may be another. Beside
+    a network at random, or in place of those of the folder that the stage starts from."""
+    init = smallest_model(tmp_path / "init") if kind == "video" else ""
     tiny, another = Encoders.tiny(), Encoders.tiny(seed=1)
     another.codec.vae.decoder.conv_in.bias.data[0] += 1e-3
     unused = "image" if kind == "video" else "text"
@@ -65,7 +67,7 @@ def test_a_run_goes_on_with_the_encoders_that_it_began_with(data, tmp_path, kind
 
     def trained(steps: int, encoders: str) -> int:
         stage = parse_train_recipe(yaml.safe_dump(small_recipe(kind, steps=steps)), "test")
-        job = Job(stage, data, tmp_path / "run", encoders=encoders and str(tmp_path / encoders), device="cpu")
+        job = Job(stage, data, tmp_path / "run", init, str(tmp_path / encoders), device="cpu")
         return train(job).step
 
     assert trained(1, "own") == 1
