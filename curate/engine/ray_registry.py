@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 
 @ray.remote(num_cpus=0)
@@ -52,7 +53,7 @@ def register(registry: Any) -> str:
     Data's workers imports Ray Data."""
     context = ray.get_runtime_context()
     worker = context.get_actor_id() or ""
-    handle = ray.cloudpickle.dumps(context.current_actor)
+    handle = cloudpickle.dumps(context.current_actor)  # pyright: ignore[reportPrivateImportUsage]
     ray.get(registry.on_worker.remote(worker, handle, context.get_node_id()))
     return worker
 

@@ -195,6 +195,23 @@ def one_pass(monkeypatch):
     monkeypatch.setattr(engine_run, "MAX_PASSES", 1)
 
 
+class HoldsASource(Listening):
+    """One is in flight for as long as the pass goes on."""
+
+    def __init__(self, engine: RayEngine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def planned(self, pass_number: int, works: Any) -> None:
+        super().planned(pass_number, works)
+        threading.Thread(target=self._hold, args=(self._engine._registry,), daemon=True).start()
+
+    def _hold(self, before: Any) -> None:
+        while self._engine._registry is before:
+            time.sleep(0.01)
+        ray.get(self._engine._registry.on_source.remote("start", "held.mp4", "w"))
+
+
 @pytest.mark.usefixtures("one_pass")
 def test_a_place_that_cannot_be_written_just_now_is_no_fault_of_the_sources_in_flight(tmp_path, bucket, engine):
     class Throttled(Corpus):
@@ -206,7 +223,7 @@ def test_a_place_that_cannot_be_written_just_now_is_no_fault_of_the_sources_in_f
                 raise TransientStorageError("is throttled")
             return Place(self.uri)
 
-    corpus, heard = Throttled(str(tmp_path / "c")), Listening()
+    corpus, heard = Throttled(str(tmp_path / "c")), HoldsASource(engine)
     corpus.create()
     refs = list_inputs([str(bucket / f"{index}.mp4") for index in range(4)])
     request = RunRequest(corpus, pipeline(Slow(SlowConfig(seconds=0.4))), refs, "test", "name: test\n")
@@ -249,7 +266,8 @@ def test_bulk_work_is_given_to_ray_a_part_at_a_time(engine, monkeypatch):
 
 @pytest.mark.usefixtures("one_pass", "no_restarts")
 def test_a_gpu_that_is_lost_over_and_over_is_named_as_the_reason(tmp_path, bucket, engine):
-    pipe = pipeline(Luma(LumaConfig()), Slow(SlowConfig(seconds=0.2)), LosesGpu(FaultConfig(always=True)))
+    slow = Slow(SlowConfig(seconds=2.0))  # there is a source in flight when the worker has PyTorch and fails
+    pipe = pipeline(Luma(LumaConfig()), slow, LosesGpu(FaultConfig(always=True)))
     with pytest.raises(EngineError, match=r"still not done .*stage loses: the GPU failed"):
         run(tmp_path / "c", bucket, pipe, engine)
     assert all_cells(tmp_path / "c", pipe)["loses"] == []

@@ -1,4 +1,4 @@
-"""A job on Ray with input and corpus on S3, killed in its middle: completed, it is the job on local disk."""
+"""A job on Ray with input and corpus on S3, its driver killed in the middle: completed, it is the job on local disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import fsspec
 import pytest
-from cli_kit import curate, files_below, tables, write_recipe
+from cli_kit import curate, files_below, tables, verdicts, write_recipe
 from s3_kit import BUCKET, CREDENTIALS, but_for_places, command, store
 from soak.kill_kit import DRIVER, make_bucket
 from soak.store_soak import CORPUS, killed
@@ -33,6 +33,9 @@ def test_a_ray_driver_killed_over_a_corpus_on_s3(tmp_path, monkeypatch):
             monkeypatch.setenv(key, value)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         assert tables(CORPUS) == tables(near)
+        assert verdicts(CORPUS) == verdicts(near)
+        checked = curate("verify", CORPUS, "--deep")
+        assert checked.status == 0, checked.out
         assert but_for_places(s3.files("corpus/shards/")) == but_for_places(files_below(near / "shards"))
         chosen = "selections/small/selection.parquet"
         assert s3.get(f"corpus/{chosen}") == (near / chosen).read_bytes()
