@@ -77,7 +77,7 @@ lint: env
 	$(BIN)/ruff format --check .
 
 types: env
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --threads 2
 
 floors: env
 	$(BIN)/lint-imports

@@ -110,6 +110,7 @@ FORBIDDEN |= {"yaml.unsafe_load", "yaml.load_all", "subprocess.getoutput", "mars
 FORBIDDEN |= {"tarfile.extractall", "joblib.load", "dill.loads", "cloudpickle.loads"}
 PICKLES = {
     "curate/engine/ray_engine.py",  # between workers of one run
+    "curate/engine/ray_writer.py",  # the same
     "curate/isolation/child.py",  # tasks, from our own parent
     "curate/testing/contract.py",  # what it pickled itself
 }
