@@ -147,7 +147,7 @@ def print_taken(console: Console, taken: Taken) -> None:
 
 def print_compared(console: Console, rows: Iterable[Compared]) -> None:
     """A plan beside the run."""
-    table = grid("", ">foretold", _INTERVAL, ">taken", ">foretold / taken", "inside")
+    table = grid("", ">foretold", _INTERVAL, ">taken", ">ratio", "inside")
     table.columns[0].no_wrap = True
     forms: dict[str, Callable[[float], str]] = {
         "s": format_duration,

@@ -124,6 +124,7 @@ def test_what_the_page_shows_is_what_is_printed():
         for row in taken["compared"]
     ]
     assert printed(print_compared, rows) == ran[1:]
+    assert max(map(len, ran[1:])) <= 80, "nothing is cut off on a narrow terminal"
 
 
 def printed(show, found) -> list[str]:
