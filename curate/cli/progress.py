@@ -72,11 +72,12 @@ class Progress(JobListener):
 
     def wrote(self, summary: Summary) -> None:
         """A bundle is on disk."""
-        if self._live:
-            return
         status = self._state.status()
         is_last = status.the_pass.done == status.the_pass.sources
-        if is_last or time.monotonic() - self._last_log >= LOG_EVERY_S:
+        if self._live:
+            if is_last:
+                self._live.refresh()  # what follows may come before the line renews itself
+        elif is_last or time.monotonic() - self._last_log >= LOG_EVERY_S:
             self._last_log = time.monotonic()
             self.say(_BAR.join(parts(status)))
 
