@@ -189,6 +189,10 @@ class Corpus:
         """Folder of one stage's cells under one fingerprint."""
         return self.root.child("tables", "cells", stage, fingerprint)
 
+    def tombstones(self) -> Place:
+        """Folder of the sources that were taken down."""
+        return self.root.child("tables", "tombstones")
+
     def runs(self) -> Place:
         """Folder of runs."""
         return self.root.child("runs")

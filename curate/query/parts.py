@@ -181,8 +181,7 @@ def sources_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus, columns: Sequenc
 
 def tombstones_sql(con: duckdb.DuckDBPyConnection, corpus: Corpus) -> str:
     """SQL of the sources that were taken down, one row per (source_digest, uri)."""
-    folder = corpus.root.child("tables", "tombstones")
-    return parts_sql(con, folder, *TOMBSTONES_RULE, TOMBSTONES)
+    return parts_sql(con, corpus.tombstones(), *TOMBSTONES_RULE, TOMBSTONES)
 
 
 def clips_sql(

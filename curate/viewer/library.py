@@ -201,7 +201,7 @@ class Library:
         return None
 
     def _read_tombstones(self) -> None:
-        parts = list_parts(self.corpus.root.child("tables", "tombstones"))
+        parts = list_parts(self.corpus.tombstones())
         if parts != self._tombstone_parts:
             rows = run_query(self._con, lambda: f"{tombstones_sql(self._con, self.corpus)} ORDER BY uri, reason")
             self._tombstones, self._tombstone_parts = rows.to_pylist(), parts
